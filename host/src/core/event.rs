@@ -1,0 +1,369 @@
+//! The facts of a history: everything that ever happened to an execution.
+//!
+//! Events are of three origins. *Deliveries* come from outside (a start, a
+//! result, a fired timer). *Answers and commands* are what the guest asked for,
+//! in the order in which it asked. *Outcomes* end the execution. A turn records
+//! them in this order, and nothing about an instance exists that is not derived
+//! from them.
+//!
+//! Encoding: postcard, by position. Add cases and fields at the end only, and
+//! raise [`FORMAT`] when that is not enough; recorded histories stay readable.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
+use super::payload::{Failure, Payload};
+use super::retry::RetryPolicy;
+
+/// Version of the encoding of turns and events.
+pub const FORMAT: u8 = 1;
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    // ---- deliveries ----
+    /// The execution exists: everything that is needed to run it.
+    ExecutionStarted(Box<Started>),
+    /// An activity's result; it has no further attempt.
+    ActivityCompleted {
+        /// The call.
+        operation: OperationId,
+        /// The attempt that brought it, from 1.
+        attempt: u32,
+        /// What it returned.
+        result: Payload,
+    },
+    /// An activity failed for good.
+    ActivityFailed {
+        /// The call.
+        operation: OperationId,
+        /// The last attempt, from 1.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+    },
+    /// One attempt failed and another follows.
+    ActivityAttemptFailed {
+        /// The call.
+        operation: OperationId,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// When the next one starts.
+        retry_at: TimestampMs,
+    },
+    /// A timer's time has come.
+    TimerFired {
+        /// The timer.
+        operation: OperationId,
+    },
+    /// Somebody raised an event; it is kept until a wait takes it.
+    EventRaised {
+        /// Its name.
+        name: String,
+        /// What it carries.
+        value: Payload,
+    },
+    /// Somebody asks the instance to end; the guest decides how.
+    CancelRequested {
+        /// Why.
+        reason: String,
+    },
+
+    // ---- answers: values that the guest read ----
+    /// `now`.
+    NowRead {
+        /// The answer.
+        time: TimestampMs,
+    },
+    /// `random`.
+    RandomDrawn {
+        /// The answer.
+        value: u64,
+    },
+    /// `new-guid`.
+    GuidGenerated {
+        /// The answer.
+        guid: String,
+    },
+    /// `record-value`.
+    ValueRecorded {
+        /// The guest's name for it.
+        name: String,
+        /// The answer.
+        value: Payload,
+    },
+    /// `patched`: the changed code runs from here on.
+    Patched {
+        /// The change's name.
+        id: String,
+    },
+
+    // ---- commands: what the guest asked for ----
+    /// An activity is to run.
+    ActivityScheduled(Box<ActivityScheduled>),
+    /// A timer is to fire.
+    TimerScheduled {
+        /// Its operation.
+        operation: OperationId,
+        /// When.
+        fire_at: TimestampMs,
+    },
+    /// The guest waits for an event.
+    EventAwaited {
+        /// Its operation.
+        operation: OperationId,
+        /// The event's name.
+        name: String,
+    },
+    /// The guest no longer waits for an operation.
+    OperationCancelled {
+        /// Which.
+        operation: OperationId,
+    },
+    /// An operation that the host does not run: it fails at once.
+    OperationRefused {
+        /// Its operation.
+        operation: OperationId,
+        /// What was asked for, for people and for comparison.
+        asked: String,
+        /// Why not; this is what the guest sees.
+        failure: Failure,
+    },
+    /// `set-custom-status`.
+    CustomStatusSet {
+        /// What people see.
+        status: Payload,
+    },
+    /// `set-tag`.
+    TagSet {
+        /// The tag.
+        name: String,
+        /// Empty: removed.
+        value: String,
+    },
+
+    // ---- outcomes ----
+    /// The orchestration returned.
+    Completed {
+        /// What.
+        output: Payload,
+    },
+    /// The orchestration failed, or the host ended it.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// True where the host says so (a trap, an exhausted budget): what the
+        /// guest asked for in this turn is not recorded.
+        by_host: bool,
+    },
+    /// This execution ended and the next one starts.
+    ContinuedAsNew {
+        /// The next one's input.
+        input: Payload,
+    },
+    /// Somebody ended the instance.
+    Terminated {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What an execution starts from. See [`Event::ExecutionStarted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// Encoding of this history.
+    pub format: u8,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Which life of it.
+    pub execution: ExecutionNumber,
+    /// The orchestration's name in its module.
+    pub orchestration: String,
+    /// The module it is pinned to.
+    pub module: ModuleHash,
+    /// Its input.
+    pub input: Payload,
+    /// From which `random`, `new-guid`, WASI randomness and jitter are drawn.
+    pub seed: [u8; 32],
+    /// When the instance (its first execution) was created.
+    pub created_at: TimestampMs,
+    /// Version of the retry arithmetic, see [`super::retry`].
+    pub retry_algorithm: u8,
+    /// The instance that called this one.
+    pub parent: Option<InstanceId>,
+    /// Tags given at the start, and those that the execution before had set.
+    pub tags: Vec<(String, String)>,
+    /// Events that the execution before had not taken, in their order.
+    pub buffered: Vec<(String, Payload)>,
+}
+
+/// An activity to run. See [`Event::ActivityScheduled`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActivityScheduled {
+    /// Its operation.
+    pub operation: OperationId,
+    /// `service.method`.
+    pub name: String,
+    /// Its argument.
+    pub input: Payload,
+    /// How it is to be run.
+    pub options: ActivityOptions,
+}
+
+/// How an activity is to be run. Times are milliseconds; none: without bound.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActivityOptions {
+    /// None: a single attempt.
+    pub retry: Option<RetryPolicy>,
+    /// From scheduling to an attempt's start.
+    pub schedule_to_start_ms: Option<u64>,
+    /// One attempt.
+    pub start_to_close_ms: Option<u64>,
+    /// From scheduling to the end of the last attempt.
+    pub schedule_to_close_ms: Option<u64>,
+    /// Between two heartbeats.
+    pub heartbeat_ms: Option<u64>,
+    /// None: the default queue.
+    pub queue: Option<String>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Keys share a queue fairly.
+    pub fairness_key: Option<String>,
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From outside.
+    Delivery,
+    /// From the guest.
+    Guest,
+    /// The end of the execution.
+    Outcome,
+}
+
+impl Event {
+    /// Where this event comes from.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::ExecutionStarted(_)
+            | Self::ActivityCompleted { .. }
+            | Self::ActivityFailed { .. }
+            | Self::ActivityAttemptFailed { .. }
+            | Self::TimerFired { .. }
+            | Self::EventRaised { .. }
+            | Self::CancelRequested { .. } => Origin::Delivery,
+            Self::NowRead { .. }
+            | Self::RandomDrawn { .. }
+            | Self::GuidGenerated { .. }
+            | Self::ValueRecorded { .. }
+            | Self::Patched { .. }
+            | Self::ActivityScheduled(_)
+            | Self::TimerScheduled { .. }
+            | Self::EventAwaited { .. }
+            | Self::OperationCancelled { .. }
+            | Self::OperationRefused { .. }
+            | Self::CustomStatusSet { .. }
+            | Self::TagSet { .. } => Origin::Guest,
+            Self::Completed { .. } | Self::Failed { .. } | Self::ContinuedAsNew { .. } | Self::Terminated { .. } => {
+                Origin::Outcome
+            }
+        }
+    }
+
+    /// The event's kind, as JSON and people call it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ExecutionStarted(_) => "execution-started",
+            Self::ActivityCompleted { .. } => "activity-completed",
+            Self::ActivityFailed { .. } => "activity-failed",
+            Self::ActivityAttemptFailed { .. } => "activity-attempt-failed",
+            Self::TimerFired { .. } => "timer-fired",
+            Self::EventRaised { .. } => "event-raised",
+            Self::CancelRequested { .. } => "cancel-requested",
+            Self::NowRead { .. } => "now-read",
+            Self::RandomDrawn { .. } => "random-drawn",
+            Self::GuidGenerated { .. } => "guid-generated",
+            Self::ValueRecorded { .. } => "value-recorded",
+            Self::Patched { .. } => "patched",
+            Self::ActivityScheduled(_) => "activity-scheduled",
+            Self::TimerScheduled { .. } => "timer-scheduled",
+            Self::EventAwaited { .. } => "event-awaited",
+            Self::OperationCancelled { .. } => "operation-cancelled",
+            Self::OperationRefused { .. } => "operation-refused",
+            Self::CustomStatusSet { .. } => "custom-status-set",
+            Self::TagSet { .. } => "tag-set",
+            Self::Completed { .. } => "completed",
+            Self::Failed { .. } => "failed",
+            Self::ContinuedAsNew { .. } => "continued-as-new",
+            Self::Terminated { .. } => "terminated",
+        }
+    }
+
+    /// One line for people: what happened, with the payload cut to `width` bytes.
+    pub fn summary(&self, width: usize) -> String {
+        let cut = |payload: &Payload| super::payload::shortened(&payload.to_string(), width);
+        let why = |failure: &Failure| super::payload::shortened(&failure.to_string(), width);
+        match self {
+            Self::ExecutionStarted(s) => format!("{} started with {}", s.orchestration, cut(&s.input)),
+            Self::ActivityCompleted { operation, attempt, result } => {
+                format!("#{operation} returned {}{}", cut(result), at_attempt(*attempt))
+            }
+            Self::ActivityFailed { operation, attempt, failure } => {
+                format!("#{operation} failed{}: {}", at_attempt(*attempt), why(failure))
+            }
+            Self::ActivityAttemptFailed { operation, attempt, failure, retry_at } => {
+                format!("#{operation} attempt {attempt} failed, next at {retry_at}: {}", why(failure))
+            }
+            Self::TimerFired { operation } => format!("#{operation} fired"),
+            Self::EventRaised { name, value } => format!("{name:?} with {}", cut(value)),
+            Self::CancelRequested { reason } => format!("reason: {reason}"),
+            Self::NowRead { time } => time.to_string(),
+            Self::RandomDrawn { value } => value.to_string(),
+            Self::GuidGenerated { guid } => guid.clone(),
+            Self::ValueRecorded { name, value } => format!("{name:?} = {}", cut(value)),
+            Self::Patched { id } => format!("{id:?}"),
+            Self::ActivityScheduled(a) => {
+                let attempts = match a.options.retry.as_ref().map(|r| r.max_attempts) {
+                    None | Some(1) => String::new(),
+                    Some(0) => ", any number of attempts".to_owned(),
+                    Some(n) => format!(", up to {n} attempts"),
+                };
+                format!("#{} {}({}){attempts}", a.operation, a.name, cut(&a.input))
+            }
+            Self::TimerScheduled { operation, fire_at } => format!("#{operation} until {fire_at}"),
+            Self::EventAwaited { operation, name } => format!("#{operation} {name:?}"),
+            Self::OperationCancelled { operation } => format!("#{operation}"),
+            Self::OperationRefused { operation, asked, failure } => format!("#{operation} {asked}: {}", why(failure)),
+            Self::CustomStatusSet { status } => cut(status),
+            Self::TagSet { name, value } => format!("{name}={value}"),
+            Self::Completed { output } => cut(output),
+            Self::Failed { failure, .. } => why(failure),
+            Self::ContinuedAsNew { input } => format!("with {}", cut(input)),
+            Self::Terminated { reason } => format!("reason: {reason}"),
+        }
+    }
+}
+
+impl Event {
+    /// The event as JSON: its kind beside its fields.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut object = serde_json::Map::new();
+        object.insert("kind".into(), self.kind().into());
+        if let Ok(serde_json::Value::Object(tagged)) = serde_json::to_value(self) {
+            for fields in tagged.into_values() {
+                if let serde_json::Value::Object(fields) = fields {
+                    object.extend(fields);
+                }
+            }
+        }
+        object.into()
+    }
+}
+
+fn at_attempt(attempt: u32) -> String {
+    if attempt > 1 { format!(" at attempt {attempt}") } else { String::new() }
+}

@@ -1,0 +1,217 @@
+//! An instance in one row: what lists show and what start-up needs.
+//!
+//! Like [`super::execution::Execution`] it is derived from events, but it keeps
+//! no payloads of operations, so that a million rows are cheap to read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
+use super::payload::Payload;
+use super::turn::TurnRecord;
+
+/// Where an instance stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It runs or waits.
+    Running,
+    /// It returned.
+    Completed,
+    /// It failed.
+    Failed,
+    /// Somebody ended it.
+    Terminated,
+}
+
+impl Status {
+    /// Every status, as lists show them.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Completed, Self::Failed, Self::Terminated];
+
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        self != Self::Running
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Terminated => "terminated",
+        })
+    }
+}
+
+impl FromStr for Status {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|s| s.to_string() == text);
+        found.ok_or_else(|| format!("unknown status {text:?}: expected running, completed, failed or terminated"))
+    }
+}
+
+/// What an incomplete operation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Waits {
+    /// An activity that runs.
+    Activity,
+    /// An activity whose next attempt starts then.
+    Retry(TimestampMs),
+    /// A timer that fires then.
+    Timer(TimestampMs),
+}
+
+/// The row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its orchestration.
+    pub orchestration: String,
+    /// The module it is pinned to.
+    pub module: ModuleHash,
+    /// Where it stands.
+    pub status: Status,
+    /// Its current execution.
+    pub execution: ExecutionNumber,
+    /// When its first execution was recorded.
+    pub created_at: TimestampMs,
+    /// When its last turn was recorded.
+    pub updated_at: TimestampMs,
+    /// Events in the current execution.
+    pub events: u32,
+    /// Turns in the current execution.
+    pub turns: u32,
+    /// Hash of the last turn.
+    pub head: Hash,
+    /// What the guest wants people to see.
+    pub custom_status: Option<Payload>,
+    /// Tags as they stand.
+    pub tags: BTreeMap<String, String>,
+    /// Incomplete activities and timers.
+    pub waits: BTreeMap<OperationId, Waits>,
+    /// Something is recorded that the guest was not told yet.
+    pub untold: bool,
+    /// The failure's or termination's text, once there is one.
+    pub error: Option<String>,
+}
+
+impl Summary {
+    /// The row after a history's first turn; none if that is no first turn.
+    pub fn of_first(record: &TurnRecord, hash: Hash) -> Option<Self> {
+        let Some(Event::ExecutionStarted(started)) = record.events.first() else {
+            return None;
+        };
+        let mut summary = Self {
+            instance: started.instance.clone(),
+            orchestration: started.orchestration.clone(),
+            module: started.module,
+            status: Status::Running,
+            execution: started.execution,
+            created_at: started.created_at,
+            updated_at: record.at,
+            events: 0,
+            turns: 0,
+            head: Hash::ZERO,
+            custom_status: None,
+            tags: started.tags.iter().cloned().collect(),
+            waits: BTreeMap::new(),
+            untold: false,
+            error: None,
+        };
+        summary.apply(record, hash);
+        Some(summary)
+    }
+
+    /// Takes the next turn of the current execution into the row.
+    pub fn apply(&mut self, record: &TurnRecord, hash: Hash) {
+        self.updated_at = record.at;
+        self.events += record.events.len() as u32;
+        self.turns += 1;
+        self.head = hash;
+        record.events.iter().for_each(|event| self.take(event));
+        self.untold = !self.status.is_final() && !record.ran && (self.untold || self.turns == 1 || tells(record));
+    }
+
+    /// The earliest time at which something is due without anybody's doing.
+    pub fn next_due(&self) -> Option<TimestampMs> {
+        let due = |waits: &Waits| match waits {
+            Waits::Timer(at) | Waits::Retry(at) => Some(*at),
+            Waits::Activity => None,
+        };
+        self.waits.values().filter_map(due).min()
+    }
+
+    /// Whether an activity is to be run again when a host takes the instance over.
+    pub fn has_running_activity(&self) -> bool {
+        self.waits.values().any(|waits| *waits == Waits::Activity)
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::ActivityScheduled(call) => {
+                self.waits.insert(call.operation, Waits::Activity);
+            }
+            Event::ActivityAttemptFailed { operation, retry_at, .. } => {
+                self.waits.insert(*operation, Waits::Retry(*retry_at));
+            }
+            Event::TimerScheduled { operation, fire_at } => {
+                self.waits.insert(*operation, Waits::Timer(*fire_at));
+            }
+            Event::ActivityCompleted { operation, .. }
+            | Event::ActivityFailed { operation, .. }
+            | Event::TimerFired { operation }
+            | Event::OperationCancelled { operation } => {
+                self.waits.remove(operation);
+            }
+            Event::CustomStatusSet { status } => self.custom_status = Some(status.clone()),
+            Event::TagSet { name, value } if value.is_empty() => {
+                self.tags.remove(name);
+            }
+            Event::TagSet { name, value } => {
+                self.tags.insert(name.clone(), value.clone());
+            }
+            Event::Completed { .. } => self.finish(Status::Completed, None),
+            Event::Failed { failure, .. } => self.finish(Status::Failed, Some(failure.to_string())),
+            Event::Terminated { reason } => self.finish(Status::Terminated, Some(reason.clone())),
+            // The next execution's first turn is in the same commit and replaces this row.
+            Event::ContinuedAsNew { .. } => self.waits.clear(),
+            Event::ExecutionStarted(_)
+            | Event::EventRaised { .. }
+            | Event::CancelRequested { .. }
+            | Event::NowRead { .. }
+            | Event::RandomDrawn { .. }
+            | Event::GuidGenerated { .. }
+            | Event::ValueRecorded { .. }
+            | Event::Patched { .. }
+            | Event::EventAwaited { .. }
+            | Event::OperationRefused { .. } => {}
+        }
+    }
+
+    fn finish(&mut self, status: Status, error: Option<String>) {
+        self.status = status;
+        self.error = error;
+        self.waits.clear();
+    }
+}
+
+fn tells(record: &TurnRecord) -> bool {
+    record.events.iter().any(|event| {
+        matches!(
+            event,
+            Event::ActivityCompleted { .. }
+                | Event::ActivityFailed { .. }
+                | Event::TimerFired { .. }
+                | Event::EventRaised { .. }
+                | Event::CancelRequested { .. }
+        )
+    })
+}

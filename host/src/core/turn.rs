@@ -1,0 +1,753 @@
+//! A turn: completions in, guest runs until it waits, commands out.
+//!
+//! The [`Recorder`] owns the state of one execution and the turn that is under
+//! way. Every import of the guest is one call into it. It runs in one of two
+//! ways: *live* it records what the guest asks; at *replay* it answers from the
+//! recorded turn and compares every argument, and the first difference is a
+//! [`Divergence`]. It knows no clock, no store and no wasm.
+//!
+//! A finished turn is a [`TurnRecord`]. It carries the hash of the turn before
+//! it, so a history is a chain that can be verified from its last hash.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, Started};
+use super::execution::{Delivery, End, Execution};
+use super::ids::{Hash, OperationId, TimestampMs};
+use super::payload::{Failure, FailureKind, Payload, shortened};
+
+/// What is stored of a turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TurnRecord {
+    /// The hash of the turn before, [`Hash::ZERO`] for the first.
+    pub previous: Hash,
+    /// When the turn ran; the guest's time stands still in it.
+    pub at: TimestampMs,
+    /// Whether the guest ran and was told everything that was recorded for it.
+    pub ran: bool,
+    /// What happened: deliveries, then what the guest asked, then the outcome.
+    pub events: Vec<Event>,
+}
+
+impl TurnRecord {
+    /// The bytes that are stored and hashed.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a turn has no part that postcard cannot write")
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// Says what is wrong with the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((record, [])) => Ok(record),
+            Ok((_, rest)) => Err(format!("{} bytes follow the turn", rest.len())),
+            Err(error) => Err(format!("not a turn: {error}")),
+        }
+    }
+}
+
+/// A turn that was sealed: what is committed.
+#[derive(Clone, Debug)]
+pub struct SealedTurn {
+    /// The number of its first event, from 1.
+    pub first_event: u32,
+    /// The turn.
+    pub record: TurnRecord,
+    /// The turn as it is stored.
+    pub bytes: Vec<u8>,
+    /// Hash of `bytes`.
+    pub hash: Hash,
+}
+
+/// Bounds on what a guest can ask for, each with its reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A payload is kept whole in memory, in the journal and in every answer.
+    pub payload_bytes: usize,
+    /// A turn is one journal entry, and is written as a whole.
+    pub events_per_turn: usize,
+    /// Bytes of payloads in one turn, for the same reason.
+    pub bytes_per_turn: usize,
+    /// Log lines of one turn are held until it is durable.
+    pub log_lines_per_turn: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { payload_bytes: 2 << 20, events_per_turn: 250_000, bytes_per_turn: 64 << 20, log_lines_per_turn: 10_000 }
+    }
+}
+
+/// One line that a guest logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogLine {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: LogLevel,
+    /// Where it comes from, by the guest's own naming.
+    pub target: String,
+    /// The text.
+    pub message: String,
+    /// Structured fields.
+    pub fields: Vec<(String, String)>,
+}
+
+/// How loud a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something is wrong.
+    Error,
+    /// Something may be wrong.
+    Warn,
+    /// Worth knowing.
+    Info,
+    /// For whoever looks closely.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl fmt::Display for LogLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+/// A replay asked for something else than what was recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Divergence {
+    /// The instance whose history it is.
+    pub instance: String,
+    /// The event's number, from 1.
+    pub event: u32,
+    /// What the history has there; none where the recorded turn had ended.
+    pub recorded: Option<Event>,
+    /// What the guest did instead; none where it asked for nothing more.
+    pub asked: Option<Event>,
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |event: &Option<Event>| match event {
+            Some(event) => format!("{} {}", event.kind(), event.summary(200)),
+            None => "nothing".to_owned(),
+        };
+        write!(
+            f,
+            "replay of {} diverged at event {}: recorded {}, got {}; upload the change as a new version",
+            self.instance,
+            self.event,
+            show(&self.recorded),
+            show(&self.asked)
+        )
+    }
+}
+
+impl std::error::Error for Divergence {}
+
+/// Why an import was not answered; the guest's turn ends here.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Stop {
+    /// A replay asked for something else.
+    #[error(transparent)]
+    Diverged(Box<Divergence>),
+    /// The guest went past a limit or broke the contract.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+/// How the guest says that its turn ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Every future waits.
+    Suspended,
+    /// It returned.
+    Completed(Payload),
+    /// It failed.
+    Failed(Failure),
+    /// The next execution starts with this input.
+    ContinueAsNew(Payload),
+}
+
+/// How imports are answered in this turn.
+#[derive(Debug)]
+enum Mode {
+    /// Recorded.
+    Live,
+    /// Compared with what is left of the recorded turn.
+    Replay(VecDeque<Event>),
+    /// Answered and forgotten: the turn is known to end by the host's verdict,
+    /// and what the guest asked for before it was not recorded.
+    Unrecorded,
+}
+
+/// The state of one execution and its turn under way. See the module's page.
+#[derive(Debug)]
+pub struct Recorder {
+    /// The execution as it stands.
+    pub execution: Execution,
+    /// Bounds on the guest.
+    pub limits: Limits,
+    /// What the guest logged in this turn, in order; empty at replay unless
+    /// [`Self::raw_logs`].
+    pub logs: Vec<LogLine>,
+    /// Keep log lines at replay too.
+    pub raw_logs: bool,
+    values: ChaCha12Rng,
+    wasi: ChaCha12Rng,
+    mode: Mode,
+    ran: bool,
+    turn: Vec<Event>,
+    turn_bytes: usize,
+}
+
+impl Recorder {
+    /// A recorder with no turn recorded yet.
+    pub fn new(started: Box<Started>, limits: Limits) -> Self {
+        let stream = |number| {
+            let mut rng = ChaCha12Rng::from_seed(started.seed);
+            rng.set_stream(number);
+            rng
+        };
+        Self {
+            values: stream(1),
+            wasi: stream(2),
+            execution: Execution::new(started),
+            limits,
+            logs: Vec::new(),
+            raw_logs: false,
+            mode: Mode::Live,
+            ran: false,
+            turn: Vec::new(),
+            turn_bytes: 0,
+        }
+    }
+
+    /// Records a new execution's first turn: that it exists.
+    pub fn start(started: Box<Started>, limits: Limits, at: TimestampMs) -> (Self, SealedTurn) {
+        let mut recorder = Self::new(started, limits);
+        recorder.begin(at);
+        recorder.deliver(Event::ExecutionStarted(recorder.execution.started.clone()));
+        let sealed = recorder.seal();
+        (recorder, sealed)
+    }
+
+    /// The recorder of a history whose first turn is `first`.
+    ///
+    /// # Errors
+    /// Says why `first` cannot be the beginning of a history.
+    pub fn of_history(first: &TurnRecord, limits: Limits) -> Result<Self, String> {
+        match first.events.first() {
+            Some(Event::ExecutionStarted(started)) if started.format > super::event::FORMAT => Err(format!(
+                "the history is of format {}, this host reads up to {}; use a newer host",
+                started.format,
+                super::event::FORMAT
+            )),
+            Some(Event::ExecutionStarted(started)) if started.retry_algorithm > super::retry::ALGORITHM => {
+                Err(format!(
+                    "the history uses retry algorithm {}, this host knows up to {}; use a newer host",
+                    started.retry_algorithm,
+                    super::retry::ALGORITHM
+                ))
+            }
+            Some(Event::ExecutionStarted(started)) => Ok(Self::new(started.clone(), limits)),
+            Some(other) => Err(format!("a history begins with execution-started, found {}", other.kind())),
+            None => Err("a history begins with execution-started, found an empty turn".to_owned()),
+        }
+    }
+
+    // ---- a turn, from outside ----
+
+    /// Begins a live turn. Time does not run backwards.
+    pub fn begin(&mut self, at: TimestampMs) {
+        self.mode = Mode::Live;
+        self.open_turn(at.max(self.execution.now));
+    }
+
+    /// Begins the replay of a recorded turn: its deliveries are taken, its
+    /// guest's part is expected. Returns whether the guest is to run.
+    ///
+    /// # Errors
+    /// Says where the chain is broken.
+    pub fn begin_replay(&mut self, record: &TurnRecord) -> Result<bool, String> {
+        if record.previous != self.execution.head {
+            return Err(format!(
+                "turn {} (from event {}) does not follow the one before it: expected hash {}, found {}",
+                self.execution.turns + 1,
+                self.execution.events + 1,
+                self.execution.head.short(),
+                record.previous.short()
+            ));
+        }
+        self.open_turn(record.at);
+        self.mode = Mode::Live;
+        let guest_part = record.events.iter().position(|e| e.origin() != Origin::Delivery);
+        let (deliveries, expected) = record.events.split_at(guest_part.unwrap_or(record.events.len()));
+        deliveries.iter().for_each(|event| self.deliver(event.clone()));
+        self.mode = match expected {
+            [.., Event::Failed { by_host: true, .. }] if record.ran => Mode::Unrecorded,
+            _ => Mode::Replay(expected.iter().cloned().collect()),
+        };
+        Ok(record.ran)
+    }
+
+    /// Records something that came from outside.
+    pub fn deliver(&mut self, event: Event) {
+        self.push(event);
+    }
+
+    /// What the guest is to be told. From here on the turn counts as run.
+    pub fn hand_over(&mut self) -> HandOver {
+        self.ran = true;
+        if !self.execution.begun {
+            self.execution.begun = true;
+            return HandOver::Start;
+        }
+        HandOver::Resume(self.execution.take_ready())
+    }
+
+    /// Whether, after the guest suspended, there is more that it can be told
+    /// within this turn (an event that was here already, a refusal).
+    pub fn has_more(&self) -> bool {
+        self.execution.wants_turn()
+    }
+
+    /// Takes the guest's word on how the turn ended.
+    ///
+    /// # Errors
+    /// At replay, if the recording ended otherwise; and for an output over the limit.
+    pub fn conclude(&mut self, progress: Progress) -> Result<(), Stop> {
+        let event = match progress {
+            Progress::Suspended => return self.expect_end(),
+            Progress::Completed(output) => {
+                self.check_size("the output", &output)?;
+                Event::Completed { output }
+            }
+            Progress::Failed(failure) => Event::Failed { failure: self.fitting(failure), by_host: false },
+            Progress::ContinueAsNew(input) => {
+                self.check_size("the next execution's input", &input)?;
+                Event::ContinuedAsNew { input }
+            }
+        };
+        self.answer(event, |recorded, asked| recorded == asked)?;
+        self.expect_end()
+    }
+
+    /// Ends the execution by the host's verdict: what the guest asked for in this
+    /// turn is forgotten, and what was delivered stays.
+    pub fn fail_by_host(&mut self, failure: Failure) {
+        self.turn.retain(|event| event.origin() == Origin::Delivery);
+        let failure = self.fitting(failure);
+        self.push(Event::Failed { failure, by_host: true });
+    }
+
+    /// Takes the recorded verdict of a replayed turn that the host ended.
+    pub fn repeat_verdict(&mut self, record: &TurnRecord) {
+        if let Some(Event::Failed { failure, by_host: true }) = record.events.last() {
+            self.turn.retain(|event| event.origin() == Origin::Delivery);
+            self.push(Event::Failed { failure: failure.clone(), by_host: true });
+        }
+    }
+
+    /// Whether the turn under way is the replay of one that the host ended.
+    pub fn ends_by_host(&self) -> bool {
+        matches!(self.mode, Mode::Unrecorded)
+    }
+
+    /// Takes a recorded turn without running a guest: state only.
+    ///
+    /// # Errors
+    /// Says where the chain is broken.
+    pub fn absorb(&mut self, record: &TurnRecord) -> Result<(), String> {
+        self.begin_replay(record)?;
+        if record.ran {
+            self.execution.begun = true;
+            self.execution.take_ready();
+        }
+        self.mode = Mode::Live;
+        let taken = self.turn.len();
+        for event in &record.events[taken..] {
+            self.push(event.clone());
+            if record.ran {
+                self.execution.take_ready();
+            }
+        }
+        self.ran = record.ran;
+        self.seal();
+        Ok(())
+    }
+
+    /// Ends the turn: the record to commit.
+    pub fn seal(&mut self) -> SealedTurn {
+        let first_event = self.first_event();
+        let record = TurnRecord {
+            previous: self.execution.head,
+            at: self.execution.now,
+            ran: self.ran,
+            events: std::mem::take(&mut self.turn),
+        };
+        let bytes = record.encode();
+        let hash = Hash::of(&bytes);
+        self.execution.events += record.events.len() as u32;
+        self.execution.head = hash;
+        self.execution.turns += 1;
+        SealedTurn { first_event, record, bytes, hash }
+    }
+
+    /// What the execution after a continue-as-new starts from: tags and events
+    /// that were not taken go along.
+    pub fn next_execution(&self, input: Payload, seed: [u8; 32]) -> Box<Started> {
+        let ended = &self.execution;
+        Box::new(Started {
+            execution: ended.started.execution + 1,
+            input,
+            seed,
+            retry_algorithm: super::retry::ALGORITHM,
+            format: super::event::FORMAT,
+            tags: ended.tags.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
+            buffered: ended.untaken_events(),
+            ..(*ended.started).clone()
+        })
+    }
+
+    // ---- imports: values ----
+
+    /// The time of this turn, recorded.
+    pub fn now(&mut self) -> Result<TimestampMs, Stop> {
+        let time = self.execution.now;
+        self.answer(Event::NowRead { time }, |recorded, asked| recorded == asked)?;
+        Ok(time)
+    }
+
+    /// The time of this turn, unrecorded: what virtual clocks show.
+    pub fn turn_time(&self) -> TimestampMs {
+        self.execution.now
+    }
+
+    /// 64 random bits, recorded.
+    pub fn random(&mut self) -> Result<u64, Stop> {
+        let value = self.values.next_u64();
+        match self.answer(Event::RandomDrawn { value }, |recorded, _| matches!(recorded, Event::RandomDrawn { .. }))? {
+            Some(Event::RandomDrawn { value }) => Ok(value),
+            _ => Ok(value),
+        }
+    }
+
+    /// Random bytes for virtual WASI, unrecorded: they follow from the seed.
+    pub fn wasi_random(&mut self, bytes: &mut [u8]) {
+        self.wasi.fill_bytes(bytes);
+    }
+
+    /// A version 4 UUID, recorded.
+    pub fn new_guid(&mut self) -> Result<String, Stop> {
+        let mut bytes = [0; 16];
+        self.values.fill_bytes(&mut bytes);
+        let guid = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
+        let asked = Event::GuidGenerated { guid: guid.clone() };
+        match self.answer(asked, |recorded, _| matches!(recorded, Event::GuidGenerated { .. }))? {
+            Some(Event::GuidGenerated { guid }) => Ok(guid),
+            _ => Ok(guid),
+        }
+    }
+
+    /// Records a value that the guest computed; at replay the recorded one.
+    pub fn record_value(&mut self, name: String, value: Payload) -> Result<Payload, Stop> {
+        self.check_size(&format!("the recorded value {name:?}"), &value)?;
+        let asked = Event::ValueRecorded { name, value: value.clone() };
+        let same_name = |recorded: &Event, asked: &Event| match (recorded, asked) {
+            (Event::ValueRecorded { name: a, .. }, Event::ValueRecorded { name: b, .. }) => a == b,
+            _ => false,
+        };
+        match self.answer(asked, same_name)? {
+            Some(Event::ValueRecorded { value, .. }) => Ok(value),
+            _ => Ok(value),
+        }
+    }
+
+    /// Whether the changed code of `id` is to run. The first answer in an
+    /// execution is the answer for ever; yes is recorded.
+    pub fn patched(&mut self, id: String) -> Result<bool, Stop> {
+        if let Some(answer) = self.execution.patched(&id) {
+            return Ok(answer);
+        }
+        if let Mode::Replay(expected) = &self.mode
+            && !matches!(expected.front(), Some(Event::Patched { id: recorded }) if *recorded == id)
+        {
+            self.execution.not_patched(&id);
+            return Ok(false);
+        }
+        self.answer(Event::Patched { id }, |recorded, asked| recorded == asked)?;
+        Ok(true)
+    }
+
+    // ---- imports: operations ----
+
+    /// An activity is to run.
+    pub fn call_activity(
+        &mut self,
+        name: String,
+        input: Payload,
+        options: ActivityOptions,
+    ) -> Result<OperationId, Stop> {
+        let operation = self.execution.next_operation();
+        let refusal = self.refusal_of_call(&name, &input, &options);
+        let asked = || format!("activity {name}, {}", fingerprint(&input));
+        if let Some(failure) = self.refused(refusal) {
+            return self.refuse(asked(), failure);
+        }
+        let call = ActivityScheduled { operation, name, input, options };
+        self.operation(Event::ActivityScheduled(Box::new(call)))
+    }
+
+    /// A timer is to fire, unless its time is zero or less.
+    pub fn delay(&mut self, ms: i64) -> Result<Option<OperationId>, Stop> {
+        let Ok(ms @ 1..) = u64::try_from(ms) else {
+            return Ok(None);
+        };
+        let operation = self.execution.next_operation();
+        let fire_at = self.execution.now.plus(ms);
+        self.operation(Event::TimerScheduled { operation, fire_at }).map(Some)
+    }
+
+    /// The guest waits for an event.
+    pub fn wait_for_event(&mut self, name: String) -> Result<OperationId, Stop> {
+        let operation = self.execution.next_operation();
+        self.operation(Event::EventAwaited { operation, name })
+    }
+
+    /// The guest has taken the event of that wait into use.
+    pub fn received(&mut self, operation: OperationId) {
+        self.execution.received(operation);
+    }
+
+    /// The guest no longer waits. Not recorded where that changes nothing.
+    pub fn cancel(&mut self, operation: OperationId) -> Result<(), Stop> {
+        if self.execution.can_cancel(operation) {
+            self.answer(Event::OperationCancelled { operation }, |recorded, asked| recorded == asked)?;
+        }
+        Ok(())
+    }
+
+    /// An operation that this host does not serve: it fails, and that is recorded.
+    pub fn unsupported(&mut self, asked: String) -> Result<OperationId, Stop> {
+        let message = format!("this host does not serve {asked} yet");
+        self.refuse(asked, Failure::fatal(FailureKind::Unsupported, message))
+    }
+
+    /// What people see of the instance.
+    pub fn set_custom_status(&mut self, status: Payload) -> Result<(), Stop> {
+        self.check_size("the custom status", &status)?;
+        self.answer(Event::CustomStatusSet { status }, |recorded, asked| recorded == asked).map(drop)
+    }
+
+    /// Adds, replaces or removes a tag.
+    pub fn set_tag(&mut self, name: String, value: String) -> Result<(), Stop> {
+        self.answer(Event::TagSet { name, value }, |recorded, asked| recorded == asked).map(drop)
+    }
+
+    /// A log line: kept until the turn is durable, dropped at replay.
+    pub fn log(&mut self, line: LogLine) {
+        if (matches!(self.mode, Mode::Live) || self.raw_logs) && self.logs.len() < self.limits.log_lines_per_turn {
+            self.logs.push(line);
+        }
+    }
+
+    // ---- how imports are answered ----
+
+    fn operation(&mut self, event: Event) -> Result<OperationId, Stop> {
+        let operation = self.execution.next_operation();
+        self.answer(event, |recorded, asked| recorded == asked)?;
+        Ok(operation)
+    }
+
+    fn refuse(&mut self, asked: String, failure: Failure) -> Result<OperationId, Stop> {
+        let event = Event::OperationRefused { operation: self.execution.next_operation(), asked, failure };
+        let operation = self.execution.next_operation();
+        self.answer(event, |recorded, asked| match (recorded, asked) {
+            (Event::OperationRefused { asked: a, .. }, Event::OperationRefused { asked: b, .. }) => a == b,
+            _ => false,
+        })?;
+        Ok(operation)
+    }
+
+    /// The one place where live and replay part. Live: `asked` is recorded.
+    /// Replay: the next recorded event must match it, and is returned.
+    fn answer(&mut self, asked: Event, same: impl Fn(&Event, &Event) -> bool) -> Result<Option<Event>, Stop> {
+        match &mut self.mode {
+            Mode::Live => {
+                self.check_turn(&asked)?;
+                self.push(asked);
+                Ok(None)
+            }
+            Mode::Unrecorded => {
+                self.execution.apply(&asked);
+                Ok(None)
+            }
+            Mode::Replay(expected) => match expected.pop_front() {
+                Some(recorded) if same(&recorded, &asked) => {
+                    self.push(recorded.clone());
+                    Ok(Some(recorded))
+                }
+                recorded => Err(self.diverged(recorded, Some(asked))),
+            },
+        }
+    }
+
+    fn expect_end(&mut self) -> Result<(), Stop> {
+        match &mut self.mode {
+            Mode::Live | Mode::Unrecorded => Ok(()),
+            Mode::Replay(expected) => match expected.pop_front() {
+                None => Ok(()),
+                // Only the host's own word may follow what the guest asked.
+                Some(event @ Event::Terminated { .. }) => {
+                    self.push(event);
+                    Ok(())
+                }
+                recorded => Err(self.diverged(recorded, None)),
+            },
+        }
+    }
+
+    fn diverged(&self, recorded: Option<Event>, asked: Option<Event>) -> Stop {
+        Stop::Diverged(Box::new(Divergence {
+            instance: self.execution.started.instance.to_string(),
+            event: self.first_event() + self.turn.len() as u32,
+            recorded,
+            asked,
+        }))
+    }
+
+    fn push(&mut self, event: Event) {
+        self.execution.apply(&event);
+        self.turn.push(event);
+    }
+
+    fn open_turn(&mut self, at: TimestampMs) {
+        if self.execution.turns == 0 {
+            self.execution.started_at = at;
+        }
+        self.execution.now = at;
+        self.ran = false;
+        self.turn.clear();
+        self.turn_bytes = 0;
+        self.logs.clear();
+    }
+
+    fn first_event(&self) -> u32 {
+        self.execution.events + 1
+    }
+
+    // ---- limits ----
+
+    fn check_size(&self, what: &str, payload: &Payload) -> Result<(), Stop> {
+        match too_large(what, payload.len(), self.limits.payload_bytes) {
+            Some(failure) if matches!(self.mode, Mode::Live) => Err(Stop::Failed(failure)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_turn(&mut self, asked: &Event) -> Result<(), Stop> {
+        self.turn_bytes += match asked {
+            Event::ActivityScheduled(call) => call.input.len(),
+            Event::ValueRecorded { value, .. } => value.len(),
+            Event::CustomStatusSet { status } => status.len(),
+            Event::EventAwaited { name, .. } => name.len(),
+            Event::TagSet { name, value } => name.len() + value.len(),
+            Event::OperationRefused { asked, .. } => asked.len(),
+            _ => 0,
+        };
+        let limits = &self.limits;
+        let message = if self.turn.len() >= limits.events_per_turn {
+            format!("one turn asked for more than {} things", limits.events_per_turn)
+        } else if self.turn_bytes > limits.bytes_per_turn {
+            format!("one turn asked for more than {} bytes", limits.bytes_per_turn)
+        } else {
+            return Ok(());
+        };
+        Err(Stop::Failed(Failure::fatal(
+            FailureKind::Exhausted,
+            format!("{message}; wait for some of it before asking for more"),
+        )))
+    }
+
+    fn refusal_of_call(&self, name: &str, input: &Payload, options: &ActivityOptions) -> Option<Failure> {
+        if let Some(failure) = too_large(&format!("the input of {name}"), input.len(), self.limits.payload_bytes) {
+            return Some(failure);
+        }
+        let refuse = |message: String| Some(Failure::fatal(FailureKind::Unsupported, message));
+        if let Some(fault) = options.retry.as_ref().and_then(super::retry::RetryPolicy::fault) {
+            return refuse(format!("the retry policy of {name} is not valid: {fault}"));
+        }
+        let unserved = [
+            ("schedule-to-start", options.schedule_to_start_ms.is_some()),
+            ("heartbeat", options.heartbeat_ms.is_some()),
+            ("queue", options.queue.is_some()),
+        ];
+        let (option, _) = unserved.into_iter().find(|(_, used)| *used)?;
+        refuse(format!("this host does not serve the option {option} of {name} yet; call it without"))
+    }
+
+    /// Live, a refusal is the host's own; at replay, what was recorded counts.
+    fn refused(&self, live: Option<Failure>) -> Option<Failure> {
+        match &self.mode {
+            Mode::Live | Mode::Unrecorded => live,
+            Mode::Replay(expected) => match expected.front() {
+                Some(Event::OperationRefused { failure, .. }) => Some(failure.clone()),
+                _ => None,
+            },
+        }
+    }
+
+    fn fitting(&self, mut failure: Failure) -> Failure {
+        // A failure says why something went wrong and must not itself go wrong.
+        failure.message = shortened(&failure.message, self.limits.payload_bytes.min(64 << 10));
+        failure.error_type = shortened(&failure.error_type, 1 << 10);
+        if failure.details.as_ref().is_some_and(|d| d.len() > self.limits.payload_bytes) {
+            failure.details = None;
+            failure.message.push_str(" (details dropped: too large)");
+        }
+        failure
+    }
+}
+
+/// What a guest is to be called with. See [`Recorder::hand_over`].
+#[derive(Debug, PartialEq)]
+pub enum HandOver {
+    /// `start`, with the execution's input.
+    Start,
+    /// `resume`, with these.
+    Resume(Vec<Delivery>),
+}
+
+/// The failure of a payload over the limit, if it is.
+pub fn too_large(what: &str, found: usize, limit: usize) -> Option<Failure> {
+    (found > limit).then(|| {
+        Failure::fatal(
+            FailureKind::TooLarge,
+            format!("{what} has {found} bytes, at most {limit} are allowed; store it elsewhere and pass a reference"),
+        )
+    })
+}
+
+fn fingerprint(payload: &Payload) -> String {
+    format!("{} bytes {}", payload.len(), Hash::of(&payload.data).short())
+}
+
+/// How an execution ended, for whoever waits for it; none while another
+/// execution follows or none has ended.
+pub fn final_outcome(end: &End) -> Option<Result<Payload, Failure>> {
+    match end {
+        End::Completed(output) => Some(Ok(output.clone())),
+        End::Failed(failure) => Some(Err(failure.clone())),
+        End::Terminated(reason) => Some(Err(Failure::fatal(FailureKind::Terminated, reason.clone()))),
+        End::ContinuedAsNew(_) => None,
+    }
+}

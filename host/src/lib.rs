@@ -1,0 +1,3 @@
+//! dacapo.
+pub mod core;
+pub mod store;

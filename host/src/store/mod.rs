@@ -1,0 +1,249 @@
+//! Where histories are kept: one trait, cut at batches.
+//!
+//! A store owns durability and reading back; it decides nothing. What recovery
+//! may assume of every store, and what the contract suite checks:
+//!
+//! 1. When [`Store::commit`] returns `Ok`, the whole batch is on stable storage;
+//!    when it does not, either all of it is or none of it, and the caller must
+//!    treat the store as lost until it is opened again.
+//! 2. Turns of one execution come back in the order in which they were
+//!    committed, each once, byte for byte. A reader sees a batch whole or not at
+//!    all, and sees it at the latest when `commit` has returned.
+//! 3. A commit with a stale [`Epoch`] is refused and changes nothing.
+//! 4. Bytes that were changed behind its back are never returned as good:
+//!    reading them is [`StoreError::Corrupt`].
+
+pub mod redb;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
+use crate::core::summary::{Status, Summary};
+use crate::core::turn::TurnRecord;
+
+/// Counts the owners of a store; each claim is one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+/// One turn of one execution, as it is to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnCommit {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which life of it.
+    pub execution: ExecutionNumber,
+    /// Which turn of that life, from 1.
+    pub turn: u32,
+    /// [`TurnRecord::encode`]d.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What one commit makes durable, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Turns of any number of instances; those of one instance in their order.
+    pub turns: Vec<TurnCommit>,
+}
+
+/// The turns of one execution as they are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which life of it.
+    pub execution: ExecutionNumber,
+    /// Encoded turns, from the first.
+    pub turns: Vec<Arc<[u8]>>,
+}
+
+impl History {
+    /// Decodes the turns and walks their hash chain.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] naming the instance and the event.
+    pub fn decode(&self) -> Result<Vec<TurnRecord>, StoreError> {
+        let mut records = Vec::with_capacity(self.turns.len());
+        let mut previous = Hash::ZERO;
+        let mut event = 1;
+        for bytes in &self.turns {
+            let corrupt = |why: String| StoreError::Corrupt {
+                what: format!("history of {} execution {} at event {event}", self.instance, self.execution),
+                why,
+            };
+            let record = TurnRecord::decode(bytes).map_err(corrupt)?;
+            if record.previous != previous {
+                let (expected, found) = (previous.short(), record.previous.short());
+                return Err(corrupt(format!("its turn follows {found}, the one before it is {expected}")));
+            }
+            previous = Hash::of(bytes);
+            event += record.events.len();
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// The hash of the last turn.
+    pub fn head(&self) -> Hash {
+        self.turns.last().map_or(Hash::ZERO, |bytes| Hash::of(bytes))
+    }
+}
+
+/// Which instances to list. Every condition given must hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Filter {
+    /// This status.
+    pub status: Option<Status>,
+    /// This orchestration.
+    pub orchestration: Option<String>,
+    /// Ids that begin so.
+    pub id_prefix: Option<String>,
+}
+
+impl Filter {
+    /// Whether `summary` is to be listed.
+    pub fn matches(&self, summary: &Summary) -> bool {
+        self.status.is_none_or(|status| status == summary.status)
+            && self.orchestration.as_ref().is_none_or(|name| *name == summary.orchestration)
+            && self.id_prefix.as_ref().is_none_or(|prefix| summary.instance.as_str().starts_with(prefix))
+    }
+}
+
+/// What kind of module it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModuleKind {
+    /// Exports the `orchestration` world.
+    Orchestration,
+    /// Exports the `activity` world.
+    Activity,
+}
+
+/// An uploaded module, without its bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// Hash of its bytes: its address.
+    pub hash: ModuleHash,
+    /// Its name.
+    pub name: String,
+    /// Its version: the caller's, else the hash's first digits.
+    pub version: String,
+    /// What kind it is.
+    pub kind: ModuleKind,
+    /// Size of the component in bytes.
+    pub size: u64,
+    /// When it was uploaded.
+    pub uploaded_at: TimestampMs,
+    /// What it offers, as its `describe` said.
+    pub offers: Vec<Offer>,
+    /// What an activity module is granted.
+    pub grants: Grants,
+}
+
+/// One orchestration or activity of a module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// JSON Schema text of the input, if known.
+    pub input_schema: Option<String>,
+    /// JSON Schema text of the output, if known.
+    pub output_schema: Option<String>,
+    /// An activity's policy where a call gives none.
+    pub default_retry: Option<crate::core::retry::RetryPolicy>,
+}
+
+/// What an activity module may touch; nothing else exists for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// Environment variables and their values.
+    pub env: std::collections::BTreeMap<String, String>,
+    /// Hosts (`name` or `name:port`) that outbound HTTP may go to.
+    pub hosts: Vec<String>,
+    /// Folders it sees.
+    pub directories: Vec<DirectoryGrant>,
+}
+
+/// A folder that an activity module sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGrant {
+    /// Where it is on this machine.
+    pub host: String,
+    /// Where the module sees it.
+    pub guest: String,
+    /// Whether it may write there.
+    #[serde(default)]
+    pub write: bool,
+}
+
+/// What can go wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another owner has claimed the store since.
+    #[error("this host no longer owns the store: it holds epoch {held}, the store is at {current}; stop it")]
+    Fenced {
+        /// What the caller holds.
+        held: u64,
+        /// What the store has.
+        current: u64,
+    },
+    /// Something stored is not what was written.
+    #[error("the store is damaged: {what}: {why}; restore it from a backup")]
+    Corrupt {
+        /// Which part.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Another process has it open.
+    #[error("{path} is in use by another process; stop that one, or talk to it through its server")]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// The medium failed.
+    #[error("the store failed: {0}")]
+    Io(String),
+}
+
+/// The store. See the module's page for what every implementation promises.
+/// Calls block; they are made from threads that may.
+pub trait Store: Send + Sync + 'static {
+    /// Takes ownership: every earlier epoch is stale from here on.
+    fn claim(&self) -> Result<Epoch, StoreError>;
+
+    /// Makes a batch durable, whole or not at all.
+    fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError>;
+
+    /// An instance's row, if it exists.
+    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError>;
+
+    /// The turns of an execution (none: the current one), if it exists.
+    fn history(&self, instance: &InstanceId, execution: Option<ExecutionNumber>)
+    -> Result<Option<History>, StoreError>;
+
+    /// Rows of instances that have not ended, by id, at most `limit` after `after`.
+    /// Its cost follows what is running, not what is stored.
+    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError>;
+
+    /// Rows that match, by id, at most `limit` after `after`.
+    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError>;
+
+    /// Keeps a module and points its name and version to it. The same bytes again
+    /// are no second module; their name, version and grants are those given last.
+    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError>;
+
+    /// A module by its hash.
+    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError>;
+
+    /// A module's bytes; checked against its hash.
+    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Every module, the last uploaded first.
+    fn modules(&self) -> Result<Vec<Module>, StoreError>;
+}
