@@ -1,0 +1,40 @@
+//! The attribute macros of `dacapo-sdk`; documented there by what they make of a
+//! function or a trait.
+
+mod activities;
+mod orchestration;
+mod signature;
+
+use proc_macro::TokenStream;
+
+/// Makes an async function an orchestration.
+///
+/// `async fn name(ctx: Context, input: T) -> Result<U>`, or without an input.
+/// `T: Deserialize`, `U: Serialize`; where they implement `JsonSchema` as well, the
+/// schemas are shown to callers. The orchestration has the function's name, or
+/// `#[orchestration(name = "...")]`; the doc comment is its description.
+///
+/// The function stays as it is and can be called. Beside it stands a type of the
+/// same name that implements `dacapo_sdk::Orchestration`.
+#[proc_macro_attribute]
+pub fn orchestration(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    orchestration::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a trait a service of activities.
+///
+/// Each method is `async fn name(&self, ctx: ActivityContext, input: T) -> Result<U>`,
+/// or without an input. From `trait Hotel` with `#[activities(service = "hotel")]`
+/// come
+/// - `HotelProxy`, with which an orchestration calls `hotel.name`;
+/// - `HotelActivities(implementation)`, with which they are exported or
+///   registered.
+///
+/// Without `service` the service has the trait's name in snake case. `retry =
+/// <expression>` gives a policy for calls that bring none, for the whole service
+/// there, for one method as `#[activity(retry = ...)]`; `#[activity(name = "...")]`
+/// renames one.
+#[proc_macro_attribute]
+pub fn activities(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    activities::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}

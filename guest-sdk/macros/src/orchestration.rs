@@ -1,0 +1,113 @@
+//! `#[orchestration]`: keeps the function and puts a type of its name beside it,
+//! so that one path leads to both.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::parse::Parser;
+use syn::spanned::Spanned;
+use syn::{Error, FnArg, ItemFn, Result};
+
+use crate::signature::{self, Complaints, Options};
+
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
+    let function: ItemFn =
+        syn::parse2(item).map_err(|error| Error::new(error.span(), "#[orchestration] goes on an async function"))?;
+    let name = chosen_name(arguments, &function)?;
+    let input = check(&function)?;
+
+    let description = signature::doc_text(&function.attrs);
+    let (visibility, ident) = (&function.vis, &function.sig.ident);
+    let output = signature::output(&function.sig);
+    let output_span = output.span();
+    let (input_schema, run) = match input {
+        Some(input) => {
+            let span = input.span();
+            let what = format!("input of orchestration {name:?}");
+            // The spans let the compiler point at the type when it is not serde's.
+            let decode = quote_spanned!(span=> ::dacapo_sdk::__private::decode::<#input>(#what, &input));
+            (
+                quote! {
+                    (&::dacapo_sdk::__private::Probe::<#input>::new()).schema()
+                },
+                quote! { #ident(ctx, #decode?) },
+            )
+        }
+        None => (quote!(::core::option::Option::None), quote! { { let _ = input; #ident(ctx) } }),
+    };
+    let encode = quote_spanned!(output_span=> ::dacapo_sdk::__private::encode(output));
+    let documentation = format!("The orchestration `{name}`.");
+
+    Ok(quote! {
+        #function
+
+        #[doc = #documentation]
+        #[allow(non_camel_case_types)]
+        #[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
+        #visibility struct #ident {}
+
+        impl ::dacapo_sdk::Orchestration for #ident {
+            const NAME: &'static str = #name;
+            const DESCRIPTION: &'static str = #description;
+
+            fn schemas() -> (
+                ::core::option::Option<::std::string::String>,
+                ::core::option::Option<::std::string::String>,
+            ) {
+                #[allow(unused_imports)]
+                use ::dacapo_sdk::__private::{WithSchema as _, WithoutSchema as _};
+                type Output = <#output as ::dacapo_sdk::__private::ResultParts>::Ok;
+                (
+                    #input_schema,
+                    (&::dacapo_sdk::__private::Probe::<Output>::new()).schema(),
+                )
+            }
+
+            fn run(
+                ctx: ::dacapo_sdk::Context,
+                input: ::dacapo_sdk::Payload,
+            ) -> ::dacapo_sdk::__private::LocalBoxFuture<
+                'static,
+                ::dacapo_sdk::Result<::dacapo_sdk::Payload>,
+            > {
+                ::std::boxed::Box::pin(async move {
+                    let output = #run.await;
+                    #encode
+                })
+            }
+        }
+    })
+}
+
+fn chosen_name(arguments: TokenStream, function: &ItemFn) -> Result<String> {
+    let mut name = function.sig.ident.to_string();
+    for option in &Options::parse_terminated.parse2(arguments)? {
+        if !option.path.is_ident("name") {
+            return Err(signature::unknown(option, "`name = \"...\"`"));
+        }
+        name = signature::text(option)?;
+    }
+    Ok(name)
+}
+
+/// The type of the input, if there is one.
+fn check(function: &ItemFn) -> Result<Option<&syn::Type>> {
+    let sig = &function.sig;
+    let mut complaints = Complaints::default();
+    signature::check(sig, "an orchestration", &mut complaints);
+    let shape = "an orchestration takes `(ctx: Context)` or `(ctx: Context, input: T)`";
+    if let Some(FnArg::Receiver(receiver)) = sig.inputs.first() {
+        complaints.add(Error::new_spanned(receiver, format!("{shape}, not `self`")));
+    }
+    match sig.inputs.len() {
+        0 => complaints.add(Error::new(sig.paren_token.span.join(), shape)),
+        1 | 2 => {}
+        _ => {
+            for extra in sig.inputs.iter().skip(2) {
+                let message = format!("{shape}; put several inputs into one struct");
+                complaints.add(Error::new_spanned(extra, message));
+            }
+        }
+    }
+    complaints.finish()?;
+    Ok(sig.inputs.get(1).and_then(signature::argument).map(|(_, ty)| ty))
+}

@@ -1,0 +1,132 @@
+//! What the host asks of a module with orchestrations: the exports of the
+//! orchestration world, over the list that `export_orchestrations!` writes.
+
+use futures::future::LocalBoxFuture;
+
+use crate::bindings::orchestration::exports::dacapo::workflow::guest::{
+    Delivery, Description, Offer, Progress, Request,
+};
+use crate::bindings::types as wit;
+use crate::context::Context;
+use crate::error::{Error, FailureKind, Result};
+use crate::payload::Payload;
+use crate::{executor, imports, logging};
+
+/// An orchestration, as the `orchestration` attribute defines it on a type with
+/// the function's name.
+pub trait Orchestration {
+    /// Under which it is started.
+    const NAME: &'static str;
+    /// The function's doc comment.
+    const DESCRIPTION: &'static str;
+
+    /// JSON Schemas of input and output, where they are known.
+    fn schemas() -> (Option<String>, Option<String>);
+
+    /// Decodes the input and runs the function.
+    fn run(ctx: Context, input: Payload) -> LocalBoxFuture<'static, Result<Payload>>;
+}
+
+/// One line of a module's list of orchestrations.
+#[derive(Clone, Copy, Debug)]
+pub struct Exported {
+    name: &'static str,
+    description: &'static str,
+    schemas: fn() -> (Option<String>, Option<String>),
+    run: fn(Context, Payload) -> LocalBoxFuture<'static, Result<Payload>>,
+}
+
+impl Exported {
+    /// The line of `O`.
+    pub const fn of<O: Orchestration>() -> Self {
+        Self { name: O::NAME, description: O::DESCRIPTION, schemas: O::schemas, run: O::run }
+    }
+}
+
+/// The export `describe`.
+pub fn describe(module: &[Exported]) -> Description {
+    prepare();
+    Description {
+        sdk: concat!("rust dacapo-sdk ", env!("CARGO_PKG_VERSION")).to_owned(),
+        orchestrations: module.iter().map(offer).collect(),
+        queries: Vec::new(),
+        updates: Vec::new(),
+        entities: Vec::new(),
+    }
+}
+
+fn offer(exported: &Exported) -> Offer {
+    let (input_schema, output_schema) = (exported.schemas)();
+    Offer { name: exported.name.to_owned(), description: exported.description.to_owned(), input_schema, output_schema }
+}
+
+/// The export `start`.
+pub fn start(module: &[Exported], name: &str, input: wit::Payload) -> Progress {
+    prepare();
+    let Some(exported) = module.iter().find(|exported| exported.name == name) else {
+        let offered: Vec<&str> = module.iter().map(|exported| exported.name).collect();
+        let message = format!("no orchestration {name:?} in this module; it offers {}", offered.join(", "));
+        return Progress::Failed(failure(Error::of_kind(FailureKind::NotFound, message).non_retryable()));
+    };
+    executor::start((exported.run)(Context::new(), input.into()));
+    run()
+}
+
+/// The export `resume`.
+pub fn resume(deliveries: Vec<Delivery>) -> Progress {
+    for delivery in deliveries {
+        match delivery {
+            Delivery::Completed(completion) => {
+                let outcome = completion.outcome.map(Into::into).map_err(Into::into);
+                if !executor::complete_operation(completion.operation, outcome) {
+                    tracing::debug!(operation = completion.operation, "a completion that nobody waits for");
+                }
+            }
+            Delivery::CancelRequested(reason) => executor::request_cancellation(reason),
+            Delivery::Requested(request) => refuse(&request),
+        }
+    }
+    run()
+}
+
+/// The export `query`.
+pub fn query(name: &str, input: wit::Payload) -> Result<wit::Payload, wit::Failure> {
+    prepare();
+    let answer = match executor::query(name) {
+        Ok(handler) => handler(input.into()),
+        Err(offered) => {
+            let message = format!("no query {name:?}; now there are: {}", offered.join(", "));
+            Err(Error::of_kind(FailureKind::NotFound, message))
+        }
+    };
+    answer.map(Into::into).map_err(failure)
+}
+
+fn prepare() {
+    #[cfg(target_family = "wasm")]
+    logging::install(imports::log);
+    #[cfg(not(target_family = "wasm"))]
+    let _ = (logging::install, imports::log);
+}
+
+fn run() -> Progress {
+    match executor::run() {
+        None => Progress::Suspended,
+        Some(Ok(output)) => Progress::Completed(output.into()),
+        Some(Err(mut error)) => match error.take_next_input() {
+            Some(input) => Progress::ContinueAsNew(input.into()),
+            None => Progress::Failed(failure(error)),
+        },
+    }
+}
+
+/// No update or entity operation is offered, so whoever asks is told.
+fn refuse(request: &Request) {
+    let message = format!("no update or entity operation {:?}", request.name);
+    let error = failure(Error::of_kind(FailureKind::NotFound, message).non_retryable());
+    imports::respond(request.id, Err(&error));
+}
+
+fn failure(error: Error) -> wit::Failure {
+    error.into_failure().into()
+}
