@@ -23,23 +23,14 @@ pub(crate) struct Desk {
 impl Desk {
     /// Goes on from what the log tells.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .read(true)
-            .open(path)?;
+        let mut log = OpenOptions::new().create(true).append(true).read(true).open(path)?;
         let mut past = Vec::new();
         log.read_to_end(&mut past)?;
         if past.last().is_some_and(|&last| last != b'\n') {
             // Killed in the middle of a line, which then says nothing.
             log.write_all(b"\n")?;
         }
-        let mut desk = Self {
-            log,
-            attempts: HashMap::new(),
-            answers: HashMap::new(),
-            made: HashMap::new(),
-        };
+        let mut desk = Self { log, attempts: HashMap::new(), answers: HashMap::new(), made: HashMap::new() };
         for line in past.split(|&byte| byte == b'\n') {
             if let Ok(entry) = serde_json::from_slice(line) {
                 desk.recall(&entry);
