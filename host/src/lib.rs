@@ -1,3 +1,4 @@
 //! dacapo.
 pub mod core;
+pub mod sandbox;
 pub mod store;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::event::{ActivityScheduled, Event, Started};
 use super::ids::{Hash, OperationId, TimestampMs};
 use super::payload::{Failure, Outcome, Payload};
-use super::retry::{self, Attempt};
+use super::retry::{self, Attempt, RetryPolicy};
 
 /// An operation that is not complete: all that waiting costs.
 #[derive(Clone, Debug, PartialEq)]
@@ -233,12 +233,14 @@ impl Execution {
     // ---- questions about what comes from outside ----
 
     /// The event to record for an attempt's outcome, or none if nobody waits for
-    /// it: it is late, a duplicate, cancelled or unknown.
+    /// it: it is late, a duplicate, cancelled or unknown. `default_retry` is the
+    /// activity's own policy, for calls that give none.
     pub fn activity_outcome(
         &self,
         operation: OperationId,
         attempt: u32,
         outcome: Outcome,
+        default_retry: Option<&RetryPolicy>,
         now: TimestampMs,
     ) -> Option<Event> {
         let Some(Pending::Activity { call, scheduled_at, attempt: current, retry: None }) =
@@ -261,7 +263,7 @@ impl Execution {
             scheduled_at: *scheduled_at,
             failed_at: now,
         };
-        Some(match retry::next_attempt(call.options.retry.as_ref(), &failure, failed) {
+        Some(match retry::next_attempt(call.options.retry.as_ref().or(default_retry), &failure, failed) {
             Some(retry_at) => Event::ActivityAttemptFailed { operation, attempt, failure, retry_at },
             None => Event::ActivityFailed { operation, attempt, failure },
         })

@@ -1,0 +1,287 @@
+//! Activities in wasm: real WASI, each capability granted by name.
+//!
+//! A fresh component instance runs each attempt, so nothing of one task is left
+//! for the next. What was not granted does not exist: no environment, no folder,
+//! no host; sockets are never given, outbound HTTP goes to granted hosts only.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
+use wasmtime::{Engine, Store, Trap};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
+
+use super::bindings::activity::dacapo::workflow::activity_context as wit;
+use super::bindings::activity::{Activity, ActivityPre};
+use super::bindings::orchestration::dacapo::workflow::types;
+use super::settings::SandboxSettings;
+use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId};
+use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
+use crate::store::{Grants, Offer};
+
+/// One attempt of one activity.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which life of it.
+    pub execution: ExecutionNumber,
+    /// Which call.
+    pub operation: OperationId,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// `service.method`.
+    pub name: String,
+    /// Its argument.
+    pub input: Payload,
+}
+
+impl Task {
+    /// The same for every attempt of one call: what the outside world can use to
+    /// recognise a repetition.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}/{}/{}", self.instance, self.execution, self.operation)
+    }
+}
+
+/// A checked and compiled module with activities.
+pub struct ActivityModule {
+    /// Its address.
+    pub hash: ModuleHash,
+    pre: ActivityPre<ActivityState>,
+    memory_bytes: usize,
+}
+
+impl std::fmt::Debug for ActivityModule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ActivityModule({})", self.hash.short())
+    }
+}
+
+struct ActivityState {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    hooks: GrantedHosts,
+    limits: wasmtime::StoreLimits,
+    task: Option<Arc<Task>>,
+}
+
+impl ActivityModule {
+    pub(super) fn new(component: &Component, hash: ModuleHash, settings: &SandboxSettings) -> wasmtime::Result<Self> {
+        let engine: &Engine = component.engine();
+        let mut linker = Linker::<ActivityState>::new(engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        wit::add_to_linker::<_, HasSelf<ActivityState>>(&mut linker, |state| state)?;
+        let pre = ActivityPre::new(linker.instantiate_pre(component)?)?;
+        Ok(Self { hash, pre, memory_bytes: settings.memory_bytes })
+    }
+
+    /// What the module says of itself; it has no capability then.
+    pub(super) fn describe(&self) -> wasmtime::Result<Vec<Offer>> {
+        let offers = futures::executor::block_on(async {
+            let (mut store, activity) = self.instantiate(None, &Grants::default()).await?;
+            // Long enough for any honest answer; an endless one traps.
+            store.set_epoch_deadline(1000);
+            store.epoch_deadline_trap();
+            activity.dacapo_workflow_activities().call_describe(&mut store).await
+        })?;
+        let offer = |offer: super::bindings::activity::exports::dacapo::workflow::activities::ActivityOffer| Offer {
+            name: offer.name,
+            description: offer.description,
+            input_schema: offer.input_schema,
+            output_schema: offer.output_schema,
+            default_retry: offer.default_retry.map(Into::into),
+        };
+        Ok(offers.into_iter().map(offer).collect())
+    }
+
+    /// Runs one attempt. Whatever goes wrong is a failure of the activity; one of
+    /// the host (no memory for it) may be tried again like any other.
+    pub async fn run(&self, task: Arc<Task>, grants: &Grants) -> Outcome {
+        let (mut store, activity) = match self.instantiate(Some(task.clone()), grants).await {
+            Ok(ready) => ready,
+            Err(error) => return Err(failure_of(&task.name, &error)),
+        };
+        let input = task.input.clone().into();
+        match activity.dacapo_workflow_activities().call_run(&mut store, &task.name, &input).await {
+            Ok(Ok(output)) => Ok(output.into()),
+            Ok(Err(failure)) => Err(failure.into()),
+            Err(error) => Err(failure_of(&task.name, &error)),
+        }
+    }
+
+    async fn instantiate(
+        &self,
+        task: Option<Arc<Task>>,
+        grants: &Grants,
+    ) -> wasmtime::Result<(Store<ActivityState>, Activity)> {
+        let state = ActivityState {
+            wasi: granted(grants, task.as_ref())?,
+            http: WasiHttpCtx::new(),
+            table: ResourceTable::new(),
+            hooks: GrantedHosts(grants.hosts.clone()),
+            limits: wasmtime::StoreLimitsBuilder::new()
+                .memory_size(self.memory_bytes)
+                .trap_on_grow_failure(true)
+                .build(),
+            task,
+        };
+        let mut store = Store::new(self.pre.engine(), state);
+        store.limiter(|state| &mut state.limits);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        let activity = self.pre.instantiate_async(&mut store).await?;
+        Ok((store, activity))
+    }
+}
+
+fn failure_of(name: &str, error: &wasmtime::Error) -> Failure {
+    let kind = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => FailureKind::Exhausted,
+        _ => FailureKind::Trapped,
+    };
+    Failure::retryable(kind, format!("the activity {name} trapped: {}", error.root_cause()))
+}
+
+/// What the grants make of the world.
+fn granted(grants: &Grants, task: Option<&Arc<Task>>) -> wasmtime::Result<WasiCtx> {
+    let mut wasi = WasiCtxBuilder::new();
+    for (name, value) in &grants.env {
+        wasi.env(name, value);
+    }
+    for directory in &grants.directories {
+        let permissions = if directory.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        wasi.preopened_dir(&directory.host, &directory.guest, permissions).map_err(|error| {
+            wasmtime::format_err!("the granted folder {} cannot be opened: {error:#}", directory.host)
+        })?;
+    }
+    let key = task.map(|task| task.idempotency_key()).unwrap_or_default();
+    wasi.stdout(LogStream { key: key.clone(), error: false });
+    wasi.stderr(LogStream { key, error: true });
+    Ok(wasi.build())
+}
+
+impl WasiView for ActivityState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for ActivityState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// Hosts that outbound HTTP may go to: `name`, or `name:port`.
+struct GrantedHosts(Vec<String>);
+
+type Sent = Result<
+    (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>),
+    wasmtime_wasi_http::Error,
+>;
+
+impl WasiHttpHooks for GrantedHosts {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _errors: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let allowed = request.uri().authority().is_some_and(|authority| self.allows(authority));
+        if !allowed {
+            let wanted = request.uri().authority().map_or("no host", |authority| authority.as_str());
+            tracing::warn!(wanted, granted = ?self.0, "an activity's HTTP request was denied: grant the host to its module");
+            return Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) });
+        }
+        Box::new(async move {
+            use http_body_util::BodyExt;
+            let (response, io) = wasmtime_wasi_http::default_send_request(request, options).await?;
+            let io: Box<dyn Future<Output = _> + Send> = Box::new(io);
+            Ok((response.map(BodyExt::boxed_unsync), io))
+        })
+    }
+}
+
+impl GrantedHosts {
+    fn allows(&self, authority: &http::uri::Authority) -> bool {
+        self.0.iter().any(|granted| match granted.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+                host.eq_ignore_ascii_case(authority.host())
+                    && authority.port_u16().map(|p| p.to_string()).as_deref() == Some(port)
+            }
+            _ => granted.eq_ignore_ascii_case(authority.host()),
+        })
+    }
+}
+
+impl types::Host for ActivityState {}
+
+impl wit::Host for ActivityState {
+    fn info(&mut self) -> wasmtime::Result<wit::TaskInfo> {
+        let Some(task) = &self.task else {
+            wasmtime::bail!("info was called in describe, where no task is");
+        };
+        Ok(wit::TaskInfo {
+            idempotency_key: task.idempotency_key(),
+            instance: task.instance.to_string(),
+            execution: task.execution,
+            operation: task.operation,
+            attempt: task.attempt,
+            deadline: None,
+            last_heartbeat: None,
+        })
+    }
+
+    fn heartbeat(&mut self, _progress: Option<types::Payload>) -> wasmtime::Result<bool> {
+        // Calls with a heartbeat timeout are refused, so nobody listens yet.
+        Ok(false)
+    }
+
+    fn log(&mut self, line: types::LogLine) -> wasmtime::Result<()> {
+        let key = self.task.as_ref().map(|task| task.idempotency_key()).unwrap_or_default();
+        let line: crate::core::turn::LogLine = line.into();
+        tracing::info!(target: "dacapo::activity", task = key, level = ?line.level, "{line}");
+        Ok(())
+    }
+}
+
+/// An activity's standard output: lines for the host's log.
+#[derive(Clone)]
+struct LogStream {
+    key: String,
+    error: bool,
+}
+
+impl wasmtime_wasi::cli::IsTerminal for LogStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl wasmtime_wasi::cli::StdoutStream for LogStream {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+impl tokio::io::AsyncWrite for LogStream {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        for line in String::from_utf8_lossy(bytes).lines().filter(|line| !line.is_empty()) {
+            tracing::info!(target: "dacapo::activity", task = self.key, stderr = self.error, "{line}");
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,138 @@
+//! The contract as wasmtime sees it, and its types as the core's.
+
+#![allow(missing_docs, unreachable_pub, clippy::all)]
+
+use crate::core::event::ActivityOptions;
+use crate::core::payload::{Failure, FailureKind, Payload};
+use crate::core::retry::RetryPolicy;
+use crate::core::turn::{LogLevel, LogLine};
+
+pub mod orchestration {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "orchestration",
+        imports: { default: trappable },
+    });
+}
+
+pub mod activity {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "activity",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: { "dacapo:workflow/types": super::orchestration::dacapo::workflow::types },
+    });
+}
+
+use orchestration::dacapo::workflow::context as wit_context;
+use orchestration::dacapo::workflow::types as wit;
+
+impl From<wit::Payload> for Payload {
+    fn from(payload: wit::Payload) -> Self {
+        Self::new(&payload.content_type, payload.data)
+    }
+}
+
+impl From<Payload> for wit::Payload {
+    fn from(payload: Payload) -> Self {
+        Self { content_type: payload.content_type.as_str().to_owned(), data: payload.data.to_vec() }
+    }
+}
+
+macro_rules! kinds {
+    ($($kind:ident),*) => {
+        impl From<wit::FailureKind> for FailureKind {
+            fn from(kind: wit::FailureKind) -> Self {
+                match kind { $(wit::FailureKind::$kind => Self::$kind),* }
+            }
+        }
+        impl From<FailureKind> for wit::FailureKind {
+            fn from(kind: FailureKind) -> Self {
+                match kind { $(FailureKind::$kind => Self::$kind),* }
+            }
+        }
+    };
+}
+kinds!(
+    Application,
+    TimedOut,
+    Cancelled,
+    Terminated,
+    NotFound,
+    TooLarge,
+    Unsupported,
+    Trapped,
+    Exhausted,
+    Nondeterministic
+);
+
+impl From<wit::Failure> for Failure {
+    fn from(failure: wit::Failure) -> Self {
+        Self {
+            kind: failure.kind.into(),
+            error_type: failure.error_type,
+            message: failure.message,
+            non_retryable: failure.non_retryable,
+            details: failure.details.map(Into::into),
+        }
+    }
+}
+
+impl From<Failure> for wit::Failure {
+    fn from(failure: Failure) -> Self {
+        Self {
+            kind: failure.kind.into(),
+            error_type: failure.error_type,
+            message: failure.message,
+            non_retryable: failure.non_retryable,
+            details: failure.details.map(Into::into),
+        }
+    }
+}
+
+impl From<wit::RetryPolicy> for RetryPolicy {
+    fn from(policy: wit::RetryPolicy) -> Self {
+        Self {
+            first_interval_ms: policy.first_interval,
+            coefficient: policy.coefficient,
+            max_interval_ms: policy.max_interval,
+            max_attempts: policy.max_attempts,
+            total_timeout_ms: policy.total_timeout,
+            jitter: policy.jitter,
+            non_retryable: policy.non_retryable,
+        }
+    }
+}
+
+impl From<wit_context::ActivityOptions> for ActivityOptions {
+    fn from(options: wit_context::ActivityOptions) -> Self {
+        Self {
+            retry: options.retry.map(Into::into),
+            schedule_to_start_ms: options.schedule_to_start,
+            start_to_close_ms: options.start_to_close,
+            schedule_to_close_ms: options.schedule_to_close,
+            heartbeat_ms: options.heartbeat,
+            queue: options.queue,
+            priority: options.priority,
+            fairness_key: options.fairness_key,
+        }
+    }
+}
+
+impl From<wit::LogLine> for LogLine {
+    fn from(line: wit::LogLine) -> Self {
+        Self {
+            level: match line.level {
+                wit::LogLevel::Error => LogLevel::Error,
+                wit::LogLevel::Warn => LogLevel::Warn,
+                wit::LogLevel::Info => LogLevel::Info,
+                wit::LogLevel::Debug => LogLevel::Debug,
+                wit::LogLevel::Trace => LogLevel::Trace,
+            },
+            target: line.target,
+            message: line.message,
+            fields: line.fields.into_iter().map(|field| (field.name, field.value)).collect(),
+        }
+    }
+}

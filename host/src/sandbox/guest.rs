@@ -1,0 +1,333 @@
+//! One guest in memory: instantiated, run for a turn, replayed from a history.
+//!
+//! A [`Guest`] owns the recorder of its execution while it lives, because the
+//! imports need both. It never waits: between turns nothing of it is on any
+//! stack. Trouble of the host (no room, no memory) comes back as [`HostTrouble`]
+//! and leaves no trace; whatever the guest does wrong ends its own execution as a
+//! recorded failure.
+
+use std::time::Duration;
+
+use wasmtime::{ResourceLimiter, Store, Trap};
+
+use super::OrchestrationModule;
+use super::bindings::orchestration::Orchestration;
+use super::bindings::orchestration::exports::dacapo::workflow::guest as wit;
+use super::settings::TICK;
+use super::wasi::Lines;
+use crate::core::event::Event;
+use crate::core::execution::Delivery;
+use crate::core::payload::{Failure, FailureKind};
+use crate::core::turn::{Divergence, HandOver, Progress, Recorder, Stop, TurnRecord};
+
+/// What a store of the sandbox holds.
+pub(super) struct GuestState {
+    /// None in `describe`.
+    pub(super) recorder: Option<Recorder>,
+    /// Which export is running, for messages.
+    pub(super) calling: &'static str,
+    pub(super) lines: Lines,
+    memory: MemoryCap,
+}
+
+struct MemoryCap {
+    limit: usize,
+    used: usize,
+}
+
+/// The guest asked for more memory than it is granted.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest asked for {asked} bytes of memory, it is granted {limit}")]
+struct MemoryExhausted {
+    asked: usize,
+    limit: usize,
+}
+
+impl ResourceLimiter for MemoryCap {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > self.limit {
+            return Err(wasmtime::Error::new(MemoryExhausted { asked: desired, limit: self.limit }));
+        }
+        self.used = self.used.max(desired);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= 1_000_000)
+    }
+}
+
+/// The host cannot run a guest now: the turn is put off, nothing is recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("the host could not start a guest: {0}")]
+pub struct HostTrouble(pub String);
+
+/// Why a history could not be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The guest asked for something else than what was recorded.
+    #[error(transparent)]
+    Diverged(Box<Divergence>),
+    /// The history is not whole.
+    #[error("the history cannot be replayed: {0}")]
+    Broken(String),
+    /// The host cannot run a guest now.
+    #[error(transparent)]
+    Host(#[from] HostTrouble),
+}
+
+/// A guest in memory. See the module's page.
+pub struct Guest {
+    store: Store<GuestState>,
+    exports: Orchestration,
+    budget_ticks: u64,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("recorder", self.recorder()).finish_non_exhaustive()
+    }
+}
+
+impl Guest {
+    /// Instantiates a module for the execution that `recorder` records.
+    ///
+    /// # Errors
+    /// [`HostTrouble`] if there is no room; the recorder is then lost, and its
+    /// history still there.
+    pub fn new(module: &OrchestrationModule, recorder: Recorder) -> Result<Self, HostTrouble> {
+        Self::instantiate(module, Some(recorder), "turn").map_err(|error| HostTrouble(format!("{error:#}")))
+    }
+
+    fn instantiate(
+        module: &OrchestrationModule,
+        recorder: Option<Recorder>,
+        calling: &'static str,
+    ) -> wasmtime::Result<Self> {
+        let settings = &module.settings;
+        let memory = MemoryCap { limit: settings.memory_bytes, used: 0 };
+        let state = GuestState { recorder, calling, lines: Lines::default(), memory };
+        let mut store = Store::new(module.pre.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        let budget_ticks = ticks(settings.turn_budget);
+        store.set_epoch_deadline(budget_ticks);
+        let exports = module.pre.instantiate(&mut store)?;
+        Ok(Self { store, exports, budget_ticks })
+    }
+
+    /// What the module says of itself.
+    pub(super) fn describe(module: &OrchestrationModule) -> wasmtime::Result<wit::Description> {
+        let mut guest = Self::instantiate(module, None, "describe")?;
+        guest.exports.dacapo_workflow_guest().call_describe(&mut guest.store)
+    }
+
+    /// The recorder of this guest's execution.
+    pub fn recorder(&self) -> &Recorder {
+        self.store.data().recorder.as_ref().expect("only describe runs without a recorder")
+    }
+
+    /// The recorder of this guest's execution.
+    pub fn recorder_mut(&mut self) -> &mut Recorder {
+        self.store.data_mut().recorder.as_mut().expect("only describe runs without a recorder")
+    }
+
+    /// Linear memory the guest has grown to, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory.used
+    }
+
+    /// Runs the guest's part of the turn under way: hands over what is recorded
+    /// for it until it waits with nothing more to be told. What the guest does
+    /// wrong ends the execution with a recorded failure.
+    ///
+    /// # Errors
+    /// At replay, the first difference.
+    pub fn run_turn(&mut self) -> Result<(), Box<Divergence>> {
+        self.store.set_epoch_deadline(self.budget_ticks);
+        loop {
+            let hand_over = self.recorder_mut().hand_over();
+            let progress = match self.call(hand_over) {
+                Ok(progress) => progress,
+                Err(error) => return self.end_by_host(&error),
+            };
+            let suspended = progress == Progress::Suspended;
+            if suspended && self.recorder().has_more() {
+                continue;
+            }
+            return match self.recorder_mut().conclude(progress) {
+                Ok(()) => Ok(()),
+                Err(Stop::Diverged(divergence)) => Err(divergence),
+                Err(Stop::Failed(failure)) => {
+                    self.recorder_mut().fail_by_host(failure);
+                    Ok(())
+                }
+            };
+        }
+    }
+
+    fn call(&mut self, hand_over: HandOver) -> wasmtime::Result<Progress> {
+        let guest = self.exports.dacapo_workflow_guest();
+        let progress = match hand_over {
+            HandOver::Start => {
+                let recorder = self.store.data().recorder.as_ref().expect("a turn has a recorder");
+                let started = &recorder.execution.started;
+                let (name, input) = (started.orchestration.clone(), started.input.clone().into());
+                guest.call_start(&mut self.store, &name, &input)?
+            }
+            HandOver::Resume(deliveries) => {
+                let deliveries: Vec<_> = deliveries.into_iter().map(Into::into).collect();
+                guest.call_resume(&mut self.store, &deliveries)?
+            }
+        };
+        Ok(match progress {
+            wit::Progress::Suspended => Progress::Suspended,
+            wit::Progress::Completed(output) => Progress::Completed(output.into()),
+            wit::Progress::Failed(failure) => Progress::Failed(failure.into()),
+            wit::Progress::ContinueAsNew(input) => Progress::ContinueAsNew(input.into()),
+        })
+    }
+
+    fn end_by_host(&mut self, error: &wasmtime::Error) -> Result<(), Box<Divergence>> {
+        if let Some(Stop::Diverged(divergence)) = error.downcast_ref::<Stop>() {
+            return Err(divergence.clone());
+        }
+        let failure = failure_of(error);
+        self.recorder_mut().fail_by_host(failure);
+        Ok(())
+    }
+
+    /// Replays recorded turns on top of what the guest has seen so far.
+    ///
+    /// # Errors
+    /// The first difference, or where the history is broken.
+    pub fn replay(&mut self, turns: &[TurnRecord]) -> Result<(), ReplayError> {
+        turns.iter().try_for_each(|turn| self.replay_turn(turn))
+    }
+
+    /// Replays one recorded turn.
+    ///
+    /// # Errors
+    /// The first difference, or where the history is broken.
+    pub fn replay_turn(&mut self, turn: &TurnRecord) -> Result<(), ReplayError> {
+        let runs = self.recorder_mut().begin_replay(turn).map_err(ReplayError::Broken)?;
+        if !runs {
+            // Only deliveries, and perhaps the end from outside.
+            self.recorder_mut().conclude(Progress::Suspended).map_err(replay_error)?;
+        } else if self.recorder().ends_by_host() {
+            self.repeat_failure(turn)?;
+        } else {
+            self.run_turn().map_err(ReplayError::Diverged)?;
+        }
+        let sealed = self.recorder_mut().seal();
+        if sealed.record != *turn {
+            let instance = &self.recorder().execution.started.instance;
+            let first = sealed.first_event;
+            return Err(ReplayError::Broken(format!(
+                "{instance}: the turn from event {first} does not encode to what was recorded"
+            )));
+        }
+        Ok(())
+    }
+
+    /// A turn that the host ended: a trap traps again. What ran out of time or
+    /// memory is not run again; its verdict depends on the host that gave it.
+    fn repeat_failure(&mut self, turn: &TurnRecord) -> Result<(), ReplayError> {
+        let Some(Event::Failed { failure, .. }) = turn.events.last() else {
+            return Err(ReplayError::Broken("a turn ended by the host has no failure".to_owned()));
+        };
+        if failure.kind == FailureKind::Trapped {
+            let hand_over = self.recorder_mut().hand_over();
+            let mut outcome = self.call(hand_over);
+            while matches!(outcome, Ok(Progress::Suspended)) && self.recorder().has_more() {
+                let more = self.recorder_mut().hand_over();
+                outcome = self.call(more);
+            }
+            if let Ok(progress) = outcome {
+                return Err(ReplayError::Broken(format!(
+                    "event {} records that the guest trapped ({}), now it ended its turn with {progress:?}",
+                    self.recorder().execution.events + turn.events.len() as u32,
+                    failure.message
+                )));
+            }
+        } else {
+            self.recorder_mut().hand_over();
+        }
+        self.recorder_mut().repeat_verdict(turn);
+        Ok(())
+    }
+}
+
+fn replay_error(stop: Stop) -> ReplayError {
+    match stop {
+        Stop::Diverged(divergence) => ReplayError::Diverged(divergence),
+        Stop::Failed(failure) => ReplayError::Broken(failure.to_string()),
+    }
+}
+
+fn ticks(budget: Duration) -> u64 {
+    // One more, since the first tick comes at any time.
+    (budget.as_millis() / TICK.as_millis()) as u64 + 1
+}
+
+/// What a guest's trap means to the one who reads the history.
+fn failure_of(error: &wasmtime::Error) -> Failure {
+    if let Some(Stop::Failed(failure)) = error.downcast_ref::<Stop>() {
+        return failure.clone();
+    }
+    if let Some(exhausted) = error.downcast_ref::<MemoryExhausted>() {
+        return Failure::fatal(FailureKind::Exhausted, exhausted.to_string());
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Failure::fatal(
+            FailureKind::Exhausted,
+            format!("the guest ran longer than one turn may take; {}", where_it_was(error)),
+        ),
+        Some(trap) => {
+            Failure::fatal(FailureKind::Trapped, format!("the guest trapped: {trap}; {}", where_it_was(error)))
+        }
+        None => Failure::fatal(FailureKind::Trapped, format!("the guest broke the contract: {}", error.root_cause())),
+    }
+}
+
+/// The innermost frames of the guest's own, for people.
+fn where_it_was(error: &wasmtime::Error) -> String {
+    let Some(backtrace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else {
+        return "no frame is known".to_owned();
+    };
+    let frames: Vec<String> = backtrace
+        .frames()
+        .iter()
+        .flat_map(|frame| {
+            let symbols = frame.symbols().iter().map(|symbol| {
+                let name = symbol.name().unwrap_or("?").to_owned();
+                match (symbol.file(), symbol.line()) {
+                    (Some(file), Some(line)) => format!("{name} ({file}:{line})"),
+                    _ => name,
+                }
+            });
+            let symbols: Vec<_> = symbols.collect();
+            if symbols.is_empty() { vec![frame.func_name().unwrap_or("?").to_owned()] } else { symbols }
+        })
+        .filter(|frame| !is_machinery(frame))
+        .take(4)
+        .collect();
+    if frames.is_empty() { "no frame is known".to_owned() } else { format!("in {}", frames.join(", called by ")) }
+}
+
+fn is_machinery(frame: &str) -> bool {
+    let prefixes = [
+        "std::", "core::", "alloc::", "<alloc::", "<core::", "<std::", "__rust", "rust_", "abort", "dlmalloc", "__rdl",
+    ];
+    prefixes.iter().any(|prefix| frame.trim_start_matches('_').starts_with(prefix) || frame.starts_with(prefix))
+}
+
+impl From<Delivery> for wit::Delivery {
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::Completed(operation, outcome) => {
+                Self::Completed(wit::Completion { operation, outcome: outcome.map(Into::into).map_err(Into::into) })
+            }
+            Delivery::CancelRequested(reason) => Self::CancelRequested(reason),
+        }
+    }
+}

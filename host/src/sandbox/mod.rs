@@ -1,0 +1,200 @@
+//! Where guests run: wasmtime with everything fixed that could differ.
+//!
+//! [`Sandbox::load`] turns uploaded bytes into a module that was checked and
+//! compiled (the compiled form is kept on disk); [`guest::Guest`] is one life of
+//! it. The sandbox knows the core and nothing of stores or engines.
+
+pub mod activity;
+mod bindings;
+mod cache;
+mod context;
+pub mod guest;
+pub mod inspect;
+pub mod settings;
+mod wasi;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use self::bindings::orchestration::OrchestrationPre;
+use self::cache::CompiledCache;
+use self::guest::{Guest, GuestState};
+use self::inspect::Refused;
+use self::settings::{SandboxSettings, TICK};
+use crate::core::ids::ModuleHash;
+use crate::store::{ModuleKind, Offer};
+
+/// The engines and what is shared by all guests.
+pub struct Sandbox {
+    settings: Arc<SandboxSettings>,
+    orchestrations: Engine,
+    activities: Engine,
+    cache: Option<CompiledCache>,
+    /// Stops the thread that counts epochs.
+    running: Arc<AtomicBool>,
+}
+
+/// A checked and compiled module with orchestrations.
+pub struct OrchestrationModule {
+    /// Its address.
+    pub hash: ModuleHash,
+    pre: OrchestrationPre<GuestState>,
+    settings: Arc<SandboxSettings>,
+}
+
+impl std::fmt::Debug for OrchestrationModule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OrchestrationModule({})", self.hash.short())
+    }
+}
+
+/// What the check at upload found.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Hash of the component: its address.
+    pub hash: ModuleHash,
+    /// The component, which is kept.
+    pub component: Vec<u8>,
+    /// Which world it exports.
+    pub kind: ModuleKind,
+    /// What its `describe` said.
+    pub offers: Vec<Offer>,
+}
+
+impl Sandbox {
+    /// Makes the engines. Compiled modules are kept in `cache`, if given.
+    ///
+    /// # Errors
+    /// If this machine cannot give the memory that the settings ask for.
+    pub fn new(settings: SandboxSettings, cache: Option<PathBuf>) -> wasmtime::Result<Self> {
+        let orchestrations = Engine::new(&settings::orchestration_config(&settings))?;
+        let activities = Engine::new(&settings::activity_config(&settings))?;
+        let running = Arc::new(AtomicBool::new(true));
+        count_epochs(running.clone(), [orchestrations.clone(), activities.clone()]);
+        Ok(Self {
+            settings: Arc::new(settings),
+            orchestrations,
+            activities,
+            cache: cache.map(CompiledCache::new),
+            running,
+        })
+    }
+
+    /// Checks uploaded bytes: size, form, world, imports, and what `describe` says.
+    ///
+    /// # Errors
+    /// [`Refused`], with the reason.
+    pub fn inspect(&self, bytes: &[u8]) -> Result<Inspected, Refused> {
+        let component = inspect::to_component(bytes, self.settings.module_bytes)?.into_owned();
+        let hash = ModuleHash::of(&component);
+        let compiled = self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?;
+        let (kind, offers) = match inspect::kind_of(&compiled, &self.orchestrations)? {
+            ModuleKind::Orchestration => {
+                let module = self.link(hash, &compiled).map_err(not_a_component)?;
+                let said = Guest::describe(&module).map_err(|error| Refused::Describe(format!("{:#}", error)))?;
+                (ModuleKind::Orchestration, said.orchestrations.into_iter().map(offer).collect())
+            }
+            ModuleKind::Activity => {
+                let module = self.activity_module(hash, &component).map_err(not_a_component)?;
+                let offers = module.describe().map_err(|error| Refused::Describe(format!("{error:#}")))?;
+                (ModuleKind::Activity, offers)
+            }
+        };
+        check_offers(kind, &offers)?;
+        Ok(Inspected { hash, component, kind, offers })
+    }
+
+    /// Loads a module with orchestrations that was checked at upload.
+    ///
+    /// # Errors
+    /// If the bytes are no such module.
+    pub fn load(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<OrchestrationModule> {
+        let compiled = self.compile(&self.orchestrations, hash, component)?;
+        self.link(hash, &compiled)
+    }
+
+    /// Loads a module with activities that was checked at upload.
+    ///
+    /// # Errors
+    /// If the bytes are no such module.
+    pub fn activity_module(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<activity::ActivityModule> {
+        let compiled = self.compile(&self.activities, hash, component)?;
+        activity::ActivityModule::new(&compiled, hash, &self.settings)
+    }
+
+    fn link(&self, hash: ModuleHash, compiled: &Component) -> wasmtime::Result<OrchestrationModule> {
+        let mut linker = Linker::new(&self.orchestrations);
+        context::add_to_linker(&mut linker)?;
+        wasi::add_to_linker(&mut linker, compiled)?;
+        let pre = OrchestrationPre::new(linker.instantiate_pre(compiled)?)?;
+        Ok(OrchestrationModule { hash, pre, settings: self.settings.clone() })
+    }
+
+    fn compile(&self, engine: &Engine, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<Component> {
+        match &self.cache {
+            Some(cache) => cache.load_or_compile(engine, hash, component),
+            None => Component::new(engine, component),
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.running.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Moves the epoch on by one each [`TICK`], as long as the sandbox lives. Budgets
+/// are not part of what is replayed, so the wall's pace is good enough.
+fn count_epochs(running: Arc<AtomicBool>, engines: [Engine; 2]) {
+    std::thread::Builder::new()
+        .name("dacapo-epochs".into())
+        .spawn(move || {
+            while running.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK);
+                engines.iter().for_each(Engine::increment_epoch);
+            }
+        })
+        .expect("a thread can be started at start-up");
+}
+
+fn not_a_component(error: wasmtime::Error) -> Refused {
+    Refused::NotAComponent(format!("{error:#}"))
+}
+
+fn offer(offer: bindings::orchestration::exports::dacapo::workflow::guest::Offer) -> Offer {
+    Offer {
+        name: offer.name,
+        description: offer.description,
+        input_schema: offer.input_schema,
+        output_schema: offer.output_schema,
+        default_retry: None,
+    }
+}
+
+fn check_offers(kind: ModuleKind, offers: &[Offer]) -> Result<(), Refused> {
+    let what = match kind {
+        ModuleKind::Orchestration => "orchestration",
+        ModuleKind::Activity => "activity",
+    };
+    if offers.is_empty() {
+        return Err(Refused::Offer(format!("no {what}")));
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for offer in offers {
+        if offer.name.is_empty() || offer.name.len() > 200 || offer.name.chars().any(char::is_control) {
+            return Err(Refused::Offer(format!(
+                "the {what} name {:?}, which is not 1 to 200 plain characters",
+                offer.name
+            )));
+        }
+        if !names.insert(&offer.name) {
+            return Err(Refused::Offer(format!("the {what} {:?} twice", offer.name)));
+        }
+    }
+    Ok(())
+}

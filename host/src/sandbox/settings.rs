@@ -1,0 +1,91 @@
+//! How wasmtime is configured for orchestrations, each setting with its reason.
+
+use std::time::Duration;
+
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
+
+/// What a guest is granted.
+#[derive(Clone, Debug)]
+pub struct SandboxSettings {
+    /// Time of one turn, in which the guest runs without waiting.
+    pub turn_budget: Duration,
+    /// Linear memory of one guest, bytes.
+    pub memory_bytes: usize,
+    /// Stack of a guest, bytes.
+    pub stack_bytes: usize,
+    /// Guests in memory at the same time. More instances than that may run: those
+    /// that wait longest make room, and are replayed when they go on.
+    pub resident_guests: u32,
+    /// Largest module that is taken, bytes.
+    pub module_bytes: usize,
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self {
+            turn_budget: Duration::from_secs(10),
+            memory_bytes: 64 << 20,
+            stack_bytes: 512 << 10,
+            resident_guests: 4096,
+            module_bytes: 32 << 20,
+        }
+    }
+}
+
+/// The epoch's step: a turn's budget is counted in these.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// Configuration of the engine that runs orchestrations: everything that could
+/// differ between two runs is fixed or turned off.
+pub(super) fn orchestration_config(settings: &SandboxSettings) -> Config {
+    let mut config = Config::new();
+    config
+        // The bits of a NaN differ between processors; make them one.
+        .cranelift_nan_canonicalization(true)
+        // Relaxed SIMD may answer differently by processor; its fixed form does not.
+        .relaxed_simd_deterministic(true)
+        // Two threads are an order that nobody records.
+        .wasm_features(WasmFeatures::THREADS | WasmFeatures::SHARED_EVERYTHING_THREADS, false)
+        .shared_memory(false)
+        // The guest cannot wait inside a call, so it needs no stack of its own.
+        .concurrency_support(false)
+        // A bounded stack: recursion without end is a trap at the same depth.
+        .max_wasm_stack(settings.stack_bytes)
+        // A turn that never ends is stopped by the clock, at no cost to the others.
+        .epoch_interruption(true)
+        // A trap names the function and line; frames are cheap until one is taken.
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Memory starts as a copy-on-write image of the module's data.
+        .memory_init_cow(true);
+    let guests = settings.resident_guests;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(guests)
+        // A Rust guest is one core instance; componentize-js and -py have a few.
+        .total_core_instances(guests.saturating_mul(4))
+        .total_memories(guests)
+        .total_tables(guests.saturating_mul(4))
+        .max_memories_per_component(1)
+        .max_memory_size(settings.memory_bytes)
+        .table_elements(20_000)
+        // What a guest touched is wiped rather than unmapped up to this size, so
+        // the next one starts without page faults.
+        .linear_memory_keep_resident(32 << 10)
+        .table_keep_resident(4 << 10);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Configuration of the engine that runs activities: real WASI, asynchronous,
+/// and nothing that must be the same twice.
+pub(super) fn activity_config(settings: &SandboxSettings) -> Config {
+    let mut config = Config::new();
+    config
+        .max_wasm_stack(settings.stack_bytes)
+        .async_stack_size(settings.stack_bytes + (512 << 10))
+        // A busy activity gives way to others at every tick.
+        .epoch_interruption(true)
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
+        .memory_init_cow(true);
+    config
+}

@@ -1,0 +1,199 @@
+//! Virtual WASI: what of the ordinary world an orchestration sees.
+//!
+//! Clocks show the turn's time, randomness follows from the journaled seed,
+//! standard output is log lines, the environment and the file system are empty.
+//! So `SystemTime::now()`, `HashMap` and `uuid` of ordinary crates are the same
+//! at every replay. Everything here is a few lines over the recorder; whatever
+//! else of these interfaces a module names is there to link, and traps with its
+//! name when it is called. What could wait or reach outside is refused at upload,
+//! see [`super::inspect`].
+
+use wasmtime::component::{Component, Linker, LinkerInstance, Resource, ResourceType, types::ComponentItem};
+use wasmtime::{Result, StoreContextMut};
+
+use super::guest::GuestState;
+use crate::core::turn::{LogLevel, LogLine};
+
+/// Output stream handles: what is written becomes log lines.
+pub(super) struct OutputStream;
+struct InputStream;
+struct Terminal;
+struct IoError;
+struct Descriptor;
+
+const STDOUT: u32 = 1;
+const STDERR: u32 = 2;
+
+/// Longest line that is gathered before it is logged, bytes.
+const LINE_BYTES: usize = 8 << 10;
+
+/// What a guest wrote to its standard streams and has not ended with a newline.
+#[derive(Default)]
+pub(super) struct Lines([Vec<u8>; 2]);
+
+/// Defines what `component` imports of WASI, under the very version it names.
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>, component: &Component) -> Result<()> {
+    let engine = linker.engine().clone();
+    for (name, item) in component.component_type().imports(&engine) {
+        let (Some(interface), ComponentItem::ComponentInstance(_)) = (interface(name), &item.ty) else {
+            continue;
+        };
+        define(interface, &mut linker.instance(name)?)?;
+    }
+    linker.define_unknown_imports_as_traps(component)
+}
+
+/// `clocks/wall-clock` of `wasi:clocks/wall-clock@0.2.6`.
+pub(super) fn interface(import: &str) -> Option<&str> {
+    let name = import.strip_prefix("wasi:")?;
+    Some(name.split_once('@').map_or(name, |(name, _)| name))
+}
+
+type Caller<'a> = StoreContextMut<'a, GuestState>;
+
+fn define(interface: &str, at: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
+    match interface {
+        "clocks/wall-clock" => {
+            at.func_wrap("now", |store: Caller<'_>, (): ()| {
+                let ms = store.data().time_ms();
+                Ok(((ms / 1000, (ms % 1000) as u32 * 1_000_000),))
+            })?;
+            at.func_wrap("resolution", |_: Caller<'_>, (): ()| Ok(((0u64, 1_000_000u32),)))
+        }
+        "clocks/monotonic-clock" => {
+            at.func_wrap("now", |store: Caller<'_>, (): ()| Ok((store.data().since_start_ms() * 1_000_000,)))?;
+            at.func_wrap("resolution", |_: Caller<'_>, (): ()| Ok((1_000_000u64,)))
+        }
+        "random/random" => {
+            at.func_wrap("get-random-bytes", |store: Caller<'_>, (len,): (u64,)| random_bytes(store, len))?;
+            at.func_wrap("get-random-u64", |store: Caller<'_>, (): ()| random_u64(store))
+        }
+        "random/insecure" => {
+            at.func_wrap("get-insecure-random-bytes", |store: Caller<'_>, (len,): (u64,)| random_bytes(store, len))?;
+            at.func_wrap("get-insecure-random-u64", |store: Caller<'_>, (): ()| random_u64(store))
+        }
+        "random/insecure-seed" => at.func_wrap("insecure-seed", |mut store: Caller<'_>, (): ()| {
+            let state = store.data_mut();
+            Ok(((state.random_u64(), state.random_u64()),))
+        }),
+        "cli/environment" => {
+            at.func_wrap("get-environment", |_: Caller<'_>, (): ()| Ok((Vec::<(String, String)>::new(),)))?;
+            at.func_wrap("get-arguments", |_: Caller<'_>, (): ()| Ok((Vec::<String>::new(),)))?;
+            at.func_wrap("initial-cwd", |_: Caller<'_>, (): ()| Ok((None::<String>,)))
+        }
+        "cli/exit" => at.func_wrap("exit", |_: Caller<'_>, (status,): (Result<(), ()>,)| -> Result<()> {
+            let how = if status.is_ok() { "0" } else { "1" };
+            Err(wasmtime::format_err!("the orchestration called exit({how}); return from it instead"))
+        }),
+        "cli/stdin" => at.func_wrap("get-stdin", |_: Caller<'_>, (): ()| Ok((Resource::<InputStream>::new_own(0),))),
+        "cli/stdout" => {
+            at.func_wrap("get-stdout", |_: Caller<'_>, (): ()| Ok((Resource::<OutputStream>::new_own(STDOUT),)))
+        }
+        "cli/stderr" => {
+            at.func_wrap("get-stderr", |_: Caller<'_>, (): ()| Ok((Resource::<OutputStream>::new_own(STDERR),)))
+        }
+        "cli/terminal-input" => at.resource("terminal-input", ResourceType::host::<Terminal>(), |_, _| Ok(())),
+        "cli/terminal-output" => at.resource("terminal-output", ResourceType::host::<Terminal>(), |_, _| Ok(())),
+        "cli/terminal-stdin" => at.func_wrap("get-terminal-stdin", no_terminal),
+        "cli/terminal-stdout" => at.func_wrap("get-terminal-stdout", no_terminal),
+        "cli/terminal-stderr" => at.func_wrap("get-terminal-stderr", no_terminal),
+        "io/error" => at.resource("error", ResourceType::host::<IoError>(), |_, _| Ok(())),
+        "io/streams" => define_streams(at),
+        "filesystem/types" => at.resource("descriptor", ResourceType::host::<Descriptor>(), |_, _| Ok(())),
+        "filesystem/preopens" => {
+            at.func_wrap("get-directories", |_: Caller<'_>, (): ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn define_streams(at: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
+    at.resource("input-stream", ResourceType::host::<InputStream>(), |_, _| Ok(()))?;
+    at.resource("output-stream", ResourceType::host::<OutputStream>(), |_, _| Ok(()))?;
+    type Written<T> = std::result::Result<T, StreamError>;
+    at.func_wrap("[method]output-stream.check-write", |_: Caller<'_>, (_,): (Resource<OutputStream>,)| {
+        Ok((Written::Ok(LINE_BYTES as u64),))
+    })?;
+    for name in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
+        at.func_wrap(name, |mut store: Caller<'_>, (stream, bytes): (Resource<OutputStream>, Vec<u8>)| {
+            store.data_mut().written(stream.rep(), &bytes);
+            Ok((Written::Ok(()),))
+        })?;
+    }
+    for name in ["[method]output-stream.flush", "[method]output-stream.blocking-flush"] {
+        at.func_wrap(name, |_: Caller<'_>, (_,): (Resource<OutputStream>,)| Ok((Written::Ok(()),)))?;
+    }
+    Ok(())
+}
+
+/// `stream-error` of `wasi:io/streams`. Never given: writing a log cannot fail.
+#[derive(wasmtime::component::ComponentType, wasmtime::component::Lower)]
+#[component(variant)]
+enum StreamError {
+    #[component(name = "last-operation-failed")]
+    #[allow(dead_code, reason = "the type must be whole")]
+    LastOperationFailed(Resource<IoError>),
+    #[component(name = "closed")]
+    #[allow(dead_code, reason = "the type must be whole")]
+    Closed,
+}
+
+fn no_terminal(_: Caller<'_>, (): ()) -> Result<(Option<Resource<Terminal>>,)> {
+    Ok((None,))
+}
+
+fn random_bytes(mut store: Caller<'_>, len: u64) -> Result<(Vec<u8>,)> {
+    const MOST: u64 = 1 << 20;
+    if len > MOST {
+        wasmtime::bail!("{len} random bytes asked for at once, at most {MOST} are given; ask in parts");
+    }
+    let mut bytes = vec![0; len as usize];
+    store.data_mut().fill_random(&mut bytes);
+    Ok((bytes,))
+}
+
+fn random_u64(mut store: Caller<'_>) -> Result<(u64,)> {
+    Ok((store.data_mut().random_u64(),))
+}
+
+impl GuestState {
+    fn time_ms(&self) -> u64 {
+        self.recorder.as_ref().map_or(0, |recorder| recorder.turn_time().0)
+    }
+
+    fn since_start_ms(&self) -> u64 {
+        self.recorder.as_ref().map_or(0, |recorder| recorder.turn_time().since(recorder.execution.started_at))
+    }
+
+    fn fill_random(&mut self, bytes: &mut [u8]) {
+        // `describe` has no seed: what it says must not depend on one.
+        bytes.fill(0);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.wasi_random(bytes);
+        }
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        self.fill_random(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Standard output and error: each line is one log line.
+    fn written(&mut self, stream: u32, bytes: &[u8]) {
+        let (level, index) = if stream == STDERR { (LogLevel::Warn, 1) } else { (LogLevel::Info, 0) };
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let line = &mut self.lines.0[index];
+            line.extend_from_slice(part);
+            if !line.ends_with(b"\n") && line.len() < LINE_BYTES {
+                continue;
+            }
+            let message = String::from_utf8_lossy(line).trim_end().to_owned();
+            line.clear();
+            if let Some(recorder) = &mut self.recorder {
+                let target = if index == 1 { "stderr" } else { "stdout" }.to_owned();
+                recorder.log(LogLine { level, target, message, fields: Vec::new() });
+            }
+        }
+    }
+}
