@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Result;
 use crate::imports::ActivityOptions;
-use crate::operation::{Operation, Request};
+use crate::operation::{ActivityRequest, Operation, Request};
 use crate::payload::Payload;
 use crate::retry::RetryPolicy;
 use crate::time::whole_ms;
@@ -53,7 +53,8 @@ impl<T> ActivityCall<T> {
             priority: 0,
             fairness_key: None,
         };
-        Self(Operation::new("activity", name, Request::Activity { input, options }))
+        let request = Box::new(ActivityRequest { input, options });
+        Self(Operation::new("activity", name, Request::Activity(request)))
     }
 
     /// Calls now rather than at the first poll.

@@ -73,6 +73,8 @@ pub mod payload;
 mod retry;
 mod saga;
 mod schema;
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests;
 mod time;
 
 pub use activity::{

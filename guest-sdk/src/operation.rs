@@ -34,8 +34,7 @@ pub struct Operation<T> {
 }
 
 enum State {
-    /// Boxed: most of an operation's life is `Waiting`.
-    Lazy(Box<Request>),
+    Lazy(Request),
     Waiting(u32),
     Immediate(Result<()>),
     Ended,
@@ -43,10 +42,18 @@ enum State {
 
 /// What is asked of the host, not yet asked.
 pub(crate) enum Request {
-    Activity { input: Result<Payload>, options: ActivityOptions },
-    Delay { ms: i64 },
+    /// Boxed: most of an operation's life is `Waiting`.
+    Activity(Box<ActivityRequest>),
+    Delay {
+        ms: i64,
+    },
     DelayUntil(Timestamp),
     Event,
+}
+
+pub(crate) struct ActivityRequest {
+    pub(crate) input: Result<Payload>,
+    pub(crate) options: ActivityOptions,
 }
 
 /// What an operation is, for messages.
@@ -64,7 +71,7 @@ impl fmt::Display for What {
 
 impl<T> Operation<T> {
     pub(crate) fn new(noun: &'static str, name: Cow<'static, str>, request: Request) -> Self {
-        Self { state: State::Lazy(Box::new(request)), what: What { noun, name }, result: PhantomData }
+        Self { state: State::Lazy(request), what: What { noun, name }, result: PhantomData }
     }
 
     /// Asks the host now rather than at the first poll.
@@ -85,10 +92,7 @@ impl<T> Operation<T> {
     /// The options of an activity that has not been asked for yet.
     pub(crate) fn options_mut(&mut self) -> Option<&mut ActivityOptions> {
         match &mut self.state {
-            State::Lazy(request) => match &mut **request {
-                Request::Activity { options, .. } => Some(options),
-                _ => None,
-            },
+            State::Lazy(Request::Activity(request)) => Some(&mut request.options),
             _ => None,
         }
     }
@@ -98,9 +102,12 @@ impl<T> Operation<T> {
         let State::Lazy(request) = std::mem::replace(&mut self.state, State::Ended) else {
             return;
         };
-        let asked = match *request {
-            Request::Activity { input, options } => match input {
-                Ok(input) => Some(imports::call_activity(&self.what.name, &input.into(), &options)),
+        let asked = match request {
+            Request::Activity(request) => match request.input {
+                Ok(input) => {
+                    let (name, input) = (&self.what.name, input.into());
+                    Some(imports::call_activity(name, &input, &request.options))
+                }
                 Err(error) => {
                     self.state = State::Immediate(Err(error.context(&self.what)));
                     return;

@@ -45,6 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::needless_borrow)]
     fn a_schema_where_there_is_one() {
         struct Plain;
         assert!((&Probe::<u32>::new()).schema().unwrap().contains("integer"));

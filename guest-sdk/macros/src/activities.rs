@@ -262,3 +262,59 @@ fn entry(service_trait: &Ident, method: &Method) -> TokenStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(methods: TokenStream) -> Vec<String> {
+        match expand(TokenStream::new(), quote!(trait Hotel { #methods })) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.into_iter().map(|error| error.to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_method_may_not_be() {
+        let shape = "an activity takes `(&self, ctx: ActivityContext)` or \
+            `(&self, ctx: ActivityContext, input: T)`";
+        assert_eq!(
+            complaints(quote!(
+                async fn book(&self, ctx: ActivityContext, a: u8, b: u8) -> Result<()>;
+            )),
+            [format!("{shape}; put several inputs into one struct")]
+        );
+        assert_eq!(
+            complaints(quote!(
+                async fn book(&self) -> Result<()>;
+            )),
+            [shape]
+        );
+        assert_eq!(
+            complaints(quote!(
+                async fn book(&mut self, ctx: ActivityContext) -> Result<()>;
+            )),
+            [shape]
+        );
+        assert_eq!(
+            complaints(quote!(
+                fn book(&self, ctx: ActivityContext);
+            )),
+            [
+                "an activity is an async function: write `async fn book`",
+                "an activity returns a `Result`, such as `dacapo_sdk::Result<()>`",
+            ]
+        );
+        assert_eq!(
+            complaints(quote!(
+                const N: u8;
+            )),
+            ["a service of activities has only methods"]
+        );
+    }
+
+    #[test]
+    fn services_are_named_in_snake_case() {
+        assert_eq!(snake_case("CarRental"), "car_rental");
+    }
+}

@@ -111,3 +111,55 @@ fn check(function: &ItemFn) -> Result<Option<&syn::Type>> {
     complaints.finish()?;
     Ok(sig.inputs.get(1).and_then(signature::argument).map(|(_, ty)| ty))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(item: TokenStream) -> Vec<String> {
+        match expand(TokenStream::new(), item) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.into_iter().map(|error| error.to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let wrong = quote! {
+            fn trip(ctx: Context, from: String, to: String) -> String { to }
+        };
+        assert_eq!(
+            complaints(wrong),
+            [
+                "an orchestration is an async function: write `async fn trip`",
+                "an orchestration returns a `Result`, such as `dacapo_sdk::Result<()>`",
+                "an orchestration takes `(ctx: Context)` or `(ctx: Context, input: T)`; \
+                 put several inputs into one struct",
+            ]
+        );
+        assert_eq!(
+            complaints(quote!(
+                async fn trip() -> Result<()> {}
+            )),
+            ["an orchestration takes `(ctx: Context)` or `(ctx: Context, input: T)`"]
+        );
+        assert_eq!(
+            complaints(quote!(
+                struct Trip;
+            )),
+            ["#[orchestration] goes on an async function"]
+        );
+    }
+
+    #[test]
+    fn options_are_checked() {
+        let function = quote!(
+            async fn trip(ctx: Context) -> Result<()> {}
+        );
+        assert!(expand(quote!(name = "trip-v2"), function.clone()).is_ok());
+        let unknown = expand(quote!(nam = "x"), function.clone()).unwrap_err();
+        assert_eq!(unknown.to_string(), "unknown option; expected `name = \"...\"`");
+        let number = expand(quote!(name = 1), function).unwrap_err();
+        assert_eq!(number.to_string(), "expected a name in quotes");
+    }
+}

@@ -102,12 +102,11 @@ pub(crate) type Options = Punctuated<syn::MetaNameValue, Token![,]>;
 
 /// A string that is given as an option's value.
 pub(crate) fn text(option: &syn::MetaNameValue) -> Result<String> {
-    if let Expr::Lit(literal) = &option.value {
-        if let Lit::Str(text) = &literal.lit {
-            if !text.value().is_empty() {
-                return Ok(text.value());
-            }
-        }
+    if let Expr::Lit(literal) = &option.value
+        && let Lit::Str(text) = &literal.lit
+        && !text.value().is_empty()
+    {
+        return Ok(text.value());
     }
     Err(Error::new_spanned(&option.value, "expected a name in quotes"))
 }
