@@ -160,16 +160,18 @@ fn proxy(definition: &ItemTrait, service: &str, methods: &[Method]) -> TokenStre
     let documentation = format!("Calls the activities of the service `{service}`.");
     let calls = methods.iter().map(|method| {
         let Method { ident, docs, activity, output, .. } = method;
+        // With the spans of the types, the compiler points at the one at fault.
         let (parameter, input) = match &method.input {
-            Some((name, ty)) => (quote!(#name: #ty), quote!(&#name)),
+            Some((name, ty)) => (quote!(#name: #ty), quote_spanned!(ty.span()=> &#name)),
             None => (quote!(), quote!(&())),
         };
+        let call = quote_spanned!(output.span()=> self.ctx.call_activity);
         quote! {
             #(#docs)*
             #visibility fn #ident(&self, #parameter) -> ::dacapo_sdk::ActivityCall<
                 <#output as ::dacapo_sdk::__private::ResultParts>::Ok,
             > {
-                self.ctx.call_activity(#activity, #input)
+                #call(#activity, #input)
             }
         }
     });
@@ -239,8 +241,9 @@ fn entry(service_trait: &Ident, method: &Method) -> TokenStream {
             quote!({ let _ = input; #service_trait::#ident(&*implementation, ctx) }),
         ),
     };
-    // With the span of the type, the compiler points at it when it is not serde's.
-    let handle = quote_spanned!(output.span()=> ::dacapo_sdk::__private::handle);
+    let handle = quote_spanned! {output.span()=>
+        ::dacapo_sdk::__private::handle(#activity, input, |input: #input_type| #call).await
+    };
     quote! {
         ::dacapo_sdk::Activity {
             name: ::std::string::String::from(#activity),
@@ -255,7 +258,7 @@ fn entry(service_trait: &Ident, method: &Method) -> TokenStream {
                 ::std::sync::Arc::new(move |ctx: #context, input| {
                     let implementation = ::std::sync::Arc::clone(&implementation);
                     ::std::boxed::Box::pin(async move {
-                        #handle(#activity, input, |input: #input_type| #call).await
+                        #handle
                     })
                 })
             },
