@@ -10,7 +10,9 @@
 //!    committed, each once, byte for byte. A reader sees a batch whole or not at
 //!    all, and sees it at the latest when `commit` has returned.
 //! 3. A commit with a stale [`Epoch`] is refused and changes nothing.
-//! 4. Bytes that were changed behind its back are never returned as good:
+//! 4. So is a batch with a turn that does not follow its instance's last one: the
+//!    next turn of the same execution, or the first turn of a later one.
+//! 5. Bytes that were changed behind its back are never returned as good:
 //!    reading them is [`StoreError::Corrupt`].
 
 pub mod redb;
@@ -191,6 +193,31 @@ pub enum StoreError {
         held: u64,
         /// What the store has.
         current: u64,
+    },
+    /// A turn that does not follow what is stored; nothing of its batch is kept.
+    #[error(
+        "turn {turn} of execution {execution} of {instance} does not follow what is stored: \
+         turn {after_turn} of execution {after_execution}"
+    )]
+    OutOfOrder {
+        /// Whose.
+        instance: InstanceId,
+        /// The refused turn's execution.
+        execution: ExecutionNumber,
+        /// The refused turn.
+        turn: u32,
+        /// The last stored turn's execution; 0 where nothing is stored.
+        after_execution: ExecutionNumber,
+        /// The last stored turn.
+        after_turn: u32,
+    },
+    /// A newer version of this program wrote it.
+    #[error("the store has format {found}, this version reads up to format {known}; use the version that wrote it")]
+    Newer {
+        /// Its format.
+        found: u64,
+        /// The last format that is known here.
+        known: u64,
     },
     /// Something stored is not what was written.
     #[error("the store is damaged: {what}: {why}; restore it from a backup")]

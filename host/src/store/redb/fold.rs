@@ -1,0 +1,127 @@
+//! From the log into rows by instance.
+//!
+//! Folding moves a generation's turns, a slice of instances at a time, into
+//! `history`, `instances` and `running`. Invariant: an instance's summary row
+//! says how far it is folded and changes in the same transaction as its history
+//! rows, so folding the same turns again does nothing. That makes it safe to stop
+//! anywhere, and to fold the whole log once more when the store is opened.
+
+use std::ops::Bound;
+
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::error::Doing;
+use super::overlay::{Entry, Held};
+use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
+use crate::core::ids::{Hash, InstanceId};
+use crate::core::summary::Summary;
+use crate::core::turn::TurnRecord;
+use crate::store::StoreError;
+
+/// Folds instances after `after`, by id, until `turns` turns or `bytes` bytes are
+/// done. Returns the last instance folded; none when nothing is left.
+pub(super) fn fold_slice(
+    transaction: &WriteTransaction,
+    held: &Held,
+    after: Option<&InstanceId>,
+    turns: usize,
+    bytes: usize,
+) -> Result<Option<InstanceId>, StoreError> {
+    let mut rows = Rows {
+        history: transaction.open_table(HISTORY).doing("open the histories")?,
+        instances: transaction.open_table(INSTANCES).doing("open the instances")?,
+        running: transaction.open_table(RUNNING).doing("open the running instances")?,
+    };
+    let (mut turns_done, mut bytes_done) = (0, 0);
+    let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
+    for (instance, entries) in held.instances.range::<str, _>((from, Bound::Unbounded)) {
+        fold_instance(&mut rows, instance, entries)?;
+        turns_done += entries.len();
+        bytes_done += entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
+        if turns_done >= turns || bytes_done >= bytes {
+            return Ok(Some(instance.clone()));
+        }
+    }
+    Ok(None)
+}
+
+struct Rows<'t> {
+    history: Table<'t, &'static [u8], &'static [u8]>,
+    instances: Table<'t, &'static str, &'static [u8]>,
+    running: Table<'t, &'static str, ()>,
+}
+
+fn fold_instance(rows: &mut Rows<'_>, instance: &InstanceId, entries: &[Entry]) -> Result<(), StoreError> {
+    let id = instance.as_str();
+    let folded = match rows.instances.get(id).doing("read an instance")? {
+        Some(row) => Some(read_summary(instance, row.value())?),
+        None => None,
+    };
+    let entries = unfolded(folded.as_ref(), entries);
+    if entries.is_empty() {
+        return Ok(());
+    }
+    for run in entries.chunk_by(|a, b| a.execution == b.execution) {
+        let key = tables::history_key(instance, run[0].execution, run[0].turn);
+        let row = tables::encode_history_row(&key, run.iter().map(|entry| &*entry.bytes));
+        rows.history.insert(key.as_slice(), row.as_slice()).doing("write a history")?;
+    }
+    let was_running = folded.as_ref().is_some_and(|summary| !summary.status.is_final());
+    let Some(summary) = advance(instance, folded, entries)? else { return Ok(()) };
+    let is_running = !summary.status.is_final();
+    rows.instances.insert(id, write_summary(&summary).as_slice()).doing("write an instance")?;
+    if is_running && !was_running {
+        rows.running.insert(id, ()).doing("write a running instance")?;
+    } else if was_running && !is_running {
+        rows.running.remove(id).doing("remove a running instance")?;
+    }
+    Ok(())
+}
+
+/// The entries that `folded` does not contain yet.
+pub(super) fn unfolded<'a>(folded: Option<&Summary>, entries: &'a [Entry]) -> &'a [Entry] {
+    let position = folded.map_or((0, 0), |summary| (summary.execution, summary.turns));
+    let done = entries.iter().take_while(|entry| (entry.execution, entry.turn) <= position).count();
+    &entries[done..]
+}
+
+/// The summary after `entries`, which begin where it ends.
+pub(super) fn advance(
+    instance: &InstanceId,
+    mut summary: Option<Summary>,
+    entries: &[Entry],
+) -> Result<Option<Summary>, StoreError> {
+    for (index, entry) in entries.iter().enumerate() {
+        let what = || format!("history of {instance} execution {} at turn {}", entry.execution, entry.turn);
+        let position = summary.as_ref().map_or((0, 0), |s| (s.execution, s.turns));
+        if !follows(position, (entry.execution, entry.turn)) {
+            let (execution, turn) = position;
+            return Err(corrupt(what(), format!("it follows turn {turn} of execution {execution}")));
+        }
+        let record = TurnRecord::decode(&entry.bytes).map_err(|why| corrupt(what(), why))?;
+        // Only the last turn's hash stays in the row.
+        let last = index + 1 == entries.len();
+        let hash = if last { Hash::of(&entry.bytes) } else { Hash::ZERO };
+        match &mut summary {
+            Some(summary) if entry.turn > 1 => summary.apply(&record, hash),
+            _ => {
+                let first = Summary::of_first(&record, hash);
+                summary = Some(first.ok_or_else(|| corrupt(what(), "a first turn that does not start an execution"))?);
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// Whether a turn may come after a position; both are execution and turn.
+pub(super) fn follows(position: (u32, u32), turn: (u32, u32)) -> bool {
+    if turn.0 == position.0 { turn.1 == position.1 + 1 } else { turn.0 > position.0 && turn.1 == 1 }
+}
+
+pub(super) fn read_summary(instance: &InstanceId, row: &[u8]) -> Result<Summary, StoreError> {
+    tables::open_value("instances", instance.as_str().as_bytes(), row, || format!("the row of {instance}"))
+}
+
+fn write_summary(summary: &Summary) -> Vec<u8> {
+    tables::seal_value("instances", summary.instance.as_str().as_bytes(), summary)
+}

@@ -1,0 +1,423 @@
+//! The embedded store: one file, one owner of everything in it.
+//!
+//! A commit appends one row to the `log` table, because one row for many turns
+//! is an order of magnitude cheaper than one row for each. In the background of
+//! later commits, and when the store is opened, the log is *folded* into rows by
+//! instance. Until then its turns are also held in memory, in the [`overlay`].
+//! Invariant: what is stored is the B-trees and the log after them; every read
+//! looks at both as of one moment ([`view`]).
+//!
+//! One transaction of redb is what makes a commit atomic; one fsync makes it
+//! durable. The bytes are described in `host/docs/journal-format.md`.
+
+mod error;
+mod fold;
+mod log;
+mod overlay;
+pub mod tables;
+mod view;
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableError};
+
+use self::error::{Doing, guarded, of_open};
+use self::log::Log;
+use self::overlay::Overlay;
+use self::tables::{META, META_EPOCH, META_FORMAT, MODULE_BYTES, MODULES, corrupt};
+use self::view::{Among, View};
+use super::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
+use crate::core::summary::{Status, Summary};
+
+/// Bounds and choices of a [`RedbStore`]. The defaults suit a host; tests make them small.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Turns that are held in memory before they are folded: the next open has
+    /// to fold this many at most twice over.
+    pub fold_at_turns: usize,
+    /// Bytes of turns that are held in memory before they are folded.
+    pub fold_at_bytes: usize,
+    /// Turns that a commit folds at least, while there are any to fold. It
+    /// folds twice as many as it brings, so that folding keeps ahead.
+    pub fold_per_commit: usize,
+    /// Bytes of the file that redb keeps in memory.
+    pub cache_bytes: usize,
+    /// Read and check every page when the file is opened. Without it a changed
+    /// page is noticed where it is read, and a changed key perhaps not at all.
+    pub check_on_open: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            fold_at_turns: 64 << 10,
+            fold_at_bytes: 8 << 20,
+            fold_per_commit: 64,
+            cache_bytes: 256 << 20,
+            check_on_open: true,
+        }
+    }
+}
+
+/// What a store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Commits.
+    pub commits: u64,
+    /// Turns in them.
+    pub turns: u64,
+    /// Bytes of log rows.
+    pub log_bytes: u64,
+    /// Generations that were folded to the end, those found at opening included.
+    pub folds: u64,
+}
+
+/// A [`Store`] in one file. See the module's page.
+#[derive(Debug)]
+pub struct RedbStore {
+    database: Database,
+    options: Options,
+    overlay: RwLock<Overlay>,
+    writer: Mutex<Writer>,
+    counters: Counters,
+}
+
+/// What only the writing thread touches.
+#[derive(Debug)]
+struct Writer {
+    epoch: u64,
+    log: Log,
+    /// A write failed: nothing is known about the file until it is opened again.
+    lost: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    turns: AtomicU64,
+    log_bytes: AtomicU64,
+    folds: AtomicU64,
+}
+
+impl RedbStore {
+    /// Opens the file at `path`, or makes it.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while another process has it; [`StoreError::Newer`]
+    /// and [`StoreError::Corrupt`] for a file that cannot be read.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Options::default())
+    }
+
+    /// [`Self::open`] with other options.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_with(path: &Path, options: Options) -> Result<Self, StoreError> {
+        let name = path.display().to_string();
+        let is_new = !path.exists();
+        let store = guarded(|| {
+            let database = builder(&options).create(path).map_err(|error| of_open(&name, error))?;
+            Self::start(database, options)
+        })?;
+        if is_new {
+            sync_folder_of(path)?;
+        }
+        Ok(store)
+    }
+
+    /// Opens what `backend` holds; for tests that own the medium.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn with_backend(backend: impl StorageBackend, options: Options) -> Result<Self, StoreError> {
+        guarded(|| {
+            let database =
+                builder(&options).create_with_backend(backend).map_err(|error| of_open("the journal", error))?;
+            Self::start(database, options)
+        })
+    }
+
+    /// What it has done since it was opened.
+    pub fn stats(&self) -> Stats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { commits, turns, log_bytes, folds } = &self.counters;
+        Stats { commits: get(commits), turns: get(turns), log_bytes: get(log_bytes), folds: get(folds) }
+    }
+
+    fn start(database: Database, options: Options) -> Result<Self, StoreError> {
+        let epoch = match read_meta(&database)? {
+            Some(epoch) => epoch,
+            None => create_tables(&database)?,
+        };
+        let (log, folds) = Log::replay(&database, &options)?;
+        let counters = Counters { folds: AtomicU64::new(folds), ..Counters::default() };
+        let writer = Mutex::new(Writer { epoch, log, lost: false });
+        Ok(Self { database, options, overlay: RwLock::default(), writer, counters })
+    }
+
+    /// A view of this moment. The trees are looked at under the overlay's lock:
+    /// a generation is dropped from the overlay only after the trees have it.
+    fn view(&self) -> Result<View, StoreError> {
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.database.begin_read().doing("read")?;
+        Ok(View { overlay: overlay.clone(), trees })
+    }
+
+    /// The writer, unless an earlier write was lost.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.lost {
+            return Err(StoreError::Io("an earlier write failed; open it again".into()));
+        }
+        Ok(writer)
+    }
+
+    /// Runs `work` for the writer; when it fails or panics the store is lost.
+    fn write<T>(writer: &mut Writer, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let result = guarded(|| work(writer));
+        writer.lost |= result.is_err();
+        result
+    }
+
+    /// Takes the batch into the active generation, not yet visible; or refuses it
+    /// whole, because a turn does not follow the one before it.
+    fn stage(&self, number: u64, batch: &Batch) -> Result<(), StoreError> {
+        let view = self.view()?;
+        let mut held = view.overlay.active.write();
+        for (index, turn) in batch.turns.iter().enumerate() {
+            let staged = held.instances.get(&turn.instance).and_then(|entries| entries.last());
+            let position = match staged.map(|last| (last.execution, last.turn)) {
+                Some(position) => Ok(position),
+                None => match view.overlay.frozen.as_ref().and_then(|frozen| frozen.position(&turn.instance)) {
+                    Some(position) => Ok(position),
+                    None => view.folded_position(&turn.instance),
+                },
+            };
+            let refused = match position {
+                Ok(position) if fold::follows(position, (turn.execution, turn.turn)) => None,
+                Ok((after_execution, after_turn)) => Some(StoreError::OutOfOrder {
+                    instance: turn.instance.clone(),
+                    execution: turn.execution,
+                    turn: turn.turn,
+                    after_execution,
+                    after_turn,
+                }),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = refused {
+                batch.turns[..index].iter().rev().for_each(|turn| held.pop(&turn.instance));
+                return Err(error);
+            }
+            held.push(number, turn);
+        }
+        Ok(())
+    }
+
+    /// Shows commit `number` to readers, and drops or freezes generations as the log says.
+    fn publish(&self, number: u64, log: &mut Log) {
+        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        overlay.visible = number;
+        if overlay.frozen.is_some() && !log.is_folding() {
+            overlay.frozen = None;
+            self.counters.folds.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_large = {
+            let held = overlay.active.read();
+            held.turns >= self.options.fold_at_turns || held.bytes >= self.options.fold_at_bytes
+        };
+        if is_large && overlay.frozen.is_none() {
+            let full = std::mem::take(&mut overlay.active);
+            log.fold(full.clone());
+            overlay.frozen = Some(full);
+        }
+    }
+}
+
+impl Store for RedbStore {
+    fn claim(&self) -> Result<Epoch, StoreError> {
+        let mut writer = self.writer()?;
+        Self::write(&mut writer, |writer| {
+            let epoch = writer.epoch + 1;
+            let transaction = self.database.begin_write().doing("claim")?;
+            {
+                let mut meta = transaction.open_table(META).doing("claim")?;
+                write_meta(&mut meta, META_EPOCH, epoch)?;
+            }
+            transaction.commit().doing("claim")?;
+            writer.epoch = epoch;
+            Ok(Epoch(epoch))
+        })
+    }
+
+    fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
+        let mut writer = self.writer()?;
+        if epoch.0 != writer.epoch {
+            return Err(StoreError::Fenced { held: epoch.0, current: writer.epoch });
+        }
+        if batch.turns.is_empty() {
+            return Ok(());
+        }
+        let number = writer.log.next_commit();
+        if let Err(error) = guarded(|| self.stage(number, batch)) {
+            writer.lost |= !matches!(error, StoreError::OutOfOrder { .. });
+            return Err(error);
+        }
+        Self::write(&mut writer, |writer| {
+            let bytes = writer.log.append(&self.database, &self.options, batch)?;
+            self.counters.log_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.publish(number, &mut writer.log);
+            Ok(())
+        })?;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.counters.turns.fetch_add(batch.turns.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
+        guarded(|| self.view()?.summary(instance))
+    }
+
+    fn history(
+        &self,
+        instance: &InstanceId,
+        execution: Option<ExecutionNumber>,
+    ) -> Result<Option<History>, StoreError> {
+        guarded(|| self.view()?.history(instance, execution))
+    }
+
+    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        let wanted = |summary: &Summary| !summary.status.is_final();
+        guarded(|| self.view()?.scan(Among::Unfinished, after_id(after), |_| true, wanted, limit))
+    }
+
+    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        let among = if filter.status == Some(Status::Running) { Among::Unfinished } else { Among::All };
+        let prefix = filter.id_prefix.as_deref().unwrap_or_default();
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix),
+        };
+        let wanted = |summary: &Summary| filter.matches(summary);
+        guarded(|| self.view()?.scan(among, from, |id| id.starts_with(prefix), wanted, limit))
+    }
+
+    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
+        let mut writer = self.writer()?;
+        Self::write(&mut writer, |_| {
+            let hash = &module.hash.0;
+            let transaction = self.database.begin_write().doing("keep a module")?;
+            {
+                let mut modules = transaction.open_table(MODULES).doing("keep a module")?;
+                modules.insert(hash, tables::seal_value("modules", hash, module).as_slice()).doing("keep a module")?;
+                let mut bytes = transaction.open_table(MODULE_BYTES).doing("keep a module")?;
+                bytes.insert(hash, component).doing("keep a module")?;
+            }
+            transaction.commit().doing("keep a module")
+        })
+    }
+
+    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError> {
+        guarded(|| {
+            let trees = self.database.begin_read().doing("read a module")?;
+            let modules = trees.open_table(MODULES).doing("read a module")?;
+            let row = modules.get(&hash.0).doing("read a module")?;
+            row.map(|row| read_module(&hash.0, row.value())).transpose()
+        })
+    }
+
+    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded(|| {
+            let trees = self.database.begin_read().doing("read a module")?;
+            let bytes = trees.open_table(MODULE_BYTES).doing("read a module")?;
+            let Some(row) = bytes.get(&hash.0).doing("read a module")? else { return Ok(None) };
+            let found = Hash::of(row.value());
+            if found != *hash {
+                let why = format!("the hash of its bytes is {}", found.short());
+                return Err(corrupt(format!("module {}", hash.short()), why));
+            }
+            Ok(Some(row.value().to_vec()))
+        })
+    }
+
+    fn modules(&self) -> Result<Vec<Module>, StoreError> {
+        guarded(|| {
+            let trees = self.database.begin_read().doing("list the modules")?;
+            let rows = trees.open_table(MODULES).doing("list the modules")?;
+            let mut modules = Vec::new();
+            for row in rows.iter().doing("list the modules")? {
+                let (hash, row) = row.doing("list the modules")?;
+                modules.push(read_module(hash.value(), row.value())?);
+            }
+            modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded_at));
+            Ok(modules)
+        })
+    }
+}
+
+fn builder(options: &Options) -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.check_on_open);
+    builder
+}
+
+fn after_id(after: Option<&InstanceId>) -> Bound<&str> {
+    after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()))
+}
+
+fn read_module(hash: &[u8; 32], row: &[u8]) -> Result<Module, StoreError> {
+    tables::open_value("modules", hash, row, || format!("module {}", Hash(*hash).short()))
+}
+
+/// A new file's name is durable only with its folder.
+fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| StoreError::Io(format!("cannot make {} durable: {error}", folder.display())))
+}
+
+/// The epoch of a file in this format; none in an empty file.
+fn read_meta(database: &Database) -> Result<Option<u64>, StoreError> {
+    let trees = database.begin_read().doing("read its format")?;
+    let meta = match trees.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        meta => meta.doing("read its format")?,
+    };
+    let number = |name: &'static str| -> Result<u64, StoreError> {
+        let row = meta.get(name).doing("read its format")?;
+        let row = row.ok_or_else(|| corrupt(name, "it is missing"))?;
+        tables::open_value("meta", name.as_bytes(), row.value(), || format!("its {name}"))
+    };
+    match number(META_FORMAT)? {
+        tables::FORMAT => number(META_EPOCH).map(Some),
+        found => Err(StoreError::Newer { found, known: tables::FORMAT }),
+    }
+}
+
+fn create_tables(database: &Database) -> Result<u64, StoreError> {
+    let making = "make its tables";
+    let transaction = database.begin_write().doing(making)?;
+    {
+        let mut meta = transaction.open_table(META).doing(making)?;
+        write_meta(&mut meta, META_FORMAT, tables::FORMAT)?;
+        write_meta(&mut meta, META_EPOCH, 0)?;
+        transaction.open_table(tables::LOG).doing(making)?;
+        transaction.open_table(tables::HISTORY).doing(making)?;
+        transaction.open_table(tables::INSTANCES).doing(making)?;
+        transaction.open_table(tables::RUNNING).doing(making)?;
+        transaction.open_table(MODULES).doing(making)?;
+        transaction.open_table(MODULE_BYTES).doing(making)?;
+    }
+    transaction.commit().doing(making)?;
+    Ok(0)
+}
+
+fn write_meta(meta: &mut redb::Table<'_, &'static str, &'static [u8]>, name: &str, n: u64) -> Result<(), StoreError> {
+    let row = tables::seal_value("meta", name.as_bytes(), &n);
+    meta.insert(name, row.as_slice()).doing("write its numbers")?;
+    Ok(())
+}

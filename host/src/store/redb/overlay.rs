@@ -1,0 +1,113 @@
+//! Turns that are durable in the log but not folded yet, by instance.
+//!
+//! A *generation* is the turns of consecutive commits. New ones go to the active
+//! generation; when it is large it is frozen, and folded bit by bit while the
+//! next one fills, so at most two exist and memory is bounded by their size.
+//! Invariant: a generation only grows. Entries carry their commit's number, and a
+//! reader ignores those above the number it began with; that is how it sees a
+//! batch whole or not at all while holding no lock in between.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::store::TurnCommit;
+
+/// A turn that is not folded yet.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The commit it came with.
+    pub(super) commit: u64,
+    pub(super) execution: ExecutionNumber,
+    pub(super) turn: u32,
+    /// Shared with whoever committed it.
+    pub(super) bytes: Arc<[u8]>,
+}
+
+/// The turns of consecutive commits.
+#[derive(Debug, Default)]
+pub(super) struct Generation(RwLock<Held>);
+
+/// What a generation holds.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) instances: BTreeMap<InstanceId, Vec<Entry>>,
+    pub(super) turns: usize,
+    /// Bytes of turns, as the threshold counts them.
+    pub(super) bytes: usize,
+}
+
+impl Held {
+    /// Takes a turn of commit `number`.
+    pub(super) fn push(&mut self, number: u64, turn: &TurnCommit) {
+        let entry =
+            Entry { commit: number, execution: turn.execution, turn: turn.turn, bytes: Arc::clone(&turn.bytes) };
+        self.turns += 1;
+        self.bytes += entry.bytes.len();
+        match self.instances.get_mut(&turn.instance) {
+            Some(entries) => entries.push(entry),
+            None => {
+                self.instances.insert(turn.instance.clone(), vec![entry]);
+            }
+        }
+    }
+
+    /// Takes the last turn of an instance back out.
+    pub(super) fn pop(&mut self, instance: &InstanceId) {
+        let Some(entries) = self.instances.get_mut(instance) else { return };
+        if let Some(entry) = entries.pop() {
+            self.turns -= 1;
+            self.bytes -= entry.bytes.len();
+        }
+        if entries.is_empty() {
+            self.instances.remove(instance);
+        }
+    }
+}
+
+impl Generation {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Held> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where an instance's turns in here end: execution and turn.
+    pub(super) fn position(&self, instance: &InstanceId) -> Option<(ExecutionNumber, u32)> {
+        self.read().instances.get(instance).and_then(|entries| entries.last()).map(|last| (last.execution, last.turn))
+    }
+}
+
+/// Both generations, and the last commit that may be seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overlay {
+    pub(super) active: Arc<Generation>,
+    pub(super) frozen: Option<Arc<Generation>>,
+    pub(super) visible: u64,
+}
+
+impl Overlay {
+    /// An instance's turns, the oldest first.
+    pub(super) fn entries(&self, instance: &str) -> Vec<Entry> {
+        let mut found = Vec::new();
+        for generation in self.frozen.iter().chain([&self.active]) {
+            let held = generation.read();
+            let entries = held.instances.get(instance).into_iter().flatten();
+            found.extend(entries.take_while(|entry| entry.commit <= self.visible).cloned());
+        }
+        found
+    }
+
+    /// The first instance in `from..` that a generation knows. It may turn out
+    /// to have no turn that is visible.
+    pub(super) fn first_from(&self, from: Bound<&str>) -> Option<InstanceId> {
+        let first = |generation: &Arc<Generation>| {
+            let held = generation.read();
+            held.instances.range::<str, _>((from, Bound::Unbounded)).next().map(|(id, _)| id.clone())
+        };
+        self.frozen.iter().chain([&self.active]).filter_map(first).min()
+    }
+}

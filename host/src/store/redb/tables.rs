@@ -1,0 +1,223 @@
+//! Keys and bytes of every table, and the checksum over both.
+//!
+//! This is the whole on-disk format; `host/docs/journal-format.md` is its page,
+//! and a test holds the two together. Invariant: a value is read only through
+//! [`open`], so bytes that were changed, or that ended up under another key, are
+//! [`StoreError::Corrupt`] and never good. Which rows exist when, and what they
+//! mean, is left to the other files of this folder.
+
+use std::sync::Arc;
+
+use redb::TableDefinition;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::store::{StoreError, TurnCommit};
+
+/// Version of everything on this page. It stands in [`META`] under [`META_FORMAT`].
+pub const FORMAT: u64 = 1;
+
+/// Bytes of the checksum that every value begins with.
+pub const CHECKSUM_BYTES: usize = 16;
+
+/// Few named numbers.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// In [`META`]: the format of this file.
+pub(super) const META_FORMAT: &str = "format";
+/// In [`META`]: the epoch of the last claim.
+pub(super) const META_EPOCH: &str = "epoch";
+
+/// Commits that are not folded yet: one row each, by commit number.
+pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+/// Folded turns, by [`history_key`].
+pub(super) const HISTORY: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history");
+/// A summary of each instance's folded turns, by id.
+pub(super) const INSTANCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("instances");
+/// Ids of instances that, as far as they are folded, have not ended.
+pub(super) const RUNNING: TableDefinition<'_, &str, ()> = TableDefinition::new("running");
+/// Modules without their bytes, by hash.
+pub(super) const MODULES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("modules");
+/// Components, by hash. The key is their checksum.
+pub(super) const MODULE_BYTES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("module_bytes");
+
+/// The checksum of a row: the table's name, the key and the content, each after its length.
+fn checksum(table: &str, key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [table.as_bytes(), key] {
+        hasher.update(&(part.len() as u32).to_le_bytes()).update(part);
+    }
+    hasher.update(content);
+    let mut sum = [0; CHECKSUM_BYTES];
+    sum.copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM_BYTES]);
+    sum
+}
+
+/// Puts the checksum over `row[CHECKSUM_BYTES..]` into the room left before it.
+fn seal_in_place(table: &str, key: &[u8], row: &mut [u8]) {
+    let (head, content) = row.split_at_mut(CHECKSUM_BYTES);
+    head.copy_from_slice(&checksum(table, key, content));
+}
+
+/// The content of a stored value. `what` names it for people.
+pub(super) fn open<'a>(
+    table: &str,
+    key: &[u8],
+    row: &'a [u8],
+    what: impl FnOnce() -> String,
+) -> Result<&'a [u8], StoreError> {
+    match row.split_at_checked(CHECKSUM_BYTES) {
+        Some((sum, content)) if sum == checksum(table, key, content) => Ok(content),
+        Some(_) => Err(corrupt(what(), "its checksum does not match")),
+        None => Err(corrupt(what(), "it is shorter than its checksum")),
+    }
+}
+
+/// The value to store for `value`: its postcard encoding behind its checksum.
+pub(super) fn seal_value<T: Serialize>(table: &str, key: &[u8], value: &T) -> Vec<u8> {
+    let room = vec![0; CHECKSUM_BYTES];
+    let mut row = postcard::to_extend(value, room).expect("a stored value has no part that postcard cannot write");
+    seal_in_place(table, key, &mut row);
+    row
+}
+
+/// [`open`] of a value's postcard encoding.
+pub(super) fn open_value<T: DeserializeOwned>(
+    table: &str,
+    key: &[u8],
+    row: &[u8],
+    what: impl Fn() -> String,
+) -> Result<T, StoreError> {
+    let content = open(table, key, row, &what)?;
+    match postcard::take_from_bytes(content) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(corrupt(what(), format!("{} bytes follow it", rest.len()))),
+        Err(error) => Err(corrupt(what(), error)),
+    }
+}
+
+pub(super) fn corrupt(what: impl Into<String>, why: impl ToString) -> StoreError {
+    StoreError::Corrupt { what: what.into(), why: why.to_string() }
+}
+
+// ---- log rows ----
+
+/// Size of the log row of `turns`.
+pub fn log_row_len(turns: &[TurnCommit]) -> usize {
+    let turn = |turn: &TurnCommit| 1 + turn.instance.as_str().len() + 12 + turn.bytes.len();
+    CHECKSUM_BYTES + 4 + turns.iter().map(turn).sum::<usize>()
+}
+
+/// Writes the log row of commit `number` into `row`, which has [`log_row_len`] bytes.
+pub fn encode_log_row(number: u64, turns: &[TurnCommit], row: &mut [u8]) {
+    let mut at = CHECKSUM_BYTES;
+    let mut put = |bytes: &[u8]| {
+        row[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    put(&(turns.len() as u32).to_le_bytes());
+    for turn in turns {
+        let id = turn.instance.as_str().as_bytes();
+        put(&[id.len() as u8]);
+        put(id);
+        put(&turn.execution.to_le_bytes());
+        put(&turn.turn.to_le_bytes());
+        put(&(turn.bytes.len() as u32).to_le_bytes());
+        put(&turn.bytes);
+    }
+    assert_eq!(at, row.len(), "a log row fills its room");
+    seal_in_place("log", &number.to_le_bytes(), row);
+}
+
+/// Reads what [`encode_log_row`] wrote.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] naming the commit.
+pub fn decode_log_row(number: u64, row: &[u8]) -> Result<Vec<TurnCommit>, StoreError> {
+    let what = || format!("commit {number} of the log");
+    let mut rest = Bytes(open("log", &number.to_le_bytes(), row, what)?);
+    let mut read = || {
+        let count = rest.u32()?;
+        let mut turns = Vec::new();
+        for _ in 0..count {
+            let id_bytes = rest.take(1)?[0];
+            let id = std::str::from_utf8(rest.take(id_bytes.into())?).ok()?;
+            let instance = InstanceId::new(id).ok()?;
+            let (execution, turn, len) = (rest.u32()?, rest.u32()?, rest.u32()?);
+            turns.push(TurnCommit { instance, execution, turn, bytes: rest.take(len as usize)?.into() });
+        }
+        rest.0.is_empty().then_some(turns)
+    };
+    read().ok_or_else(|| corrupt(what(), "its lengths do not add up"))
+}
+
+// ---- history rows ----
+
+/// The key of the turns of one execution from `first_turn` on. An id has no zero
+/// byte, so keys sort by id, execution, turn.
+pub fn history_key(instance: &InstanceId, execution: ExecutionNumber, first_turn: u32) -> Vec<u8> {
+    let id = instance.as_str().as_bytes();
+    let mut key = Vec::with_capacity(id.len() + 9);
+    key.extend_from_slice(id);
+    key.push(0);
+    key.extend_from_slice(&execution.to_be_bytes());
+    key.extend_from_slice(&first_turn.to_be_bytes());
+    key
+}
+
+/// The first turn that a history row of a known instance and execution holds.
+pub(super) fn first_turn_of_key(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(*key.last_chunk()?))
+}
+
+/// The history row of consecutive turns.
+pub fn encode_history_row<'a>(key: &[u8], turns: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
+    let content: usize = turns.clone().map(|turn| 4 + turn.len()).sum();
+    let mut row = Vec::with_capacity(CHECKSUM_BYTES + 4 + content);
+    row.resize(CHECKSUM_BYTES, 0);
+    row.extend_from_slice(&(turns.clone().count() as u32).to_le_bytes());
+    for turn in turns {
+        row.extend_from_slice(&(turn.len() as u32).to_le_bytes());
+        row.extend_from_slice(turn);
+    }
+    seal_in_place("history", key, &mut row);
+    row
+}
+
+/// Appends the turns of a history row to `turns`.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] with `what` as its name.
+pub fn decode_history_row(
+    key: &[u8],
+    row: &[u8],
+    turns: &mut Vec<Arc<[u8]>>,
+    what: impl Fn() -> String,
+) -> Result<(), StoreError> {
+    let mut rest = Bytes(open("history", key, row, &what)?);
+    let mut read = || {
+        let count = rest.u32()?;
+        for _ in 0..count {
+            let len = rest.u32()?;
+            turns.push(rest.take(len as usize)?.into());
+        }
+        rest.0.is_empty().then_some(())
+    };
+    read().ok_or_else(|| corrupt(what(), "its lengths do not add up"))
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*taken))
+    }
+}

@@ -1,0 +1,186 @@
+//! One moment of the store, for one read.
+//!
+//! A view is the overlay and the B-trees as they were when it was taken, so a
+//! read that takes several steps sees no commit come in between. Turns that are
+//! in both count once: the summary row says how far the trees go.
+
+use std::ops::Bound;
+
+use redb::ReadTransaction;
+
+use super::error::Doing;
+use super::fold::{advance, read_summary, unfolded};
+use super::overlay::Overlay;
+use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
+use crate::core::summary::Summary;
+use crate::store::{History, StoreError};
+
+/// See the module's page.
+pub(super) struct View {
+    pub(super) overlay: Overlay,
+    /// Begun when the overlay was copied, under the same lock.
+    pub(super) trees: ReadTransaction,
+}
+
+/// Which instances [`View::scan`] goes through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Among {
+    All,
+    /// Those that had not ended when they were folded last, and all unfolded ones.
+    Unfinished,
+}
+
+impl View {
+    /// The row of an instance's folded turns.
+    fn folded(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
+        let instances = self.trees.open_table(INSTANCES).doing("open the instances")?;
+        match instances.get(instance.as_str()).doing("read an instance")? {
+            Some(row) => read_summary(instance, row.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Where an instance's folded turns end: execution and turn.
+    pub(super) fn folded_position(&self, instance: &InstanceId) -> Result<(ExecutionNumber, u32), StoreError> {
+        Ok(self.folded(instance)?.map_or((0, 0), |summary| (summary.execution, summary.turns)))
+    }
+
+    pub(super) fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
+        let folded = self.folded(instance)?;
+        self.with_overlay(instance, folded)
+    }
+
+    fn with_overlay(&self, instance: &InstanceId, folded: Option<Summary>) -> Result<Option<Summary>, StoreError> {
+        let entries = self.overlay.entries(instance.as_str());
+        let entries = unfolded(folded.as_ref(), &entries);
+        advance(instance, folded, entries)
+    }
+
+    pub(super) fn history(
+        &self,
+        instance: &InstanceId,
+        execution: Option<ExecutionNumber>,
+    ) -> Result<Option<History>, StoreError> {
+        let folded = self.folded(instance)?;
+        let entries = self.overlay.entries(instance.as_str());
+        let entries = unfolded(folded.as_ref(), &entries);
+        let current = entries.last().map(|entry| entry.execution).or(folded.as_ref().map(|row| row.execution));
+        let Some(execution) = execution.or(current) else { return Ok(None) };
+
+        let mut history = self.folded_history(instance, execution)?;
+        check_against_row(&history, folded.as_ref())?;
+        for entry in entries.iter().filter(|entry| entry.execution == execution) {
+            if entry.turn as usize != history.turns.len() + 1 {
+                return Err(missing_turns(&history, entry.turn));
+            }
+            history.turns.push(entry.bytes.clone());
+        }
+        Ok((!history.turns.is_empty()).then_some(history))
+    }
+
+    /// The folded turns of an execution; their rows follow one another.
+    fn folded_history(&self, instance: &InstanceId, execution: ExecutionNumber) -> Result<History, StoreError> {
+        let mut history = History { instance: instance.clone(), execution, turns: Vec::new() };
+        let rows = self.trees.open_table(HISTORY).doing("open the histories")?;
+        let first = tables::history_key(instance, execution, 0);
+        let last = tables::history_key(instance, execution, u32::MAX);
+        for row in rows.range(first.as_slice()..=last.as_slice()).doing("read a history")? {
+            let (key, value) = row.doing("read a history")?;
+            let first_turn = tables::first_turn_of_key(key.value()).unwrap_or_default();
+            if first_turn as usize != history.turns.len() + 1 {
+                return Err(missing_turns(&history, first_turn));
+            }
+            let what = || format!("history of {instance} execution {execution} from turn {first_turn}");
+            tables::decode_history_row(key.value(), value.value(), &mut history.turns, what)?;
+        }
+        Ok(history)
+    }
+
+    /// Summaries by id from `from` on, until `limit` of them were `wanted` or
+    /// `within` says that an id is past the end.
+    pub(super) fn scan(
+        &self,
+        among: Among,
+        from: Bound<&str>,
+        within: impl Fn(&str) -> bool,
+        wanted: impl Fn(&Summary) -> bool,
+        limit: usize,
+    ) -> Result<Vec<Summary>, StoreError> {
+        let instances = self.trees.open_table(INSTANCES).doing("open the instances")?;
+        let running = self.trees.open_table(RUNNING).doing("open the running instances")?;
+        let range = (from, Bound::Unbounded);
+        let mut folded: Box<dyn Iterator<Item = Result<InstanceId, StoreError>>> = match among {
+            Among::All => {
+                let rows = instances.range::<&str>(range).doing("list the instances")?;
+                Box::new(rows.map(|row| id_of_key(row.doing("list the instances")?.0.value())))
+            }
+            Among::Unfinished => {
+                let rows = running.range::<&str>(range).doing("list the running instances")?;
+                Box::new(rows.map(|row| id_of_key(row.doing("list the running instances")?.0.value())))
+            }
+        };
+        let mut next_folded = folded.next().transpose()?;
+        let mut next_held = self.overlay.first_from(from);
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let id = match (&next_folded, &next_held) {
+                (Some(folded), Some(held)) => folded.min(held).clone(),
+                (Some(only), None) | (None, Some(only)) => only.clone(),
+                (None, None) => break,
+            };
+            if !within(id.as_str()) {
+                break;
+            }
+            if next_folded.as_ref() == Some(&id) {
+                next_folded = folded.next().transpose()?;
+            }
+            if next_held.as_ref() == Some(&id) {
+                next_held = self.overlay.first_from(Bound::Excluded(id.as_str()));
+            }
+            let row = instances.get(id.as_str()).doing("read an instance")?;
+            let row = row.map(|row| read_summary(&id, row.value())).transpose()?;
+            if let Some(summary) = self.with_overlay(&id, row)?
+                && wanted(&summary)
+            {
+                found.push(summary);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn id_of_key(key: &str) -> Result<InstanceId, StoreError> {
+    InstanceId::new(key).map_err(|error| corrupt("the key of an instance", error))
+}
+
+fn missing_turns(history: &History, found: u32) -> StoreError {
+    let History { instance, execution, turns } = history;
+    let expected = turns.len() + 1;
+    corrupt(
+        format!("history of {instance} execution {execution} at turn {expected}"),
+        format!("the next turn that is stored is {found}"),
+    )
+}
+
+/// What the trees hold of an execution must be what the summary row says.
+fn check_against_row(history: &History, row: Option<&Summary>) -> Result<(), StoreError> {
+    let History { instance, execution, turns } = history;
+    let what = || format!("history of {instance} execution {execution} at turn {}", turns.len());
+    let Some(row) = row.filter(|row| row.execution >= *execution) else {
+        let unknown = || corrupt(what(), "the row of its instance does not know of it");
+        return if turns.is_empty() { Ok(()) } else { Err(unknown()) };
+    };
+    if row.execution > *execution {
+        return Ok(());
+    }
+    if turns.len() != row.turns as usize {
+        return Err(corrupt(what(), format!("{} turns were expected", row.turns)));
+    }
+    let head = history.turns.last().map_or(Hash::ZERO, |bytes| Hash::of(bytes));
+    if head != row.head {
+        let (expected, found) = (row.head.short(), head.short());
+        return Err(corrupt(what(), format!("its hash is {found}, expected {expected}")));
+    }
+    Ok(())
+}
