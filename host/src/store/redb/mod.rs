@@ -118,16 +118,10 @@ impl RedbStore {
     /// # Errors
     /// Those of [`Self::open`].
     pub fn open_with(path: &Path, options: Options) -> Result<Self, StoreError> {
-        let name = path.display().to_string();
-        let is_new = !path.exists();
-        let store = guarded(|| {
-            let database = builder(&options).create(path).map_err(|error| of_open(&name, error))?;
-            Self::start(database, options)
-        })?;
-        if is_new {
-            sync_folder_of(path)?;
+        if !path.exists() {
+            create_file(path, &options)?;
         }
-        Ok(store)
+        guarded(|| Self::start(open_file(path, &options)?, options))
     }
 
     /// Opens what `backend` holds; for tests that own the medium.
@@ -136,9 +130,8 @@ impl RedbStore {
     /// Those of [`Self::open`].
     pub fn with_backend(backend: impl StorageBackend, options: Options) -> Result<Self, StoreError> {
         guarded(|| {
-            let database =
-                builder(&options).create_with_backend(backend).map_err(|error| of_open("the journal", error))?;
-            Self::start(database, options)
+            let database = builder(&options).create_with_backend(backend);
+            Self::start(database.map_err(|error| of_open("the journal", error))?, options)
         })
     }
 
@@ -371,6 +364,34 @@ fn after_id(after: Option<&InstanceId>) -> Bound<&str> {
 
 fn read_module(hash: &[u8; 32], row: &[u8]) -> Result<Module, StoreError> {
     tables::open_value("modules", hash, row, || format!("module {}", Hash(*hash).short()))
+}
+
+fn open_file(path: &Path, options: &Options) -> Result<Database, StoreError> {
+    builder(options).create(path).map_err(|error| of_open(&path.display().to_string(), error))
+}
+
+/// Makes an empty journal that is at `path` whole or not at all, since a half-made
+/// one could not be told from a damaged one. Another process may do the same.
+fn create_file(path: &Path, options: &Options) -> Result<(), StoreError> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".new-{}", std::process::id()));
+    let draft = Path::new(&draft);
+    let made = guarded(|| {
+        let failed = |error| StoreError::Io(format!("cannot make {}: {error}", path.display()));
+        std::fs::File::create(draft).map_err(failed)?;
+        let database = open_file(draft, options)?;
+        create_tables(&database)?;
+        database.close().doing("close the new file")?;
+        match std::fs::hard_link(draft, path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            // Not every file system has links.
+            Err(_) if !path.exists() => std::fs::rename(draft, path).map_err(failed),
+            linked => linked.map_err(failed),
+        }
+    });
+    let _not_there_if_renamed = std::fs::remove_file(draft);
+    made?;
+    sync_folder_of(path)
 }
 
 /// A new file's name is durable only with its folder.
