@@ -158,6 +158,14 @@ impl Execution {
         all.into_iter().map(|(_, name, value)| (name.clone(), value.clone())).collect()
     }
 
+    /// Names of the events that no wait has, one for each event.
+    pub fn buffered_names(&self) -> Vec<String> {
+        let mut all: Vec<_> =
+            self.buffered.iter().flat_map(|(name, queue)| queue.keys().map(move |n| (n, name))).collect();
+        all.sort();
+        all.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+
     /// The guest has taken the event of that wait into use.
     pub fn received(&mut self, operation: OperationId) {
         self.lent.remove(&operation);

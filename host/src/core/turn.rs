@@ -320,6 +320,16 @@ impl Recorder {
         self.execution.wants_turn()
     }
 
+    /// Whether the turn under way has anything to seal.
+    pub fn has_recorded(&self) -> bool {
+        self.ran || !self.turn.is_empty()
+    }
+
+    /// The time and the events of the turn under way.
+    pub fn under_way(&self) -> (TimestampMs, Vec<Event>) {
+        (self.execution.now, self.turn.clone())
+    }
+
     /// Takes the guest's word on how the turn ended.
     ///
     /// # Errors

@@ -93,17 +93,17 @@ impl Guest {
     /// Instantiates a module for the execution that `recorder` records.
     ///
     /// # Errors
-    /// [`HostTrouble`] if there is no room; the recorder is then lost, and its
-    /// history still there.
-    pub fn new(module: &OrchestrationModule, recorder: Recorder) -> Result<Self, HostTrouble> {
-        Self::instantiate(module, Some(recorder), "turn").map_err(|error| HostTrouble(format!("{error:#}")))
+    /// [`HostTrouble`] if there is no room, with the recorder as it was.
+    pub fn new(module: &OrchestrationModule, recorder: Recorder) -> Result<Self, (HostTrouble, Box<Recorder>)> {
+        Self::instantiate(module, Some(recorder), "turn")
+            .map_err(|(error, recorder)| (HostTrouble(format!("{error:#}")), Box::new(recorder.expect("it was given"))))
     }
 
     fn instantiate(
         module: &OrchestrationModule,
         recorder: Option<Recorder>,
         calling: &'static str,
-    ) -> wasmtime::Result<Self> {
+    ) -> Result<Self, (wasmtime::Error, Option<Recorder>)> {
         let settings = &module.settings;
         let memory = MemoryCap { limit: settings.memory_bytes, used: 0 };
         let state = GuestState { recorder, calling, lines: Lines::default(), memory };
@@ -111,13 +111,15 @@ impl Guest {
         store.limiter(|state| &mut state.memory);
         let budget_ticks = ticks(settings.turn_budget);
         store.set_epoch_deadline(budget_ticks);
-        let exports = module.pre.instantiate(&mut store)?;
-        Ok(Self { store, exports, budget_ticks })
+        match module.pre.instantiate(&mut store) {
+            Ok(exports) => Ok(Self { store, exports, budget_ticks }),
+            Err(error) => Err((error, store.into_data().recorder)),
+        }
     }
 
     /// What the module says of itself.
     pub(super) fn describe(module: &OrchestrationModule) -> wasmtime::Result<wit::Description> {
-        let mut guest = Self::instantiate(module, None, "describe")?;
+        let mut guest = Self::instantiate(module, None, "describe").map_err(|(error, _)| error)?;
         guest.exports.dacapo_workflow_guest().call_describe(&mut guest.store)
     }
 

@@ -1,0 +1,170 @@
+//! The one rule: nothing is let out before its commit.
+//!
+//! Workers hand over what turns produced; one thread makes it durable, many
+//! instances at a time, and only then calls [`Release::release`]: the one place in
+//! the engine where activities are dispatched, timers armed, callers answered and
+//! log lines shown. There is no other way out of a turn.
+//!
+//! Group commit adapts by itself: while one commit is being written, what comes
+//! queues up and is the next one. A lone instance never waits for company.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use super::activities::{Activities, Dispatch, Task};
+use super::error::EngineError;
+use super::turns::{Message, WorkerLink};
+use crate::core::event::Event;
+use crate::core::execution::Pending;
+use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
+use crate::core::turn::{LogLine, SealedTurn};
+use crate::store::{Batch, Epoch, Store, StoreError, TurnCommit};
+
+/// Most turns of one commit: a commit is one write, and its callers wait for it.
+const TURNS_PER_COMMIT: usize = 1024;
+
+/// How far workers may run ahead of the disk, in groups. Beyond it they wait, so
+/// that what is in memory stays bounded.
+pub(super) const GROUPS_AHEAD: usize = 1024;
+
+/// What one turn lets out once it is durable.
+pub(super) struct Outbound {
+    pub(super) instance: InstanceId,
+    pub(super) execution: ExecutionNumber,
+    pub(super) turn: u32,
+    pub(super) sealed: SealedTurn,
+    pub(super) logs: Vec<LogLine>,
+    pub(super) replies: Vec<Reply>,
+    /// When something is due next, if the turn changed that.
+    pub(super) due: Option<TimestampMs>,
+}
+
+/// A caller who waits for a turn to be durable.
+pub(super) type Reply = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
+
+/// Turns that are durable together or not at all, in order, of one worker.
+pub(super) struct Group {
+    pub(super) worker: usize,
+    pub(super) turns: Vec<Outbound>,
+    /// Callers who wait for everything up to here.
+    pub(super) replies: Vec<Reply>,
+}
+
+/// What the committer needs to let things out.
+pub(super) struct Release {
+    pub(super) activities: Arc<Activities>,
+    pub(super) workers: Vec<WorkerLink>,
+    /// Per worker, how many of its groups are durable.
+    pub(super) released: Vec<Arc<AtomicU64>>,
+    /// Whoever wants to see guests' log lines.
+    pub(super) show_log: super::ShowLog,
+}
+
+/// The committer's side of the queue.
+pub(super) type Groups = SyncSender<Group>;
+
+/// Runs until every worker is gone or the store fails; returns why it failed.
+pub(super) fn run(
+    store: &dyn Store,
+    epoch: Epoch,
+    groups: &Receiver<Group>,
+    release: &Release,
+) -> Result<(), StoreError> {
+    while let Ok(first) = groups.recv() {
+        let mut gathered = vec![first];
+        let mut turns = gathered[0].turns.len();
+        while turns < TURNS_PER_COMMIT
+            && let Ok(next) = groups.try_recv()
+        {
+            turns += next.turns.len();
+            gathered.push(next);
+        }
+        let batch = Batch { turns: gathered.iter().flat_map(|group| &group.turns).map(Outbound::commit).collect() };
+        let durable = if batch.turns.is_empty() { Ok(()) } else { store.commit(epoch, &batch) };
+        if let Err(error) = durable {
+            let why = error.to_string();
+            for group in gathered {
+                let of_turns = group.turns.into_iter().flat_map(|turn| turn.replies);
+                of_turns.chain(group.replies).for_each(|reply| reply(Err(EngineError::Stopped(Some(why.clone())))));
+            }
+            return Err(error);
+        }
+        gathered.into_iter().for_each(|group| release.release(group));
+    }
+    Ok(())
+}
+
+impl Outbound {
+    fn commit(&self) -> TurnCommit {
+        TurnCommit {
+            instance: self.instance.clone(),
+            execution: self.execution,
+            turn: self.turn,
+            bytes: self.sealed.bytes.as_slice().into(),
+        }
+    }
+}
+
+impl Release {
+    /// Lets out what a durable group asked for. The only caller has just
+    /// committed it.
+    fn release(&self, group: Group) {
+        self.released[group.worker].fetch_add(1, Ordering::Release);
+        for turn in group.turns {
+            self.release_turn(group.worker, turn);
+        }
+        group.replies.into_iter().for_each(|reply| reply(Ok(())));
+    }
+
+    fn release_turn(&self, worker: usize, turn: Outbound) {
+        let Outbound { instance, execution, sealed, logs, replies, due, .. } = turn;
+        for line in &logs {
+            (self.show_log)(&instance, execution, line);
+        }
+        let record = &sealed.record;
+        let calls = record.events.iter().filter_map(|event| match event {
+            Event::ActivityScheduled(call) => Some(Dispatch {
+                task: Arc::new(Task {
+                    instance: instance.clone(),
+                    execution,
+                    operation: call.operation,
+                    attempt: 1,
+                    name: call.name.clone(),
+                    input: call.input.clone(),
+                }),
+                options: call.options.clone(),
+                scheduled_at: record.at,
+            }),
+            _ => None,
+        });
+        self.activities.dispatch(calls);
+        let mut ended = false;
+        for event in &record.events {
+            match event {
+                Event::OperationCancelled { operation } => self.activities.forget(&instance, execution, *operation),
+                Event::Completed { .. } | Event::Failed { .. } | Event::Terminated { .. } => ended = true,
+                Event::ContinuedAsNew { .. } => self.activities.forget_all(&instance, execution),
+                _ => {}
+            }
+        }
+        for reply in replies {
+            reply(Ok(()));
+        }
+        if ended {
+            self.activities.forget_all(&instance, execution);
+            self.workers[worker].send(Message::Ended(instance));
+        } else if let Some(due) = due {
+            self.workers[worker].send(Message::Arm(instance, due));
+        }
+    }
+}
+
+/// The attempts of an execution that were under way when its host died, and are
+/// therefore to be run again: their turns are durable, their results are not.
+pub(super) fn interrupted(pending: &Pending) -> Option<(Arc<crate::core::event::ActivityScheduled>, TimestampMs, u32)> {
+    match pending {
+        Pending::Activity { call, scheduled_at, attempt, retry: None } => Some((call.clone(), *scheduled_at, *attempt)),
+        _ => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! What the engine answers when it cannot do what was asked.
+
+use crate::core::ids::{InstanceId, InvalidId};
+use crate::core::summary::Status;
+use crate::sandbox::inspect::Refused;
+use crate::store::StoreError;
+
+/// An error with a stable [`code`](EngineError::code).
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No module offers an orchestration of that name.
+    #[error("unknown orchestration {name:?}; {}", what_exists("orchestrations", exists))]
+    UnknownOrchestration {
+        /// The name asked for.
+        name: String,
+        /// What is offered.
+        exists: Vec<String>,
+    },
+    /// Several modules offer it.
+    #[error("orchestration {name:?} is offered by the modules {}; say which with --module", modules.join(", "))]
+    AmbiguousOrchestration {
+        /// The name asked for.
+        name: String,
+        /// The modules.
+        modules: Vec<String>,
+    },
+    /// No such module.
+    #[error("unknown module {module:?}; {}", what_exists("modules", exists))]
+    UnknownModule {
+        /// The name, name@version or hash asked for.
+        module: String,
+        /// What is there.
+        exists: Vec<String>,
+    },
+    /// No such instance.
+    #[error("unknown instance {id}; list those that exist with `dacapo list`")]
+    UnknownInstance {
+        /// The id asked for.
+        id: InstanceId,
+    },
+    /// The id is taken.
+    #[error("instance {id} exists already ({status}); choose another id")]
+    AlreadyExists {
+        /// The id.
+        id: InstanceId,
+        /// Where that one stands.
+        status: Status,
+    },
+    /// The id is taken by another orchestration.
+    #[error("instance {id} runs {found:?}, not {asked:?}; choose another id")]
+    OtherOrchestration {
+        /// The id.
+        id: InstanceId,
+        /// What it runs.
+        found: String,
+        /// What was to be started.
+        asked: String,
+    },
+    /// The instance has ended; nothing reaches it any more.
+    #[error("instance {id} has ended ({status}); {what} was not taken")]
+    Ended {
+        /// The id.
+        id: InstanceId,
+        /// How it ended.
+        status: Status,
+        /// What was to be done to it.
+        what: String,
+    },
+    /// A payload over the limit.
+    #[error("{what} has {found} bytes, at most {limit} are allowed; store it elsewhere and pass a reference")]
+    TooLarge {
+        /// Which payload.
+        what: String,
+        /// Its size.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Not an id.
+    #[error(transparent)]
+    InvalidId(#[from] InvalidId),
+    /// A name or value that cannot be taken.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// A module that was refused at upload.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The instance's history can no longer be run.
+    #[error("instance {id} cannot go on: {why}")]
+    Blocked {
+        /// The id.
+        id: InstanceId,
+        /// Why.
+        why: String,
+    },
+    /// The engine has stopped.
+    #[error("the engine has stopped{}; start the host again", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Stopped(Option<String>),
+    /// The sandbox could not be made.
+    #[error("the sandbox could not be started: {0}")]
+    Sandbox(String),
+}
+
+impl EngineError {
+    /// A name for programs; it never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownOrchestration { .. } => "unknown-orchestration",
+            Self::AmbiguousOrchestration { .. } => "ambiguous-orchestration",
+            Self::UnknownModule { .. } => "unknown-module",
+            Self::UnknownInstance { .. } => "unknown-instance",
+            Self::AlreadyExists { .. } => "already-exists",
+            Self::OtherOrchestration { .. } => "other-orchestration",
+            Self::Ended { .. } => "instance-ended",
+            Self::TooLarge { .. } => "too-large",
+            Self::InvalidId(_) => "invalid-id",
+            Self::InvalidInput(_) => "invalid-input",
+            Self::Refused(_) => "module-refused",
+            Self::Store(StoreError::Corrupt { .. }) => "store-damaged",
+            Self::Store(StoreError::InUse { .. }) => "store-in-use",
+            Self::Store(_) => "store-failed",
+            Self::Blocked { .. } => "instance-blocked",
+            Self::Stopped(_) => "stopped",
+            Self::Sandbox(_) => "sandbox-failed",
+        }
+    }
+}
+
+fn what_exists(what: &str, names: &[String]) -> String {
+    match names {
+        [] => format!("there are no {what} yet, upload a module first"),
+        names => format!("the {what} are {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,488 @@
+//! The engine: instances of orchestrations, run turn by turn and made durable.
+//!
+//! In reading order: [`turns`] is a worker's loop, [`commit`] the one way out,
+//! [`activities`] who does the work, [`modules`] what is run. This file is the
+//! face: what a host can ask for. Everything here returns only after what it says
+//! is durable.
+
+mod activities;
+mod clock;
+mod commit;
+mod error;
+mod modules;
+mod turns;
+pub mod view;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub use self::activities::{Handler, Task};
+pub use self::clock::{Clock, SystemClock};
+pub use self::error::EngineError;
+pub use self::modules::{Modules, Upload};
+pub(crate) use self::turns::bare_recorder;
+
+use self::activities::Activities;
+use self::commit::{GROUPS_AHEAD, Release};
+use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
+use crate::core::event::Started;
+use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::core::payload::{Outcome, Payload};
+use crate::core::summary::Summary;
+use crate::core::turn::{Limits, LogLine};
+use crate::core::{event, retry};
+use crate::sandbox::Sandbox;
+use crate::sandbox::settings::SandboxSettings;
+use crate::store::{Filter, History, Module, ModuleKind, Store};
+
+/// How an engine works; the defaults suit a machine with a few cores.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// What guests are granted.
+    pub sandbox: SandboxSettings,
+    /// Where compiled modules are kept. None: they are compiled at each start.
+    pub cache: Option<PathBuf>,
+    /// Threads that run guests.
+    pub workers: usize,
+    /// Bounds on what guests ask for.
+    pub limits: Limits,
+    /// A guest that has not run for so long leaves the memory.
+    pub evict_after: Duration,
+    /// A guest that has nothing to do but wait for a time further away than this
+    /// leaves at once.
+    pub stay_below: Duration,
+    /// Activities that run at the same time; more wait in a queue.
+    pub activity_concurrency: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            sandbox: SandboxSettings::default(),
+            cache: None,
+            workers: std::thread::available_parallelism().map_or(2, usize::from),
+            limits: Limits::default(),
+            evict_after: Duration::from_secs(10),
+            stay_below: Duration::from_secs(5),
+            activity_concurrency: 256,
+        }
+    }
+}
+
+/// Sees the log lines of guests, each once, when its turn is durable.
+pub type ShowLog = Arc<dyn Fn(&InstanceId, ExecutionNumber, &LogLine) + Send + Sync>;
+
+/// What a new instance is to run.
+#[derive(Clone, Debug)]
+pub struct StartRequest {
+    /// The caller's name for it.
+    pub id: InstanceId,
+    /// The orchestration.
+    pub orchestration: String,
+    /// Whose: `name`, `name@version` or a hash. None: the only module that offers it.
+    pub module: Option<String>,
+    /// Its input.
+    pub input: Payload,
+    /// Tags from the start.
+    pub tags: Vec<(String, String)>,
+    /// What to do if the id is taken.
+    pub reuse: IdReuse,
+}
+
+/// What a start does if its id is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdReuse {
+    /// It fails.
+    #[default]
+    Reject,
+    /// The one that is there is taken, if it runs the same orchestration.
+    ReturnExisting,
+}
+
+/// What became of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartOutcome {
+    /// A new instance: it is durable and will run.
+    Started,
+    /// It was there already.
+    Existing,
+}
+
+/// The engine. Dropping it stops it; what runs goes on where it is opened next.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    sandbox: Arc<Sandbox>,
+    modules: Arc<Modules>,
+    activities: Arc<Activities>,
+    workers: Vec<WorkerLink>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stopped: Arc<OnceLock<String>>,
+    resident_guests: Arc<AtomicU64>,
+    settings: EngineSettings,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Takes ownership of a store and goes on with everything in it. Activities
+    /// run on the tokio runtime that this is called in.
+    ///
+    /// # Errors
+    /// If the store cannot be claimed or read, or the sandbox not be made.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        settings: EngineSettings,
+        show_log: Option<ShowLog>,
+    ) -> Result<Self, EngineError> {
+        let sandbox = Sandbox::new(settings.sandbox.clone(), settings.cache.clone());
+        let sandbox = Arc::new(sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?);
+        let epoch = store.claim()?;
+        let modules = Arc::new(Modules::new(store.clone(), sandbox.clone()));
+        let count = settings.workers.max(1);
+        let (workers, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel()).unzip();
+        let workers: Vec<_> = workers.into_iter().map(WorkerLink).collect();
+        let activities = Activities::new(
+            tokio::runtime::Handle::current(),
+            clock.clone(),
+            settings.activity_concurrency.max(1),
+            settings.limits.payload_bytes,
+            outcomes_to(workers.clone()),
+        );
+        let (groups, gathered) = mpsc::sync_channel(GROUPS_AHEAD);
+        let resident_guests = Arc::new(AtomicU64::new(0));
+        let released: Vec<_> = (0..count).map(|_| Arc::new(AtomicU64::new(0))).collect();
+        let mut threads = Vec::new();
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            let worker = Worker::new(Parts {
+                number,
+                store: store.clone(),
+                clock: clock.clone(),
+                modules: modules.clone(),
+                activities: activities.clone(),
+                settings: settings.clone(),
+                groups: groups.clone(),
+                released: released[number].clone(),
+                resident_guests: resident_guests.clone(),
+            });
+            threads.push(thread(&format!("dacapo-turns-{number}"), move || worker.run(&inbox)));
+            let link = workers[number].clone();
+            clock.on_jump(Box::new(move || link.send(Message::Wake)));
+        }
+        drop(groups);
+        let stopped = Arc::new(OnceLock::new());
+        let release = Release {
+            activities: activities.clone(),
+            workers: workers.clone(),
+            released,
+            show_log: show_log.unwrap_or_else(|| Arc::new(log_to_tracing)),
+        };
+        let (committing, why, links) = (store.clone(), stopped.clone(), workers.clone());
+        threads.push(thread("dacapo-commit", move || {
+            if let Err(error) = commit::run(&*committing, epoch, &gathered, &release) {
+                tracing::error!(%error, "the store failed; the engine stops");
+                let _ = why.set(error.to_string());
+                links.iter().for_each(|worker| worker.send(Message::Stop));
+            }
+        }));
+        let threads = Mutex::new(threads);
+        let engine =
+            Self { store, clock, sandbox, modules, activities, workers, threads, stopped, resident_guests, settings };
+        engine.serve_stored_activities()?;
+        engine.recover()?;
+        Ok(engine)
+    }
+
+    // ---- what runs ----
+
+    /// Checks a module and keeps it; activities of it are served from here on.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] with the reason; nothing is kept then.
+    pub fn upload(&self, upload: Upload) -> Result<Module, EngineError> {
+        let module = self.modules.upload(upload, self.clock.now())?;
+        if module.kind == ModuleKind::Activity {
+            self.serve_module(&module)?;
+        }
+        Ok(module)
+    }
+
+    /// Serves an activity natively. Its tasks may have waited for it.
+    pub fn serve_activity(&self, name: &str, default_retry: Option<retry::RetryPolicy>, handler: Handler) {
+        self.activities.serve_native(name, default_retry, handler);
+    }
+
+    /// Whether somebody serves the activity `name`.
+    pub fn is_served(&self, name: &str) -> bool {
+        self.activities.is_served(name)
+    }
+
+    /// The modules.
+    pub fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    /// The sandbox, for replays.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    // ---- instances ----
+
+    /// Starts an instance. When this returns, it is durable and will run, whatever
+    /// dies.
+    ///
+    /// # Errors
+    /// If the orchestration is unknown, the id taken, the input too large.
+    pub async fn start(&self, request: StartRequest) -> Result<StartOutcome, EngineError> {
+        let StartRequest { id, orchestration, module, input, tags, reuse } = request;
+        self.check_size("the input", &input)?;
+        if reuse == IdReuse::ReturnExisting
+            && let Some(existing) = self.store.summary(&id)?
+        {
+            return same_orchestration(&existing, &orchestration);
+        }
+        let module = self.modules.resolve(&orchestration, module.as_deref())?;
+        let started = Box::new(Started {
+            format: event::FORMAT,
+            instance: id.clone(),
+            execution: 1,
+            orchestration: orchestration.clone(),
+            module: module.hash,
+            input,
+            seed: fresh_seed(),
+            created_at: self.clock.now(),
+            retry_algorithm: retry::ALGORITHM,
+            parent: None,
+            tags,
+            buffered: Vec::new(),
+        });
+        let (reply, answer) = oneshot::channel();
+        self.worker_of(&id).send(Message::Start(started, reply));
+        match self.answer(answer).await {
+            Ok(()) => Ok(StartOutcome::Started),
+            Err(EngineError::AlreadyExists { .. }) if reuse == IdReuse::ReturnExisting => {
+                let existing = self.store.summary(&id)?.ok_or(EngineError::UnknownInstance { id })?;
+                same_orchestration(&existing, &orchestration)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Raises an event. When this returns, it is durable and will be matched.
+    ///
+    /// # Errors
+    /// If the instance is unknown or has ended, or the value too large.
+    pub async fn raise(&self, id: &InstanceId, name: &str, value: Payload) -> Result<(), EngineError> {
+        self.check_size("the event's value", &value)?;
+        if name.is_empty() || name.len() > 200 {
+            return Err(EngineError::InvalidInput("an event's name has 1 to 200 bytes".to_owned()));
+        }
+        let name = name.to_owned();
+        self.tell(id, |reply| Inbound::Event { name, value, reply }).await
+    }
+
+    /// Asks an instance to end; its code decides how. Durable when this returns.
+    ///
+    /// # Errors
+    /// If the instance is unknown or has ended.
+    pub async fn cancel(&self, id: &InstanceId, reason: &str) -> Result<(), EngineError> {
+        let reason = reason.to_owned();
+        self.tell(id, |reply| Inbound::Cancel { reason, reply }).await
+    }
+
+    /// Ends an instance at once. Durable when this returns.
+    ///
+    /// # Errors
+    /// If the instance is unknown or has ended.
+    pub async fn terminate(&self, id: &InstanceId, reason: &str) -> Result<(), EngineError> {
+        let reason = reason.to_owned();
+        self.tell(id, |reply| Inbound::Terminate { reason, reply }).await
+    }
+
+    /// Waits until the instance has ended.
+    ///
+    /// # Errors
+    /// If it is unknown, or cannot go on.
+    pub async fn ended(&self, id: &InstanceId) -> Result<Summary, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.worker_of(id).send(Message::Watch(id.clone(), reply));
+        self.answer(answer).await
+    }
+
+    /// Waits until the instance has ended; what it ended with.
+    ///
+    /// # Errors
+    /// If it is unknown, or cannot go on.
+    pub async fn outcome(&self, id: &InstanceId) -> Result<Outcome, EngineError> {
+        self.ended(id).await?;
+        view::outcome(&*self.store, id)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })
+    }
+
+    /// An instance's row.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn summary(&self, id: &InstanceId) -> Result<Option<Summary>, EngineError> {
+        Ok(self.store.summary(id)?)
+    }
+
+    /// Rows that match, by id, at most `limit` after `after`.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, EngineError> {
+        Ok(self.store.list(filter, after, limit)?)
+    }
+
+    /// The history of an execution (none: the current one).
+    ///
+    /// # Errors
+    /// If there is none, or the store fails.
+    pub fn history(&self, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<History, EngineError> {
+        self.store.history(id, execution)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })
+    }
+
+    /// Guests in memory.
+    pub fn resident_guests(&self) -> u64 {
+        self.resident_guests.load(Ordering::Relaxed)
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Stops: no further turn is run, what is sealed is made durable. Whatever is
+    /// under way goes on where the store is opened next.
+    pub fn shutdown(&self) {
+        self.workers.iter().for_each(|worker| worker.send(Message::Stop));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+        let _ = self.stopped.set("it was shut down".to_owned());
+    }
+
+    // ---- helpers ----
+
+    fn serve_stored_activities(&self) -> Result<(), EngineError> {
+        let mut modules = self.modules.all()?;
+        modules.reverse();
+        modules.iter().filter(|m| m.kind == ModuleKind::Activity).try_for_each(|module| self.serve_module(module))
+    }
+
+    fn serve_module(&self, module: &Module) -> Result<(), EngineError> {
+        let bytes = self.modules.bytes(module.hash)?;
+        let loaded = self.sandbox.activity_module(module.hash, &bytes);
+        let loaded = loaded.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
+        self.activities.serve_module(Arc::new(loaded), module.grants.clone(), &module.offers);
+        Ok(())
+    }
+
+    fn recover(&self) -> Result<(), EngineError> {
+        const PAGE: usize = 1000;
+        let mut after = None;
+        loop {
+            let page = self.store.unfinished(after.as_ref(), PAGE)?;
+            after = page.last().map(|summary| summary.instance.clone());
+            let last = page.len() < PAGE;
+            for summary in page {
+                self.worker_of(&summary.instance).send(Message::Recover(Box::new(summary)));
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tell(
+        &self,
+        id: &InstanceId,
+        inbound: impl FnOnce(oneshot::Sender<Result<(), EngineError>>) -> Inbound,
+    ) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.worker_of(id).send(Message::Deliver(id.clone(), inbound(reply)));
+        self.answer(answer).await
+    }
+
+    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, EngineError>>) -> Result<T, EngineError> {
+        answer.await.unwrap_or_else(|_| Err(EngineError::Stopped(self.stopped.get().cloned())))
+    }
+
+    fn check_size(&self, what: &str, payload: &Payload) -> Result<(), EngineError> {
+        let (found, limit) = (payload.len(), self.settings.limits.payload_bytes);
+        if found > limit { Err(EngineError::TooLarge { what: what.to_owned(), found, limit }) } else { Ok(()) }
+    }
+
+    fn worker_of(&self, id: &InstanceId) -> &WorkerLink {
+        &self.workers[partition(id, self.workers.len())]
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn partition(id: &InstanceId, count: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    (hasher.finish() % count as u64) as usize
+}
+
+fn outcomes_to(workers: Vec<WorkerLink>) -> activities::Deliver {
+    Arc::new(move |task, outcome| {
+        let inbound = Inbound::ActivityOutcome {
+            execution: task.execution,
+            operation: task.operation,
+            attempt: task.attempt,
+            outcome,
+        };
+        workers[partition(&task.instance, workers.len())].send(Message::Deliver(task.instance.clone(), inbound));
+    })
+}
+
+fn log_to_tracing(instance: &InstanceId, execution: ExecutionNumber, line: &LogLine) {
+    use crate::core::turn::LogLevel;
+    let source = line.target.as_str();
+    match line.level {
+        LogLevel::Error => tracing::error!(target: "dacapo::guest", %instance, execution, source, "{line}"),
+        LogLevel::Warn => tracing::warn!(target: "dacapo::guest", %instance, execution, source, "{line}"),
+        LogLevel::Info => tracing::info!(target: "dacapo::guest", %instance, execution, source, "{line}"),
+        LogLevel::Debug => tracing::debug!(target: "dacapo::guest", %instance, execution, source, "{line}"),
+        LogLevel::Trace => tracing::trace!(target: "dacapo::guest", %instance, execution, source, "{line}"),
+    }
+}
+
+fn same_orchestration(existing: &Summary, asked: &str) -> Result<StartOutcome, EngineError> {
+    if existing.orchestration == asked {
+        return Ok(StartOutcome::Existing);
+    }
+    Err(EngineError::OtherOrchestration {
+        id: existing.instance.clone(),
+        found: existing.orchestration.clone(),
+        asked: asked.to_owned(),
+    })
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).expect("a thread can be started at start-up")
+}

@@ -1,0 +1,804 @@
+//! Turns: what a worker thread does all day.
+//!
+//! An instance belongs to one worker, by the hash of its id, so its state is
+//! touched by one thread and needs no lock. A worker takes messages, turns them
+//! into deliveries, runs the guests that have something to be told, and hands the
+//! sealed turns to [`super::commit`]. It lets nothing out itself.
+//!
+//! An instance that waits is one entry among the timers, or nothing at all: its
+//! guest stays while it may go on soon, and is replayed from its history when it
+//! goes on later.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::activities::{Activities, Dispatch, Task};
+use super::commit::{Group, Groups, Outbound, Reply, interrupted};
+use super::error::EngineError;
+use super::modules::Modules;
+use super::{Clock, EngineSettings};
+use crate::core::event::{ActivityScheduled, Event, Started};
+use crate::core::execution::{End, Execution};
+use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
+use crate::core::payload::{Outcome, Payload};
+use crate::core::summary::Summary;
+use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
+use crate::sandbox::OrchestrationModule;
+use crate::sandbox::guest::{Guest, ReplayError};
+use crate::store::Store;
+
+/// What a worker can be told.
+pub(super) enum Message {
+    /// Begin an instance. The id is free as far as the caller knows.
+    Start(Box<Started>, oneshot::Sender<Result<(), EngineError>>),
+    /// Something came in for an instance.
+    Deliver(InstanceId, Inbound),
+    /// Tell when the instance has ended.
+    Watch(InstanceId, oneshot::Sender<Result<Summary, EngineError>>),
+    /// A durable turn waits until then.
+    Arm(InstanceId, TimestampMs),
+    /// A durable turn ended the instance.
+    Ended(InstanceId),
+    /// The instance was running when the store was opened.
+    Recover(Box<Summary>),
+    /// Time has moved.
+    Wake,
+    /// No more turns.
+    Stop,
+}
+
+/// What can come in for an instance.
+pub(super) enum Inbound {
+    ActivityOutcome { execution: ExecutionNumber, operation: OperationId, attempt: u32, outcome: Outcome },
+    Event { name: String, value: Payload, reply: oneshot::Sender<Result<(), EngineError>> },
+    Cancel { reason: String, reply: oneshot::Sender<Result<(), EngineError>> },
+    Terminate { reason: String, reply: oneshot::Sender<Result<(), EngineError>> },
+}
+
+/// How others reach a worker. Its queue needs no bound of its own: whoever sends
+/// either waits for the answer, or brings the outcome of a task that a history
+/// holds as pending.
+#[derive(Clone)]
+pub(super) struct WorkerLink(pub(super) Sender<Message>);
+
+impl WorkerLink {
+    /// Sends, unless the worker has stopped; then there is nobody to care.
+    pub(super) fn send(&self, message: Message) {
+        let _ = self.0.send(message);
+    }
+}
+
+/// What a worker works with.
+pub(super) struct Parts {
+    pub(super) number: usize,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) modules: Arc<Modules>,
+    pub(super) activities: Arc<Activities>,
+    pub(super) settings: EngineSettings,
+    pub(super) groups: Groups,
+    pub(super) released: Arc<AtomicU64>,
+    pub(super) resident_guests: Arc<AtomicU64>,
+}
+
+pub(super) struct Worker {
+    parts: Parts,
+    live: HashMap<InstanceId, Slot>,
+    /// Guests by when they last ran: the first makes room first.
+    idle: BTreeMap<u64, InstanceId>,
+    stamps: u64,
+    timers: BinaryHeap<Reverse<(TimestampMs, InstanceId)>>,
+    watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Summary, EngineError>>>>,
+    ready: VecDeque<InstanceId>,
+    /// Instances that this host cannot run, with the reason: until it restarts.
+    /// What comes in for them is recorded all the same.
+    blocked: HashMap<InstanceId, String>,
+    /// Sealed turns that go to the committer together.
+    group: Vec<Outbound>,
+    /// Answers that wait for the group and all before it, and for no turn of their own.
+    replies: Vec<Reply>,
+    groups_sent: u64,
+}
+
+/// An instance that is in memory.
+struct Slot {
+    body: Body,
+    inbox: Vec<Inbound>,
+    queued: bool,
+    stamp: u64,
+    last_ran: TimestampMs,
+    /// The last group that holds a turn of this instance.
+    last_group: u64,
+    /// What is armed, or will be by a group that is under way.
+    armed: Option<TimestampMs>,
+}
+
+enum Body {
+    /// State without a guest: not begun, ended, or there to be asked.
+    Bare(Box<Recorder>),
+    Guest(Box<Guest>, #[allow(dead_code, reason = "counts by being there")] Resident),
+}
+
+impl Body {
+    fn recorder(&mut self) -> &mut Recorder {
+        match self {
+            Self::Bare(recorder) => recorder,
+            Self::Guest(guest, _) => guest.recorder_mut(),
+        }
+    }
+}
+
+/// Counts a guest for as long as it is in memory.
+struct Resident(Arc<AtomicU64>);
+
+impl Resident {
+    fn new(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why an instance is not run now.
+enum NotNow {
+    /// The host has no room; try again.
+    Later(String),
+    /// Its history cannot be run here.
+    Blocked(String),
+    /// There is no such instance, or it has ended.
+    Gone(Option<Box<Summary>>),
+    Store(EngineError),
+}
+
+/// Messages handled before turns are run: enough to fill a commit, few enough
+/// that timers are looked at.
+const MESSAGES_AT_ONCE: usize = 512;
+
+/// Turns handed to the committer at once: it need not be woken for each, and
+/// begins to write before all are run.
+const TURNS_PER_GROUP: usize = 64;
+
+impl Worker {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            live: HashMap::new(),
+            idle: BTreeMap::new(),
+            stamps: 0,
+            timers: BinaryHeap::new(),
+            watchers: HashMap::new(),
+            ready: VecDeque::new(),
+            blocked: HashMap::new(),
+            group: Vec::new(),
+            replies: Vec::new(),
+            groups_sent: 0,
+        }
+    }
+
+    /// Runs until told to stop, or until the committer is gone.
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        loop {
+            let patience = self.patience();
+            let mut next = match messages.recv_timeout(patience) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for _ in 0..MESSAGES_AT_ONCE {
+                match next {
+                    Some(Message::Stop) => return,
+                    Some(message) => self.take(message),
+                    None => break,
+                }
+                next = messages.try_recv().ok();
+            }
+            if let Some(message) = next {
+                self.take(message);
+            }
+            self.take_due();
+            if !self.run_ready() {
+                return;
+            }
+            self.evict_idle();
+        }
+    }
+
+    /// How long there is nothing to do by itself.
+    fn patience(&self) -> Duration {
+        if !self.ready.is_empty() {
+            return Duration::ZERO;
+        }
+        let clock = &self.parts.clock;
+        let evict_at = self.idle.first_key_value().map(|(_, id)| {
+            self.live.get(id).map_or(TimestampMs(0), |slot| slot.last_ran).plus(ms(self.parts.settings.evict_after))
+        });
+        let due = self.timers.peek().map(|Reverse((due, _))| *due);
+        let next = due.into_iter().chain(evict_at).min();
+        next.map_or(Duration::from_secs(3600), |at| clock.until(at))
+    }
+
+    // ---- messages ----
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Start(started, reply) => self.start(started, reply),
+            Message::Deliver(id, inbound) => self.deliver(id, inbound),
+            Message::Watch(id, reply) => self.watch(id, reply),
+            Message::Arm(id, due) => {
+                self.timers.push(Reverse((due, id.clone())));
+                self.evict_if_long(&id);
+            }
+            Message::Ended(id) => self.ended(&id),
+            Message::Recover(summary) => self.recover(&summary),
+            Message::Wake | Message::Stop => {}
+        }
+    }
+
+    fn start(&mut self, started: Box<Started>, reply: oneshot::Sender<Result<(), EngineError>>) {
+        let id = started.instance.clone();
+        let known = match self.live.get_mut(&id) {
+            Some(slot) => Ok(Some(status_of(&slot.body.recorder().execution))),
+            None => self.parts.store.summary(&id).map(|summary| summary.map(|s| s.status)),
+        };
+        match known {
+            Ok(None) => {}
+            Ok(Some(status)) => {
+                // Answered when that instance's own start is durable: whoever
+                // relies on it must be able to.
+                self.replies.push(Box::new(move |durable| {
+                    let _ = reply.send(durable.and(Err(EngineError::AlreadyExists { id, status })));
+                }));
+                return;
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+                return;
+            }
+        }
+        let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, self.parts.clock.now());
+        let answer: Reply = Box::new(move |durable| drop(reply.send(durable)));
+        let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
+        let turn = outbound(&mut slot, sealed, vec![answer]);
+        slot.last_group = self.next_group();
+        self.live.insert(id.clone(), slot);
+        self.group.push(turn);
+        self.queue(&id);
+    }
+
+    fn deliver(&mut self, id: InstanceId, inbound: Inbound) {
+        if !self.live.contains_key(&id) {
+            match self.load_bare(&id) {
+                Ok(slot) => {
+                    self.live.insert(id.clone(), slot);
+                }
+                Err(reason) => {
+                    let error = not_delivered(&id, reason, &inbound);
+                    inbound.refuse(error);
+                    return;
+                }
+            }
+        }
+        if let Some(slot) = self.live.get_mut(&id) {
+            slot.inbox.push(inbound);
+            self.queue(&id);
+        }
+    }
+
+    fn watch(&mut self, id: InstanceId, reply: oneshot::Sender<Result<Summary, EngineError>>) {
+        let answer = match self.parts.store.summary(&id) {
+            Ok(Some(summary)) if summary.status.is_final() => Ok(summary),
+            Ok(None) if !self.live.contains_key(&id) => Err(EngineError::UnknownInstance { id }),
+            Ok(_) => match self.blocked.get(&id) {
+                Some(why) => Err(EngineError::Blocked { why: why.clone(), id }),
+                None => {
+                    self.watchers.entry(id).or_default().push(reply);
+                    return;
+                }
+            },
+            Err(error) => Err(error.into()),
+        };
+        let _ = reply.send(answer);
+    }
+
+    /// The end is durable: whoever waits is told, and nothing of it stays.
+    fn ended(&mut self, id: &InstanceId) {
+        self.drop_slot(id);
+        self.blocked.remove(id);
+        for watcher in self.watchers.remove(id).unwrap_or_default() {
+            let summary = self.parts.store.summary(id);
+            let summary = summary.map_err(EngineError::from);
+            let _ = watcher.send(summary.and_then(|s| s.ok_or(EngineError::UnknownInstance { id: id.clone() })));
+        }
+    }
+
+    /// Start-up is recovery: what was under way is put under way again.
+    fn recover(&mut self, summary: &Summary) {
+        let id = &summary.instance;
+        if self.live.contains_key(id) {
+            return;
+        }
+        if let Some(due) = summary.next_due() {
+            self.timers.push(Reverse((due, id.clone())));
+        }
+        if !summary.untold && !summary.has_running_activity() {
+            return;
+        }
+        match self.load_bare(id) {
+            Ok(mut slot) => {
+                let execution = &slot.body.recorder().execution;
+                let again = execution.pending.values().filter_map(interrupted).collect();
+                let tasks = dispatches(execution, again);
+                let wants_turn = execution.wants_turn();
+                self.parts.activities.dispatch(tasks);
+                if wants_turn {
+                    self.live.insert(id.clone(), slot);
+                    self.queue(id);
+                }
+            }
+            Err(reason) => self.give_up(id, reason),
+        }
+    }
+
+    /// Each entry among the timers stands for all that an instance waits for: one
+    /// is always there at the earliest due time or before it. It is taken out here
+    /// and put back, for what is due next, after the turn.
+    fn take_due(&mut self) {
+        let now = self.parts.clock.now();
+        while self.timers.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+            let Some(Reverse((_, id))) = self.timers.pop() else { return };
+            if !self.live.contains_key(&id) {
+                match self.load_bare(&id) {
+                    Ok(slot) => drop(self.live.insert(id.clone(), slot)),
+                    Err(reason) => {
+                        self.give_up(&id, reason);
+                        continue;
+                    }
+                }
+            }
+            if let Some(slot) = self.live.get_mut(&id) {
+                slot.armed = None;
+            }
+            self.queue(&id);
+        }
+    }
+
+    fn queue(&mut self, id: &InstanceId) {
+        if let Some(slot) = self.live.get_mut(id)
+            && !slot.queued
+        {
+            slot.queued = true;
+            self.ready.push_back(id.clone());
+        }
+    }
+
+    // ---- turns ----
+
+    /// Runs each ready instance for one turn. False: the committer is gone.
+    fn run_ready(&mut self) -> bool {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            let Some(slot) = self.live.remove(&id) else { continue };
+            self.idle.remove(&slot.stamp);
+            self.run_turn(&id, slot);
+            if self.group.len() >= TURNS_PER_GROUP && !self.flush() {
+                return false;
+            }
+        }
+        self.flush()
+    }
+
+    /// One turn of one instance: deliveries in, guest runs, sealed turns out. If
+    /// the guest cannot be run, what came in is recorded without it.
+    fn run_turn(&mut self, id: &InstanceId, mut slot: Slot) {
+        slot.queued = false;
+        let now = self.parts.clock.now();
+        slot.last_ran = now;
+        let inbox = std::mem::take(&mut slot.inbox);
+        let recorder = slot.body.recorder();
+        recorder.begin(now);
+        let replies = self.record_inbox(recorder, inbox);
+        for fired in recorder.execution.timers_due(recorder.turn_time()) {
+            recorder.deliver(fired);
+        }
+        let due = recorder.execution.attempts_due(now);
+        // The turn that put these attempts off is durable: its timer was armed.
+        self.parts.activities.dispatch(dispatches(&recorder.execution, due));
+        let mut put_off = false;
+        if recorder.execution.wants_turn() {
+            put_off = !self.wake(id, &mut slot, now);
+            if let Body::Guest(guest, _) = &mut slot.body {
+                guest.run_turn().expect("only a replay can diverge, and this turn is live");
+            }
+        }
+        self.seal(&mut slot, now, replies);
+        self.put_back(id, slot, put_off);
+    }
+
+    /// Seals the turn under way, if anything was recorded, and the next
+    /// execution's first turn with it: they are durable together.
+    fn seal(&mut self, slot: &mut Slot, now: TimestampMs, replies: Vec<Reply>) {
+        let recorder = slot.body.recorder();
+        if !recorder.has_recorded() {
+            debug_assert!(replies.is_empty(), "whoever is answered had something recorded");
+            self.arm_again(slot);
+            return;
+        }
+        let sealed = recorder.seal();
+        let next = match &recorder.execution.end {
+            Some(End::ContinuedAsNew(input)) => Some(recorder.next_execution(input.clone(), fresh_seed())),
+            _ => None,
+        };
+        slot.last_group = self.next_group();
+        self.group.push(outbound(slot, sealed, replies));
+        if let Some(started) = next {
+            let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, now);
+            slot.body = Body::Bare(Box::new(recorder));
+            self.group.push(outbound(slot, sealed, Vec::new()));
+        }
+    }
+
+    /// Records what came in; returns whom to answer once that is durable.
+    fn record_inbox(&self, recorder: &mut Recorder, inbox: Vec<Inbound>) -> Vec<Reply> {
+        let mut replies: Vec<Reply> = Vec::new();
+        for inbound in inbox {
+            if recorder.execution.end.is_some() {
+                let execution = &recorder.execution;
+                let error = ended_error(&execution.started.instance, status_of(execution), &inbound);
+                inbound.refuse(error);
+                continue;
+            }
+            let now = recorder.turn_time();
+            match inbound {
+                Inbound::ActivityOutcome { execution, operation, attempt, outcome } => {
+                    if execution != recorder.execution.started.execution {
+                        continue;
+                    }
+                    let default = match (&outcome, recorder.execution.pending.get(&operation)) {
+                        (Err(_), Some(crate::core::execution::Pending::Activity { call, .. })) => {
+                            self.parts.activities.default_retry(&call.name)
+                        }
+                        _ => None,
+                    };
+                    let event = recorder.execution.activity_outcome(operation, attempt, outcome, default.as_ref(), now);
+                    if let Some(event) = event {
+                        recorder.deliver(event);
+                    }
+                }
+                Inbound::Event { name, value, reply } => {
+                    recorder.deliver(Event::EventRaised { name, value });
+                    replies.push(Box::new(move |durable| drop(reply.send(durable))));
+                }
+                Inbound::Cancel { reason, reply } => {
+                    recorder.deliver(Event::CancelRequested { reason });
+                    replies.push(Box::new(move |durable| drop(reply.send(durable))));
+                }
+                Inbound::Terminate { reason, reply } => {
+                    recorder.deliver(Event::Terminated { reason });
+                    replies.push(Box::new(move |durable| drop(reply.send(durable))));
+                }
+            }
+        }
+        replies
+    }
+
+    /// Makes sure that the guest is in memory, in the state that the history left
+    /// it in, with this turn's deliveries recorded. False: it cannot be, now.
+    fn wake(&mut self, id: &InstanceId, slot: &mut Slot, now: TimestampMs) -> bool {
+        let Body::Bare(recorder) = &mut slot.body else { return true };
+        if self.blocked.contains_key(id) {
+            return false;
+        }
+        self.make_room();
+        let module = match self.parts.modules.load(recorder.execution.started.module) {
+            Ok(module) => module,
+            Err(error) => {
+                self.give_up(id, NotNow::Blocked(error.to_string()));
+                return false;
+            }
+        };
+        let guest = if recorder.execution.begun {
+            self.replayed(id, &module, recorder, now)
+        } else {
+            let placeholder = Recorder::new(recorder.execution.started.clone(), recorder.limits);
+            Guest::new(&module, std::mem::replace(recorder, placeholder)).map_err(|(trouble, unused)| {
+                *recorder = unused;
+                NotNow::Later(trouble.to_string())
+            })
+        };
+        match guest {
+            Ok(guest) => {
+                slot.body = Body::Guest(Box::new(guest), Resident::new(&self.parts.resident_guests));
+                true
+            }
+            Err(reason) => {
+                self.give_up(id, reason);
+                false
+            }
+        }
+    }
+
+    /// A guest re-created from its history, with the turn that `bare` has under way.
+    fn replayed(
+        &self,
+        id: &InstanceId,
+        module: &OrchestrationModule,
+        bare: &Recorder,
+        now: TimestampMs,
+    ) -> Result<Guest, NotNow> {
+        let history = self.parts.store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
+        let records =
+            history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))?;
+        let first = records.first().ok_or_else(|| NotNow::Blocked("its history is empty".to_owned()))?;
+        let fresh = Recorder::of_history(first, bare.limits).map_err(NotNow::Blocked)?;
+        let mut guest = Guest::new(module, fresh).map_err(|(trouble, _)| NotNow::Later(trouble.to_string()))?;
+        guest.replay(&records).map_err(|error| match error {
+            ReplayError::Host(trouble) => NotNow::Later(trouble.to_string()),
+            error => NotNow::Blocked(error.to_string()),
+        })?;
+        let (at, events) = bare.under_way();
+        let recorder = guest.recorder_mut();
+        recorder.begin(at);
+        events.into_iter().for_each(|event| recorder.deliver(event));
+        // Attempts whose back-off is over were dispatched just now.
+        recorder.execution.attempts_due(now);
+        Ok(guest)
+    }
+
+    /// The number that the group being gathered will have.
+    fn next_group(&self) -> u64 {
+        self.groups_sent + 1
+    }
+
+    /// Hands the gathered turns to the committer. False: it is gone.
+    fn flush(&mut self) -> bool {
+        if self.group.is_empty() && self.replies.is_empty() {
+            return true;
+        }
+        self.groups_sent += 1;
+        let (turns, replies) = (std::mem::take(&mut self.group), std::mem::take(&mut self.replies));
+        self.parts.groups.send(Group { worker: self.parts.number, turns, replies }).is_ok()
+    }
+
+    /// An instance that is not run now: tried again later, or left as it is until
+    /// the host is started with what it needs. Nothing of it is lost: what came in
+    /// and was not recorded was not acknowledged.
+    fn give_up(&mut self, id: &InstanceId, reason: NotNow) {
+        let why = reason.text();
+        match reason {
+            NotNow::Gone(_) => {}
+            NotNow::Later(_) => {
+                tracing::warn!(instance = %id, why, "the turn is put off");
+                let again = self.parts.clock.now().plus(100);
+                self.timers.push(Reverse((again, id.clone())));
+            }
+            NotNow::Blocked(_) | NotNow::Store(_) => {
+                tracing::error!(instance = %id, why, "the instance cannot go on");
+                for watcher in self.watchers.remove(id).unwrap_or_default() {
+                    let _ = watcher.send(Err(EngineError::Blocked { id: id.clone(), why: why.clone() }));
+                }
+                self.blocked.insert(id.clone(), why);
+            }
+        }
+    }
+
+    // ---- what is in memory ----
+
+    fn load_bare(&self, id: &InstanceId) -> Result<Slot, NotNow> {
+        let store = &self.parts.store;
+        let summary = store.summary(id).map_err(|error| NotNow::Store(error.into()))?.ok_or(NotNow::Gone(None))?;
+        if summary.status.is_final() {
+            return Err(NotNow::Gone(Some(Box::new(summary))));
+        }
+        let history = store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
+        let records =
+            history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))?;
+        let recorder = bare_recorder(&records, self.parts.settings.limits).map_err(NotNow::Blocked)?;
+        let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
+        slot.armed = slot.body.recorder().execution.next_due();
+        Ok(slot)
+    }
+
+    fn new_slot(&self, body: Body) -> Slot {
+        Slot {
+            body,
+            inbox: Vec::new(),
+            queued: false,
+            stamp: 0,
+            last_ran: self.parts.clock.now(),
+            last_group: 0,
+            armed: None,
+        }
+    }
+
+    fn put_back(&mut self, id: &InstanceId, mut slot: Slot, put_off: bool) {
+        let execution = &slot.body.recorder().execution;
+        let wants_turn = execution.wants_turn() && !put_off;
+        let waits = execution.end.is_none() && !wants_turn;
+        if waits && matches!(slot.body, Body::Bare(_)) && self.is_durable(&slot) {
+            // Only its state was needed, and that is in the store.
+            return;
+        }
+        self.stamps += 1;
+        slot.stamp = self.stamps;
+        self.idle.insert(self.stamps, id.clone());
+        self.live.insert(id.clone(), slot);
+        if wants_turn {
+            self.queue(id);
+        }
+    }
+
+    /// Puts an entry among the timers for a turn that recorded nothing.
+    fn arm_again(&mut self, slot: &mut Slot) {
+        let execution = &slot.body.recorder().execution;
+        let (due, id) = (execution.next_due(), execution.started.instance.clone());
+        if let Some(due) = due
+            && slot.armed.is_none_or(|armed| armed > due)
+        {
+            slot.armed = Some(due);
+            self.timers.push(Reverse((due, id)));
+        }
+    }
+
+    fn is_durable(&self, slot: &Slot) -> bool {
+        self.parts.released.load(Ordering::Acquire) >= slot.last_group
+    }
+
+    fn drop_slot(&mut self, id: &InstanceId) {
+        if let Some(slot) = self.live.remove(id) {
+            self.idle.remove(&slot.stamp);
+        }
+    }
+
+    /// Takes instances out of memory that have not run for a while.
+    fn evict_idle(&mut self) {
+        let now = self.parts.clock.now();
+        while let Some((&stamp, id)) = self.idle.first_key_value() {
+            let id = id.clone();
+            let Some(slot) = self.live.get(&id) else {
+                self.idle.remove(&stamp);
+                continue;
+            };
+            let old = now.since(slot.last_ran) >= ms(self.parts.settings.evict_after);
+            if !old || slot.queued || !self.is_durable(slot) {
+                return;
+            }
+            self.drop_slot(&id);
+        }
+    }
+
+    /// Takes an instance out of memory that has just said it waits for long.
+    fn evict_if_long(&mut self, id: &InstanceId) {
+        let now = self.parts.clock.now();
+        let threshold = now.plus(ms(self.parts.settings.stay_below));
+        let Some(slot) = self.live.get_mut(id) else { return };
+        let execution = &slot.body.recorder().execution;
+        let runs = execution.pending.values().any(|pending| interrupted(pending).is_some());
+        let long = execution.next_due().is_none_or(|due| due > threshold);
+        let (idle, queued) = (execution.end.is_none() && !execution.wants_turn(), slot.queued);
+        if long && !runs && idle && !queued && self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
+            self.drop_slot(id);
+        }
+    }
+
+    /// Lets the guests go that ran longest ago, if there are too many.
+    fn make_room(&mut self) {
+        let most = self.parts.settings.sandbox.resident_guests as u64;
+        // Leave a tenth free: the last slots are taken by workers side by side.
+        while self.parts.resident_guests.load(Ordering::Relaxed) >= most - most / 10 {
+            let oldest = self.idle.values().find(|id| {
+                self.live
+                    .get(*id)
+                    .is_some_and(|slot| !slot.queued && matches!(slot.body, Body::Guest(..)) && self.is_durable(slot))
+            });
+            let Some(oldest) = oldest.cloned() else { return };
+            self.drop_slot(&oldest);
+        }
+    }
+}
+
+/// The state after `records`, without a guest.
+pub(crate) fn bare_recorder(records: &[TurnRecord], limits: crate::core::turn::Limits) -> Result<Recorder, String> {
+    let first = records.first().ok_or("the history is empty")?;
+    let mut recorder = Recorder::of_history(first, limits)?;
+    records.iter().try_for_each(|record| recorder.absorb(record))?;
+    Ok(recorder)
+}
+
+/// A seed from the operating system: the one thing of an execution that is not
+/// derived. It is recorded before anything is drawn from it.
+pub(super) fn fresh_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).expect("the operating system gives randomness");
+    seed
+}
+
+fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outbound {
+    let recorder = slot.body.recorder();
+    let (instance, execution) = (recorder.execution.started.instance.clone(), recorder.execution.started.execution);
+    let logs = std::mem::take(&mut recorder.logs);
+    let (turn, next_due) = (recorder.execution.turns, recorder.execution.next_due());
+    let due = next_due.filter(|due| slot.armed.is_none_or(|armed| armed > *due));
+    slot.armed = due.or(slot.armed);
+    Outbound { instance, execution, turn, sealed, logs, replies, due }
+}
+
+fn dispatches(execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, TimestampMs, u32)>) -> Vec<Dispatch> {
+    let dispatch = |(call, scheduled_at, attempt): (Arc<ActivityScheduled>, TimestampMs, u32)| Dispatch {
+        task: Arc::new(Task {
+            instance: execution.started.instance.clone(),
+            execution: execution.started.execution,
+            operation: call.operation,
+            attempt,
+            name: call.name.clone(),
+            input: call.input.clone(),
+        }),
+        options: call.options.clone(),
+        scheduled_at,
+    };
+    calls.into_iter().map(dispatch).collect()
+}
+
+fn status_of(execution: &Execution) -> crate::core::summary::Status {
+    use crate::core::summary::Status;
+    match execution.end {
+        None | Some(End::ContinuedAsNew(_)) => Status::Running,
+        Some(End::Completed(_)) => Status::Completed,
+        Some(End::Failed(_)) => Status::Failed,
+        Some(End::Terminated(_)) => Status::Terminated,
+    }
+}
+
+fn not_delivered(id: &InstanceId, reason: NotNow, inbound: &Inbound) -> EngineError {
+    match reason {
+        NotNow::Gone(Some(summary)) => ended_error(id, summary.status, inbound),
+        NotNow::Gone(None) => EngineError::UnknownInstance { id: id.clone() },
+        NotNow::Store(error) => error,
+        NotNow::Later(why) | NotNow::Blocked(why) => EngineError::Blocked { id: id.clone(), why },
+    }
+}
+
+fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &Inbound) -> EngineError {
+    let what = match inbound {
+        Inbound::ActivityOutcome { .. } => "the result".to_owned(),
+        Inbound::Event { name, .. } => format!("the event {name:?}"),
+        Inbound::Cancel { .. } => "the cancellation".to_owned(),
+        Inbound::Terminate { .. } => "the termination".to_owned(),
+    };
+    EngineError::Ended { id: id.clone(), status, what }
+}
+
+impl Inbound {
+    fn refuse(self, error: EngineError) {
+        match self {
+            Self::ActivityOutcome { .. } => {}
+            Self::Event { reply, .. } | Self::Cancel { reply, .. } | Self::Terminate { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+}
+
+impl NotNow {
+    fn text(&self) -> String {
+        match self {
+            Self::Later(why) | Self::Blocked(why) => why.clone(),
+            Self::Gone(_) => "it has ended".to_owned(),
+            Self::Store(error) => error.to_string(),
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
