@@ -62,12 +62,12 @@ pub(crate) fn read(stream: impl Read) -> io::Result<Option<Request>> {
 pub(crate) fn write(mut stream: impl Write, answer: &Answer) -> io::Result<()> {
     let Answer { status, body } = answer;
     let length = body.len();
-    write!(
-        stream,
+    // Formatted first: a head that arrives in pieces is legal, and a trial for clients.
+    let text = format!(
         "HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
          connection: close\r\n\r\n{body}"
-    )?;
-    stream.flush()
+    );
+    stream.write_all(text.as_bytes())
 }
 
 fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {
