@@ -162,7 +162,15 @@ mod transport {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request.body(Body::from(body)).map_err(|e| invalid(&e.to_string()))?;
+        // A length says that there is a body; without one the client may have closed
+        // the stream before nothing is written to it, so nothing must be written.
+        let body = if body.is_empty() {
+            Body::from_stream(futures::stream::empty::<Vec<u8>>())
+        } else {
+            request = request.header("content-length", body.len());
+            Body::from(body)
+        };
+        let request = request.body(body).map_err(|e| invalid(&e.to_string()))?;
         let failed = |error| Error::new(format!("no answer: {error:#}")).with_type("HttpFailed");
         let answer = Client::new().send(request).await.map_err(failed)?;
         let (head, mut body) = answer.into_parts();

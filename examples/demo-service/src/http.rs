@@ -62,7 +62,7 @@ pub(crate) fn read(stream: impl Read) -> io::Result<Option<Request>> {
 pub(crate) fn write(mut stream: impl Write, answer: &Answer) -> io::Result<()> {
     let Answer { status, body } = answer;
     let length = body.len();
-    // Formatted first: a head that arrives in pieces is legal, and a trial for clients.
+    // Formatted first, so that it goes out in one piece.
     let text = format!(
         "HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
          connection: close\r\n\r\n{body}"
