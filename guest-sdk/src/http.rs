@@ -6,6 +6,9 @@
 //! limits are the call's: see
 //! [`start_to_close`](crate::ActivityCall::start_to_close).
 
+#[cfg(target_os = "wasi")]
+mod transport;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::activity::ActivityContext;
@@ -102,8 +105,8 @@ impl Request {
     /// Sends the request and reads the answer, whatever its status.
     ///
     /// # Errors
-    /// No answer: of type `HttpFailed`, worth another attempt. An invalid request
-    /// is not.
+    /// No answer: of type `HttpFailed`, worth another attempt. What is not: a host
+    /// that the module was not granted, of type `HttpDenied`, and an invalid request.
     pub async fn send(self) -> Result<Response> {
         let what = format!("{} {}", self.method, self.url);
         let body = match self.body {
@@ -149,42 +152,6 @@ impl Response {
 
 fn invalid(message: &str) -> Error {
     Error::new(format!("invalid request: {message}")).non_retryable()
-}
-
-#[cfg(target_os = "wasi")]
-mod transport {
-    use wstd::http::{Body, Client, Request as WasiRequest};
-
-    use super::{Error, Response, Result, invalid};
-
-    pub(super) async fn send(method: &str, url: &str, headers: &[(String, String)], body: Vec<u8>) -> Result<Response> {
-        let mut request = WasiRequest::builder().method(method).uri(url);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        // A length says that there is a body; without one the client may have closed
-        // the stream before nothing is written to it, so nothing must be written.
-        let body = if body.is_empty() {
-            Body::from_stream(futures::stream::empty::<Vec<u8>>())
-        } else {
-            request = request.header("content-length", body.len());
-            Body::from(body)
-        };
-        let request = request.body(body).map_err(|e| invalid(&e.to_string()))?;
-        let failed = |error| Error::new(format!("no answer: {error:#}")).with_type("HttpFailed");
-        let answer = Client::new().send(request).await.map_err(failed)?;
-        let (head, mut body) = answer.into_parts();
-        let text = |value: &[u8]| String::from_utf8(value.to_vec()).ok();
-        Ok(Response {
-            status: head.status.as_u16(),
-            headers: head
-                .headers
-                .iter()
-                .filter_map(|(name, value)| Some((name.to_string(), text(value.as_bytes())?)))
-                .collect(),
-            body: body.contents().await.map_err(failed)?.to_vec(),
-        })
-    }
 }
 
 #[cfg(not(target_os = "wasi"))]
