@@ -14,12 +14,15 @@ use wasmtime::{Result, StoreContextMut};
 use super::guest::GuestState;
 use crate::core::turn::{LogLevel, LogLine};
 
-/// Output stream handles: what is written becomes log lines.
-pub(super) struct OutputStream;
+/// Handle types. An interface names those of others again, and they must be the
+/// same there, so they are defined by name, see [`resource`].
+struct OutputStream;
 struct InputStream;
 struct Terminal;
 struct IoError;
+struct Pollable;
 struct Descriptor;
+struct DirectoryEntries;
 
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
@@ -35,12 +38,31 @@ pub(super) struct Lines([Vec<u8>; 2]);
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>, component: &Component) -> Result<()> {
     let engine = linker.engine().clone();
     for (name, item) in component.component_type().imports(&engine) {
-        let (Some(interface), ComponentItem::ComponentInstance(_)) = (interface(name), &item.ty) else {
+        let (Some(interface), ComponentItem::ComponentInstance(instance)) = (interface(name), &item.ty) else {
             continue;
         };
-        define(interface, &mut linker.instance(name)?)?;
+        let mut at = linker.instance(name)?;
+        for (export, item) in instance.exports(&engine) {
+            if let (ComponentItem::Resource(_), Some(handle)) = (&item.ty, resource(export)) {
+                at.resource(export, handle, |_, _| Ok(()))?;
+            }
+        }
+        define(interface, &mut at)?;
     }
     linker.define_unknown_imports_as_traps(component)
+}
+
+fn resource(name: &str) -> Option<ResourceType> {
+    Some(match name {
+        "output-stream" => ResourceType::host::<OutputStream>(),
+        "input-stream" => ResourceType::host::<InputStream>(),
+        "terminal-input" | "terminal-output" => ResourceType::host::<Terminal>(),
+        "error" => ResourceType::host::<IoError>(),
+        "pollable" => ResourceType::host::<Pollable>(),
+        "descriptor" => ResourceType::host::<Descriptor>(),
+        "directory-entry-stream" => ResourceType::host::<DirectoryEntries>(),
+        _ => return None,
+    })
 }
 
 /// `clocks/wall-clock` of `wasi:clocks/wall-clock@0.2.6`.
@@ -92,14 +114,10 @@ fn define(interface: &str, at: &mut LinkerInstance<'_, GuestState>) -> Result<()
         "cli/stderr" => {
             at.func_wrap("get-stderr", |_: Caller<'_>, (): ()| Ok((Resource::<OutputStream>::new_own(STDERR),)))
         }
-        "cli/terminal-input" => at.resource("terminal-input", ResourceType::host::<Terminal>(), |_, _| Ok(())),
-        "cli/terminal-output" => at.resource("terminal-output", ResourceType::host::<Terminal>(), |_, _| Ok(())),
         "cli/terminal-stdin" => at.func_wrap("get-terminal-stdin", no_terminal),
         "cli/terminal-stdout" => at.func_wrap("get-terminal-stdout", no_terminal),
         "cli/terminal-stderr" => at.func_wrap("get-terminal-stderr", no_terminal),
-        "io/error" => at.resource("error", ResourceType::host::<IoError>(), |_, _| Ok(())),
         "io/streams" => define_streams(at),
-        "filesystem/types" => at.resource("descriptor", ResourceType::host::<Descriptor>(), |_, _| Ok(())),
         "filesystem/preopens" => {
             at.func_wrap("get-directories", |_: Caller<'_>, (): ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
         }
@@ -108,8 +126,6 @@ fn define(interface: &str, at: &mut LinkerInstance<'_, GuestState>) -> Result<()
 }
 
 fn define_streams(at: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
-    at.resource("input-stream", ResourceType::host::<InputStream>(), |_, _| Ok(()))?;
-    at.resource("output-stream", ResourceType::host::<OutputStream>(), |_, _| Ok(()))?;
     type Written<T> = std::result::Result<T, StreamError>;
     at.func_wrap("[method]output-stream.check-write", |_: Caller<'_>, (_,): (Resource<OutputStream>,)| {
         Ok((Written::Ok(LINE_BYTES as u64),))
