@@ -178,7 +178,9 @@ pub(crate) fn abandon_operation(id: u32) {
         return;
     }
     let slot = EXECUTOR.with(|e| e.operations.borrow_mut().remove(&id));
-    if let Some(Slot::Waiting(_)) = slot {
+    // One whose outcome has come is cancelled as well: if it waited for an event,
+    // nobody has taken that, and the host gives it to the next wait.
+    if slot.is_some() {
         imports::cancel(id);
     }
 }

@@ -20,7 +20,8 @@ use crate::time::Timestamp;
 /// What the host completes later, with a `T`.
 ///
 /// Dropped before it is complete, it is cancelled: a timer is removed, the wait
-/// for an event is withdrawn, an activity is asked to stop. Results come in the
+/// for an event is withdrawn (an event that has come meanwhile goes to the next
+/// wait for it), an activity is asked to stop. Results come in the
 /// order in which they were recorded, at replay as well.
 ///
 /// # Errors
@@ -30,6 +31,8 @@ use crate::time::Timestamp;
 pub struct Operation<T> {
     state: State,
     what: What,
+    /// An event is only lent until its wait is polled to its end.
+    is_event: bool,
     result: PhantomData<fn() -> T>,
 }
 
@@ -71,7 +74,8 @@ impl fmt::Display for What {
 
 impl<T> Operation<T> {
     pub(crate) fn new(noun: &'static str, name: Cow<'static, str>, request: Request) -> Self {
-        Self { state: State::Lazy(request), what: What { noun, name }, result: PhantomData }
+        let is_event = matches!(request, Request::Event);
+        Self { state: State::Lazy(request), what: What { noun, name }, is_event, result: PhantomData }
     }
 
     /// Asks the host now rather than at the first poll.
@@ -140,6 +144,9 @@ impl<T> Operation<T> {
                         return Poll::Pending;
                     }
                 };
+                if self.is_event {
+                    imports::received(id);
+                }
                 Poll::Ready(outcome.map(Some).map_err(Error::from_failure))
             }
             State::Immediate(result) => Poll::Ready(result.map(|()| None)),

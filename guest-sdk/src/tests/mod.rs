@@ -90,6 +90,9 @@ impl Imports for Script {
     fn wait_for_event(&self, name: &str) -> u32 {
         self.operation(format!("wait for {name}"))
     }
+    fn received(&self, operation: u32) {
+        self.note(format!("received {operation}"));
+    }
     fn cancel(&self, operation: u32) {
         self.note(format!("cancel {operation}"));
     }

@@ -15,6 +15,7 @@
 //! 5. Bytes that were changed behind its back are never returned as good:
 //!    reading them is [`StoreError::Corrupt`].
 
+pub mod crash;
 pub mod redb;
 
 use std::sync::Arc;
