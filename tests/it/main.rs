@@ -2,5 +2,6 @@
 
 mod store_contract;
 mod store_faults;
+mod store_format;
 mod store_medium;
 mod store_support;

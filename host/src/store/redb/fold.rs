@@ -11,7 +11,7 @@ use std::ops::Bound;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::error::Doing;
-use super::overlay::{Entry, Held};
+use super::overlay::{Entry, Held, follows};
 use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::summary::Summary;
@@ -54,7 +54,7 @@ struct Rows<'t> {
 fn fold_instance(rows: &mut Rows<'_>, instance: &InstanceId, entries: &[Entry]) -> Result<(), StoreError> {
     let id = instance.as_str();
     let folded = match rows.instances.get(id).doing("read an instance")? {
-        Some(row) => Some(read_summary(instance, row.value())?),
+        Some(row) => Some(tables::decode_summary(instance, row.value())?),
         None => None,
     };
     let entries = unfolded(folded.as_ref(), entries);
@@ -69,7 +69,7 @@ fn fold_instance(rows: &mut Rows<'_>, instance: &InstanceId, entries: &[Entry]) 
     let was_running = folded.as_ref().is_some_and(|summary| !summary.status.is_final());
     let Some(summary) = advance(instance, folded, entries)? else { return Ok(()) };
     let is_running = !summary.status.is_final();
-    rows.instances.insert(id, write_summary(&summary).as_slice()).doing("write an instance")?;
+    rows.instances.insert(id, tables::encode_summary(&summary).as_slice()).doing("write an instance")?;
     if is_running && !was_running {
         rows.running.insert(id, ()).doing("write a running instance")?;
     } else if was_running && !is_running {
@@ -81,7 +81,7 @@ fn fold_instance(rows: &mut Rows<'_>, instance: &InstanceId, entries: &[Entry]) 
 /// The entries that `folded` does not contain yet.
 pub(super) fn unfolded<'a>(folded: Option<&Summary>, entries: &'a [Entry]) -> &'a [Entry] {
     let position = folded.map_or((0, 0), |summary| (summary.execution, summary.turns));
-    let done = entries.iter().take_while(|entry| (entry.execution, entry.turn) <= position).count();
+    let done = entries.iter().take_while(|entry| entry.position() <= position).count();
     &entries[done..]
 }
 
@@ -94,7 +94,7 @@ pub(super) fn advance(
     for (index, entry) in entries.iter().enumerate() {
         let what = || format!("history of {instance} execution {} at turn {}", entry.execution, entry.turn);
         let position = summary.as_ref().map_or((0, 0), |s| (s.execution, s.turns));
-        if !follows(position, (entry.execution, entry.turn)) {
+        if !follows(position, entry.position()) {
             let (execution, turn) = position;
             return Err(corrupt(what(), format!("it follows turn {turn} of execution {execution}")));
         }
@@ -111,17 +111,4 @@ pub(super) fn advance(
         }
     }
     Ok(summary)
-}
-
-/// Whether a turn may come after a position; both are execution and turn.
-pub(super) fn follows(position: (u32, u32), turn: (u32, u32)) -> bool {
-    if turn.0 == position.0 { turn.1 == position.1 + 1 } else { turn.0 > position.0 && turn.1 == 1 }
-}
-
-pub(super) fn read_summary(instance: &InstanceId, row: &[u8]) -> Result<Summary, StoreError> {
-    tables::open_value("instances", instance.as_str().as_bytes(), row, || format!("the row of {instance}"))
-}
-
-fn write_summary(summary: &Summary) -> Vec<u8> {
-    tables::seal_value("instances", summary.instance.as_str().as_bytes(), summary)
 }

@@ -181,32 +181,13 @@ impl RedbStore {
     /// whole, because a turn does not follow the one before it.
     fn stage(&self, number: u64, batch: &Batch) -> Result<(), StoreError> {
         let view = self.view()?;
+        let mut positions = view.positions();
         let mut held = view.overlay.active.write();
         for (index, turn) in batch.turns.iter().enumerate() {
-            let staged = held.instances.get(&turn.instance).and_then(|entries| entries.last());
-            let position = match staged.map(|last| (last.execution, last.turn)) {
-                Some(position) => Ok(position),
-                None => match view.overlay.frozen.as_ref().and_then(|frozen| frozen.position(&turn.instance)) {
-                    Some(position) => Ok(position),
-                    None => view.folded_position(&turn.instance),
-                },
-            };
-            let refused = match position {
-                Ok(position) if fold::follows(position, (turn.execution, turn.turn)) => None,
-                Ok((after_execution, after_turn)) => Some(StoreError::OutOfOrder {
-                    instance: turn.instance.clone(),
-                    execution: turn.execution,
-                    turn: turn.turn,
-                    after_execution,
-                    after_turn,
-                }),
-                Err(error) => Some(error),
-            };
-            if let Some(error) = refused {
+            if let Err(error) = held.push_next(number, turn, || positions.before_active(&turn.instance)) {
                 batch.turns[..index].iter().rev().for_each(|turn| held.pop(&turn.instance));
                 return Err(error);
             }
-            held.push(number, turn);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::core::ids::{ExecutionNumber, InstanceId};
-use crate::store::TurnCommit;
+use crate::store::{StoreError, TurnCommit};
 
 /// A turn that is not folded yet.
 #[derive(Clone, Debug)]
@@ -23,6 +23,17 @@ pub(super) struct Entry {
     pub(super) turn: u32,
     /// Shared with whoever committed it.
     pub(super) bytes: Arc<[u8]>,
+}
+
+impl Entry {
+    fn of(commit: u64, turn: &TurnCommit) -> Self {
+        Self { commit, execution: turn.execution, turn: turn.turn, bytes: Arc::clone(&turn.bytes) }
+    }
+
+    /// Execution and turn.
+    pub(super) fn position(&self) -> (ExecutionNumber, u32) {
+        (self.execution, self.turn)
+    }
 }
 
 /// The turns of consecutive commits.
@@ -41,16 +52,34 @@ pub(super) struct Held {
 impl Held {
     /// Takes a turn of commit `number`.
     pub(super) fn push(&mut self, number: u64, turn: &TurnCommit) {
-        let entry =
-            Entry { commit: number, execution: turn.execution, turn: turn.turn, bytes: Arc::clone(&turn.bytes) };
         self.turns += 1;
-        self.bytes += entry.bytes.len();
+        self.bytes += turn.bytes.len();
+        self.instances.entry(turn.instance.clone()).or_default().push(Entry::of(number, turn));
+    }
+
+    /// Takes a turn of commit `number` if it follows what is held of its
+    /// instance; where nothing is held, if it follows `before`.
+    pub(super) fn push_next(
+        &mut self,
+        number: u64,
+        turn: &TurnCommit,
+        before: impl FnOnce() -> Result<(ExecutionNumber, u32), StoreError>,
+    ) -> Result<(), StoreError> {
+        let entry = Entry::of(number, turn);
         match self.instances.get_mut(&turn.instance) {
-            Some(entries) => entries.push(entry),
+            Some(entries) => {
+                let last = entries.last().map_or((0, 0), Entry::position);
+                check_order(last, turn)?;
+                entries.push(entry);
+            }
             None => {
+                check_order(before()?, turn)?;
                 self.instances.insert(turn.instance.clone(), vec![entry]);
             }
         }
+        self.turns += 1;
+        self.bytes += turn.bytes.len();
+        Ok(())
     }
 
     /// Takes the last turn of an instance back out.
@@ -77,7 +106,7 @@ impl Generation {
 
     /// Where an instance's turns in here end: execution and turn.
     pub(super) fn position(&self, instance: &InstanceId) -> Option<(ExecutionNumber, u32)> {
-        self.read().instances.get(instance).and_then(|entries| entries.last()).map(|last| (last.execution, last.turn))
+        self.read().instances.get(instance).and_then(|entries| entries.last()).map(Entry::position)
     }
 }
 
@@ -110,4 +139,24 @@ impl Overlay {
         };
         self.frozen.iter().chain([&self.active]).filter_map(first).min()
     }
+}
+
+/// Whether a turn may come after a position.
+pub(super) fn follows(before: (ExecutionNumber, u32), turn: (ExecutionNumber, u32)) -> bool {
+    if turn.0 == before.0 { turn.1 == before.1 + 1 } else { turn.0 > before.0 && turn.1 == 1 }
+}
+
+fn check_order(before: (ExecutionNumber, u32), turn: &TurnCommit) -> Result<(), StoreError> {
+    if follows(before, (turn.execution, turn.turn)) {
+        return Ok(());
+    }
+    let TurnCommit { instance, execution, turn, .. } = turn;
+    let (after_execution, after_turn) = before;
+    Err(StoreError::OutOfOrder {
+        instance: instance.clone(),
+        execution: *execution,
+        turn: *turn,
+        after_execution,
+        after_turn,
+    })
 }

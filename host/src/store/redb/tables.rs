@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::core::summary::Summary;
 use crate::store::{StoreError, TurnCommit};
 
 /// Version of everything on this page. It stands in [`META`] under [`META_FORMAT`].
@@ -40,6 +41,9 @@ pub(super) const RUNNING: TableDefinition<'_, &str, ()> = TableDefinition::new("
 pub(super) const MODULES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("modules");
 /// Components, by hash. The key is their checksum.
 pub(super) const MODULE_BYTES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("module_bytes");
+
+/// Every table, in the order of the format's page.
+pub const NAMES: [&str; 7] = ["meta", "log", "history", "instances", "running", "modules", "module_bytes"];
 
 /// The checksum of a row: the table's name, the key and the content, each after its length.
 fn checksum(table: &str, key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
@@ -98,6 +102,21 @@ pub(super) fn open_value<T: DeserializeOwned>(
 
 pub(super) fn corrupt(what: impl Into<String>, why: impl ToString) -> StoreError {
     StoreError::Corrupt { what: what.into(), why: why.to_string() }
+}
+
+// ---- instance rows ----
+
+/// The row of an instance.
+pub fn encode_summary(summary: &Summary) -> Vec<u8> {
+    seal_value("instances", summary.instance.as_str().as_bytes(), summary)
+}
+
+/// Reads what [`encode_summary`] wrote.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] naming the instance.
+pub fn decode_summary(instance: &InstanceId, row: &[u8]) -> Result<Summary, StoreError> {
+    open_value("instances", instance.as_str().as_bytes(), row, || format!("the row of {instance}"))
 }
 
 // ---- log rows ----

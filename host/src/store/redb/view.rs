@@ -6,10 +6,10 @@
 
 use std::ops::Bound;
 
-use redb::ReadTransaction;
+use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::error::Doing;
-use super::fold::{advance, read_summary, unfolded};
+use super::fold::{advance, unfolded};
 use super::overlay::Overlay;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
@@ -36,14 +36,14 @@ impl View {
     fn folded(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
         let instances = self.trees.open_table(INSTANCES).doing("open the instances")?;
         match instances.get(instance.as_str()).doing("read an instance")? {
-            Some(row) => read_summary(instance, row.value()).map(Some),
+            Some(row) => tables::decode_summary(instance, row.value()).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Where an instance's folded turns end: execution and turn.
-    pub(super) fn folded_position(&self, instance: &InstanceId) -> Result<(ExecutionNumber, u32), StoreError> {
-        Ok(self.folded(instance)?.map_or((0, 0), |summary| (summary.execution, summary.turns)))
+    /// Where instances end, for a writer.
+    pub(super) fn positions(&self) -> Positions<'_> {
+        Positions { view: self, instances: None }
     }
 
     pub(super) fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
@@ -139,7 +139,7 @@ impl View {
                 next_held = self.overlay.first_from(Bound::Excluded(id.as_str()));
             }
             let row = instances.get(id.as_str()).doing("read an instance")?;
-            let row = row.map(|row| read_summary(&id, row.value())).transpose()?;
+            let row = row.map(|row| tables::decode_summary(&id, row.value())).transpose()?;
             if let Some(summary) = self.with_overlay(&id, row)?
                 && wanted(&summary)
             {
@@ -147,6 +147,33 @@ impl View {
             }
         }
         Ok(found)
+    }
+}
+
+/// See [`View::positions`].
+pub(super) struct Positions<'v> {
+    view: &'v View,
+    /// Opened for the first instance that is not held, and for most batches never.
+    instances: Option<ReadOnlyTable<&'static str, &'static [u8]>>,
+}
+
+impl Positions<'_> {
+    /// The last turn of an instance before those of the active generation.
+    pub(super) fn before_active(&mut self, instance: &InstanceId) -> Result<(ExecutionNumber, u32), StoreError> {
+        let frozen = self.view.overlay.frozen.as_ref();
+        if let Some(position) = frozen.and_then(|frozen| frozen.position(instance)) {
+            return Ok(position);
+        }
+        let instances = match &mut self.instances {
+            Some(instances) => instances,
+            none => none.insert(self.view.trees.open_table(INSTANCES).doing("open the instances")?),
+        };
+        match instances.get(instance.as_str()).doing("read an instance")? {
+            Some(row) => {
+                tables::decode_summary(instance, row.value()).map(|summary| (summary.execution, summary.turns))
+            }
+            None => Ok((0, 0)),
+        }
     }
 }
 

@@ -1,0 +1,94 @@
+//! The journal's bytes: the same in the code, on the format's page and in the
+//! fixtures that earlier versions wrote.
+//!
+//! Fixtures are never changed. `DACAPO_WRITE_FIXTURES=1` writes those that are missing.
+
+use std::path::PathBuf;
+
+use dacapo::core::ids::Hash;
+use dacapo::core::summary::Summary;
+use dacapo::core::turn::TurnRecord;
+use dacapo::store::TurnCommit;
+use dacapo::store::redb::tables;
+
+use crate::store_support::Writer;
+
+const PAGE: &str = include_str!("../../host/docs/journal-format.md");
+const COMMIT: u64 = 17;
+
+/// The turns in every fixture: two instances, one of which continues as new.
+fn turns() -> Vec<TurnCommit> {
+    let (mut one, mut two) = (Writer::new("order-1"), Writer::new("bestellung-\u{e4}\u{f6}"));
+    let [last, first] = {
+        one.start();
+        one.continue_as_new()
+    };
+    vec![two.start(), last, first, two.step(), one.step(), two.complete()]
+}
+
+fn fixture(name: &str, written_now: &[u8]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+    if !path.exists() && std::env::var_os("DACAPO_WRITE_FIXTURES").is_some() {
+        std::fs::write(&path, written_now).unwrap();
+    }
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn store_format_of_turns_and_summaries_is_that_of_the_fixtures() {
+    let turn = turns().swap_remove(0);
+    let stored = fixture("turn-v1.bin", &turn.bytes);
+    assert_eq!(&*turn.bytes, stored, "a turn is written as it was");
+    let record = TurnRecord::decode(&stored).unwrap();
+    assert_eq!(record.encode(), stored);
+
+    let summary = Summary::of_first(&record, Hash::of(&stored)).unwrap();
+    let stored = fixture("summary-v1.bin", &tables::encode_summary(&summary));
+    assert_eq!(tables::encode_summary(&summary), stored, "a summary is written as it was");
+    assert_eq!(tables::decode_summary(&summary.instance, &stored).unwrap(), summary);
+}
+
+#[test]
+fn store_format_of_log_rows_is_that_of_the_fixture() {
+    let turns = turns();
+    let mut row = vec![0; tables::log_row_len(&turns)];
+    tables::encode_log_row(COMMIT, &turns, &mut row);
+    let stored = fixture("log-row-v1.bin", &row);
+    assert_eq!(row, stored, "a log row is written as it was");
+    assert_eq!(tables::decode_log_row(COMMIT, &stored).unwrap(), turns);
+    assert!(tables::decode_log_row(COMMIT + 1, &stored).is_err(), "its number is part of the checksum");
+    for at in 0..stored.len() {
+        let mut damaged = stored.clone();
+        damaged[at] ^= 0x10;
+        assert!(tables::decode_log_row(COMMIT, &damaged).is_err(), "byte {at}");
+        assert!(tables::decode_log_row(COMMIT, &stored[..at]).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn store_format_of_history_rows_is_that_of_the_fixture() {
+    let turns = turns();
+    let key = tables::history_key(&turns[0].instance, 1, 1);
+    let bytes: Vec<_> = [0, 3, 5].iter().map(|&at| turns[at].bytes.clone()).collect();
+    let row = tables::encode_history_row(&key, bytes.iter().map(|turn| &**turn));
+    let stored = fixture("history-row-v1.bin", &row);
+    assert_eq!(row, stored, "a history row is written as it was");
+    let mut found = Vec::new();
+    tables::decode_history_row(&key, &stored, &mut found, || "it".to_owned()).unwrap();
+    assert_eq!(found, bytes);
+    let other = tables::history_key(&turns[0].instance, 1, 2);
+    assert!(tables::decode_history_row(&other, &stored, &mut found, || "it".to_owned()).is_err());
+}
+
+#[test]
+fn store_format_page_says_what_the_code_does() {
+    assert!(PAGE.contains(&format!("\nFormat {}. ", tables::FORMAT)));
+    assert!(PAGE.contains(&format!("a checksum of {} bytes", tables::CHECKSUM_BYTES)));
+    let rows = PAGE.lines().skip_while(|line| *line != "## Tables").take_while(|line| *line != "## Checksum");
+    let documented: Vec<_> =
+        rows.filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    assert_eq!(documented, tables::NAMES);
+    let turn = &turns()[0];
+    let key = tables::history_key(&turn.instance, 258, 3);
+    assert_eq!(key, [turn.instance.as_str().as_bytes(), &[0, 0, 0, 1, 2, 0, 0, 0, 3]].concat());
+}
