@@ -26,3 +26,5 @@ pub mod store;
 pub mod engine;
 
 pub mod replay;
+
+pub mod bench;

@@ -1,0 +1,42 @@
+//! Floors: the same bytes with nothing of the engine around them.
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::core::ids::Hash;
+use crate::core::turn::TurnRecord;
+use crate::store::redb::Stats;
+
+/// What a floor took.
+pub(super) struct Floor {
+    pub(super) seconds: f64,
+    pub(super) cpu_us: f64,
+}
+
+const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
+
+/// As many commits as `like`, of rows of its average size, each with its sync.
+pub(super) fn log_append(path: &Path, like: &Stats) -> anyhow::Result<Floor> {
+    let row = vec![0xda; (like.log_bytes / like.commits.max(1)) as usize];
+    let file = redb::Database::create(path)?;
+    let (cpu, clock) = (super::process::cpu_us(), Instant::now());
+    for number in 0..like.commits {
+        let write = file.begin_write()?;
+        write.open_table(LOG)?.insert(number, row.as_slice())?;
+        write.commit()?;
+    }
+    Ok(Floor { seconds: clock.elapsed().as_secs_f64(), cpu_us: super::process::cpu_us() - cpu })
+}
+
+/// Events per second of decoding and hashing turns alone.
+pub(super) fn decode_rate(records: &[TurnRecord]) -> f64 {
+    let encoded: Vec<_> = records.iter().map(TurnRecord::encode).collect();
+    let clock = Instant::now();
+    let mut events = 0;
+    for bytes in &encoded {
+        let hash = Hash::of(bytes);
+        events += TurnRecord::decode(bytes).map_or(0, |record| record.events.len());
+        std::hint::black_box(hash);
+    }
+    events as f64 / clock.elapsed().as_secs_f64()
+}
