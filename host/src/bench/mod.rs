@@ -123,7 +123,6 @@ impl Bench {
         expected: serde_json::Value,
     ) -> anyhow::Result<()> {
         let id = self.start(&id, orchestration, &input).await?;
-        self.engine.ended(&id).await?;
         let output = self.engine.outcome(&id).await?.map_err(|failure| anyhow::anyhow!("{id} failed: {failure}"))?;
         anyhow::ensure!(output.to_json() == Some(expected), "{id} returned {output}");
         Ok(())

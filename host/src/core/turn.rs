@@ -17,9 +17,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, Started};
-use super::execution::{Delivery, End, Execution};
+use super::execution::{Delivery, Execution};
 use super::ids::{Hash, OperationId, TimestampMs};
-use super::payload::{Failure, FailureKind, Payload, shortened};
+use super::payload::{Failure, FailureKind, Outcome, Payload, shortened};
 
 /// What is stored of a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -406,10 +406,20 @@ impl Recorder {
         };
         let bytes = record.encode();
         let hash = Hash::of(&bytes);
-        self.execution.events += record.events.len() as u32;
+        self.close_turn(record.events.len(), hash);
+        SealedTurn { first_event, record, bytes, hash }
+    }
+
+    /// Ends the replay of a recorded turn, all of which has matched. `hash` is
+    /// that of the recorded bytes.
+    pub fn seal_replayed(&mut self, hash: Hash) {
+        self.close_turn(self.turn.len(), hash);
+    }
+
+    fn close_turn(&mut self, events: usize, hash: Hash) {
+        self.execution.events += events as u32;
         self.execution.head = hash;
         self.execution.turns += 1;
-        SealedTurn { first_event, record, bytes, hash }
     }
 
     /// What the execution after a continue-as-new starts from: tags and events
@@ -751,13 +761,12 @@ fn fingerprint(payload: &Payload) -> String {
     format!("{} bytes {}", payload.len(), Hash::of(&payload.data).short())
 }
 
-/// How an execution ended, for whoever waits for it; none while another
-/// execution follows or none has ended.
-pub fn final_outcome(end: &End) -> Option<Result<Payload, Failure>> {
-    match end {
-        End::Completed(output) => Some(Ok(output.clone())),
-        End::Failed(failure) => Some(Err(failure.clone())),
-        End::Terminated(reason) => Some(Err(Failure::fatal(FailureKind::Terminated, reason.clone()))),
-        End::ContinuedAsNew(_) => None,
+/// What an instance ended with, if `event` is its end.
+pub fn final_outcome(event: &Event) -> Option<Outcome> {
+    match event {
+        Event::Completed { output } => Some(Ok(output.clone())),
+        Event::Failed { failure, .. } => Some(Err(failure.clone())),
+        Event::Terminated { reason } => Some(Err(Failure::fatal(FailureKind::Terminated, reason.clone()))),
+        _ => None,
     }
 }

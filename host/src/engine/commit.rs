@@ -15,10 +15,10 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use super::activities::{Activities, Dispatch, Task};
 use super::error::EngineError;
 use super::turns::{Message, WorkerLink};
-use crate::core::event::Event;
+use crate::core::event::{Event, Origin};
 use crate::core::execution::Pending;
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
-use crate::core::turn::{LogLine, SealedTurn};
+use crate::core::turn::{LogLine, SealedTurn, final_outcome};
 use crate::store::{Batch, Epoch, Store, StoreError, TurnCommit};
 
 /// Most turns of one commit: a commit is one write, and its callers wait for it.
@@ -139,21 +139,18 @@ impl Release {
             _ => None,
         });
         self.activities.dispatch(calls);
-        let mut ended = false;
         for event in &record.events {
             match event {
                 Event::OperationCancelled { operation } => self.activities.forget(&instance, execution, *operation),
-                Event::Completed { .. } | Event::Failed { .. } | Event::Terminated { .. } => ended = true,
-                Event::ContinuedAsNew { .. } => self.activities.forget_all(&instance, execution),
+                event if event.origin() == Origin::Outcome => self.activities.forget_all(&instance, execution),
                 _ => {}
             }
         }
         for reply in replies {
             reply(Ok(()));
         }
-        if ended {
-            self.activities.forget_all(&instance, execution);
-            self.workers[worker].send(Message::Ended(instance));
+        if let Some(outcome) = record.events.last().and_then(final_outcome) {
+            self.workers[worker].send(Message::Ended(instance, outcome));
         } else if let Some(due) = due {
             self.workers[worker].send(Message::Arm(instance, due));
         }

@@ -316,14 +316,13 @@ impl Engine {
         self.tell(id, |reply| Inbound::Terminate { reason, reply }).await
     }
 
-    /// Waits until the instance has ended.
+    /// Waits until the instance has ended; its row.
     ///
     /// # Errors
     /// If it is unknown, or cannot go on.
     pub async fn ended(&self, id: &InstanceId) -> Result<Summary, EngineError> {
-        let (reply, answer) = oneshot::channel();
-        self.worker_of(id).send(Message::Watch(id.clone(), reply));
-        self.answer(answer).await
+        let _outcome = self.outcome(id).await?;
+        self.store.summary(id)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })
     }
 
     /// Waits until the instance has ended; what it ended with.
@@ -331,8 +330,9 @@ impl Engine {
     /// # Errors
     /// If it is unknown, or cannot go on.
     pub async fn outcome(&self, id: &InstanceId) -> Result<Outcome, EngineError> {
-        self.ended(id).await?;
-        view::outcome(&*self.store, id)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })
+        let (reply, answer) = oneshot::channel();
+        self.worker_of(id).send(Message::Watch(id.clone(), reply));
+        self.answer(answer).await
     }
 
     /// An instance's row.
@@ -383,9 +383,10 @@ impl Engine {
     // ---- helpers ----
 
     fn serve_stored_activities(&self) -> Result<(), EngineError> {
-        let mut modules = self.modules.all()?;
-        modules.reverse();
-        modules.iter().filter(|m| m.kind == ModuleKind::Activity).try_for_each(|module| self.serve_module(module))
+        // The last uploaded last: of two that offer the same name, it is the one.
+        let modules = self.modules.all()?;
+        let activities = modules.iter().rev().filter(|module| module.kind == ModuleKind::Activity);
+        activities.into_iter().try_for_each(|module| self.serve_module(module))
     }
 
     fn serve_module(&self, module: &Module) -> Result<(), EngineError> {

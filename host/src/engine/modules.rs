@@ -1,7 +1,7 @@
 //! Modules: taken at upload, found by name, loaded once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::error::EngineError;
 use crate::core::ids::{Hash, ModuleHash, TimestampMs};
@@ -13,6 +13,8 @@ pub struct Modules {
     store: Arc<dyn Store>,
     sandbox: Arc<Sandbox>,
     loaded: Mutex<HashMap<ModuleHash, Arc<OrchestrationModule>>>,
+    /// Every module, as the store lists them: only this host writes them.
+    listed: RwLock<Option<Arc<Vec<Module>>>>,
 }
 
 impl std::fmt::Debug for Modules {
@@ -37,7 +39,7 @@ pub struct Upload {
 impl Modules {
     /// The modules of `store`.
     pub fn new(store: Arc<dyn Store>, sandbox: Arc<Sandbox>) -> Self {
-        Self { store, sandbox, loaded: Mutex::default() }
+        Self { store, sandbox, loaded: Mutex::default(), listed: RwLock::default() }
     }
 
     /// Checks a module and keeps it.
@@ -70,6 +72,7 @@ impl Modules {
             grants: upload.grants,
         };
         self.store.put_module(&module, &inspected.component)?;
+        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(module)
     }
 
@@ -79,7 +82,7 @@ impl Modules {
     /// # Errors
     /// If there is none, or more than one.
     pub fn resolve(&self, orchestration: &str, module: Option<&str>) -> Result<Module, EngineError> {
-        let all = self.store.modules()?;
+        let all = self.all()?;
         let orchestrations = all.iter().filter(|module| module.kind == ModuleKind::Orchestration);
         let candidates: Vec<&Module> = match module {
             Some(wanted) => {
@@ -115,8 +118,13 @@ impl Modules {
     ///
     /// # Errors
     /// If the store fails.
-    pub fn all(&self) -> Result<Vec<Module>, EngineError> {
-        Ok(self.store.modules()?)
+    pub fn all(&self) -> Result<Arc<Vec<Module>>, EngineError> {
+        if let Some(listed) = &*self.listed.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(listed.clone());
+        }
+        let listed = Arc::new(self.store.modules()?);
+        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = Some(listed.clone());
+        Ok(listed)
     }
 
     /// A module, ready to run.
@@ -143,7 +151,7 @@ impl Modules {
     }
 
     fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<ModuleHash, Arc<OrchestrationModule>>> {
-        self.loaded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -39,12 +39,12 @@ pub(super) enum Message {
     Start(Box<Started>, oneshot::Sender<Result<(), EngineError>>),
     /// Something came in for an instance.
     Deliver(InstanceId, Inbound),
-    /// Tell when the instance has ended.
-    Watch(InstanceId, oneshot::Sender<Result<Summary, EngineError>>),
+    /// Tell what the instance ends with.
+    Watch(InstanceId, oneshot::Sender<Result<Outcome, EngineError>>),
     /// A durable turn waits until then.
     Arm(InstanceId, TimestampMs),
-    /// A durable turn ended the instance.
-    Ended(InstanceId),
+    /// A durable turn ended the instance with this.
+    Ended(InstanceId, Outcome),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
     /// Time has moved.
@@ -94,7 +94,7 @@ pub(super) struct Worker {
     idle: BTreeMap<u64, InstanceId>,
     stamps: u64,
     timers: BinaryHeap<Reverse<(TimestampMs, InstanceId)>>,
-    watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Summary, EngineError>>>>,
+    watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Outcome, EngineError>>>>,
     ready: VecDeque<InstanceId>,
     /// Instances that this host cannot run, with the reason: until it restarts.
     /// What comes in for them is recorded all the same.
@@ -239,7 +239,7 @@ impl Worker {
                 self.timers.push(Reverse((due, id.clone())));
                 self.evict_if_long(&id);
             }
-            Message::Ended(id) => self.ended(&id),
+            Message::Ended(id, outcome) => self.ended(&id, &outcome),
             Message::Recover(summary) => self.recover(&summary),
             Message::Wake | Message::Stop => {}
         }
@@ -295,30 +295,33 @@ impl Worker {
         }
     }
 
-    fn watch(&mut self, id: InstanceId, reply: oneshot::Sender<Result<Summary, EngineError>>) {
-        let answer = match self.parts.store.summary(&id) {
-            Ok(Some(summary)) if summary.status.is_final() => Ok(summary),
-            Ok(None) if !self.live.contains_key(&id) => Err(EngineError::UnknownInstance { id }),
-            Ok(_) => match self.blocked.get(&id) {
-                Some(why) => Err(EngineError::Blocked { why: why.clone(), id }),
-                None => {
-                    self.watchers.entry(id).or_default().push(reply);
-                    return;
-                }
-            },
-            Err(error) => Err(error.into()),
-        };
-        let _ = reply.send(answer);
+    fn watch(&mut self, id: InstanceId, reply: oneshot::Sender<Result<Outcome, EngineError>>) {
+        if let Some(why) = self.blocked.get(&id) {
+            let _ = reply.send(Err(EngineError::Blocked { why: why.clone(), id }));
+            return;
+        }
+        // What is live ends by a message that comes later than this one.
+        if !self.live.contains_key(&id) {
+            let ended = match self.parts.store.summary(&id) {
+                Ok(Some(summary)) if summary.status.is_final() => super::view::outcome(&*self.parts.store, &id),
+                Ok(Some(_)) => Ok(None),
+                Ok(None) => Err(EngineError::UnknownInstance { id: id.clone() }),
+                Err(error) => Err(error.into()),
+            };
+            if let Some(answer) = ended.transpose() {
+                let _ = reply.send(answer);
+                return;
+            }
+        }
+        self.watchers.entry(id).or_default().push(reply);
     }
 
     /// The end is durable: whoever waits is told, and nothing of it stays.
-    fn ended(&mut self, id: &InstanceId) {
+    fn ended(&mut self, id: &InstanceId, outcome: &Outcome) {
         self.drop_slot(id);
         self.blocked.remove(id);
         for watcher in self.watchers.remove(id).unwrap_or_default() {
-            let summary = self.parts.store.summary(id);
-            let summary = summary.map_err(EngineError::from);
-            let _ = watcher.send(summary.and_then(|s| s.ok_or(EngineError::UnknownInstance { id: id.clone() })));
+            let _ = watcher.send(Ok(outcome.clone()));
         }
     }
 

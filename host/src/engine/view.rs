@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::EngineError;
 use super::bare_recorder;
-use crate::core::event::Event;
 use crate::core::execution::Pending;
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Failure, Outcome, Payload};
@@ -132,7 +131,7 @@ pub fn instance(
     let recorder =
         bare_recorder(&records, Limits::default()).map_err(|why| EngineError::Blocked { id: id.clone(), why })?;
     let execution = &recorder.execution;
-    let (output, failure) = match execution.end.as_ref().and_then(final_outcome) {
+    let (output, failure) = match records.last().and_then(|turn| turn.events.last()).and_then(final_outcome) {
         Some(Ok(output)) => (Some(output), None),
         Some(Err(failure)) => (None, Some(failure)),
         None => (None, None),
@@ -157,14 +156,7 @@ pub fn instance(
 pub fn outcome(store: &dyn Store, id: &InstanceId) -> Result<Option<Outcome>, EngineError> {
     let Some(history) = store.history(id, None)? else { return Ok(None) };
     let Some(last) = history.decode()?.pop() else { return Ok(None) };
-    Ok(last.events.last().and_then(|event| match event {
-        Event::Completed { output } => Some(Ok(output.clone())),
-        Event::Failed { failure, .. } => Some(Err(failure.clone())),
-        Event::Terminated { reason } => {
-            Some(Err(Failure::fatal(crate::core::payload::FailureKind::Terminated, reason.clone())))
-        }
-        _ => None,
-    }))
+    Ok(last.events.last().and_then(final_outcome))
 }
 
 /// A history as JSON: one object per event, numbered, with its turn and time.

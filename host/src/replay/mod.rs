@@ -66,8 +66,8 @@ pub fn replay(module: &OrchestrationModule, turns: &[TurnRecord], watcher: &mut 
         Ok(guest) => guest,
         Err(error) => return Replayed { error: Some(error), ..replayed },
     };
-    for record in turns {
-        let outcome = guest.replay_turn(record);
+    for (index, record) in turns.iter().enumerate() {
+        let outcome = guest.replay_turn(record, turns.get(index + 1));
         let turn = replayed.turns + 1;
         for line in std::mem::take(&mut guest.recorder_mut().logs) {
             watcher.log(turn, &line);

@@ -99,7 +99,7 @@ fn forbidden(import: &str, item: &ComponentItem, engine: &Engine) -> Vec<String>
         return vec![import.to_owned()];
     };
     // `[method]pollable.block` is linked by the C library under standard output.
-    // It may be there: no function that would give it something to wait for is.
+    // It may be there: all it can be given is an output stream, always ready.
     let waits = |function: &str| match interface {
         "io/poll" => function == "poll",
         "clocks/monotonic-clock" => function.starts_with("subscribe"),

@@ -78,9 +78,9 @@ fn define(interface: &str, at: &mut LinkerInstance<'_, GuestState>) -> Result<()
         "clocks/wall-clock" => {
             at.func_wrap("now", |store: Caller<'_>, (): ()| {
                 let ms = store.data().time_ms();
-                Ok(((ms / 1000, (ms % 1000) as u32 * 1_000_000),))
+                Ok((Datetime { seconds: ms / 1000, nanoseconds: (ms % 1000) as u32 * 1_000_000 },))
             })?;
-            at.func_wrap("resolution", |_: Caller<'_>, (): ()| Ok(((0u64, 1_000_000u32),)))
+            at.func_wrap("resolution", |_: Caller<'_>, (): ()| Ok((Datetime { seconds: 0, nanoseconds: 1_000_000 },)))
         }
         "clocks/monotonic-clock" => {
             at.func_wrap("now", |store: Caller<'_>, (): ()| Ok((store.data().since_start_ms() * 1_000_000,)))?;
@@ -118,6 +118,11 @@ fn define(interface: &str, at: &mut LinkerInstance<'_, GuestState>) -> Result<()
         "cli/terminal-stdout" => at.func_wrap("get-terminal-stdout", no_terminal),
         "cli/terminal-stderr" => at.func_wrap("get-terminal-stderr", no_terminal),
         "io/streams" => define_streams(at),
+        // What the C library may wait for is a stream that is always ready.
+        "io/poll" => {
+            at.func_wrap("[method]pollable.ready", |_: Caller<'_>, (_,): (Resource<Pollable>,)| Ok((true,)))?;
+            at.func_wrap("[method]pollable.block", |_: Caller<'_>, (_,): (Resource<Pollable>,)| Ok(()))
+        }
         "filesystem/preopens" => {
             at.func_wrap("get-directories", |_: Caller<'_>, (): ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
         }
@@ -136,10 +141,21 @@ fn define_streams(at: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
             Ok((Written::Ok(()),))
         })?;
     }
+    at.func_wrap("[method]output-stream.subscribe", |_: Caller<'_>, (_,): (Resource<OutputStream>,)| {
+        Ok((Resource::<Pollable>::new_own(0),))
+    })?;
     for name in ["[method]output-stream.flush", "[method]output-stream.blocking-flush"] {
         at.func_wrap(name, |_: Caller<'_>, (_,): (Resource<OutputStream>,)| Ok((Written::Ok(()),)))?;
     }
     Ok(())
+}
+
+/// `datetime` of `wasi:clocks/wall-clock`.
+#[derive(wasmtime::component::ComponentType, wasmtime::component::Lower)]
+#[component(record)]
+struct Datetime {
+    seconds: u64,
+    nanoseconds: u32,
 }
 
 /// `stream-error` of `wasi:io/streams`. Never given: writing a log cannot fail.
