@@ -216,7 +216,7 @@ fn refuses_a_stale_epoch<S: Store>(open: Box<dyn Fn() -> S>) {
     let second = writer.step();
     let refused = store.commit(old, &batch([second.clone(), Writer::new("other").start()])).unwrap_err();
     assert!(matches!(refused, StoreError::Fenced { held, current } if (held, current) == (old.0, new.0)), "{refused}");
-    expect_turns(&store, &[first.clone()]);
+    expect_turns(&store, std::slice::from_ref(&first));
     assert!(store.summary(&id("other")).unwrap().is_none());
     store.commit(new, &batch([second.clone()])).unwrap();
     drop(store);

@@ -42,7 +42,7 @@ impl Writer {
             format: FORMAT,
             instance: self.instance.clone(),
             execution: self.execution,
-            orchestration: if self.instance.as_str().len() % 2 == 0 { "even" } else { "odd" }.to_owned(),
+            orchestration: if self.instance.as_str().len().is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
             module: Hash::of(b"module"),
             input: Payload::json("{\"amount\":42}"),
             seed: [7; 32],
