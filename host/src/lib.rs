@@ -28,3 +28,9 @@ pub mod engine;
 pub mod replay;
 
 pub mod bench;
+
+pub mod server;
+
+pub mod project;
+
+pub mod cli;

@@ -1,2 +1,5 @@
-//! dacapo.
-fn main() {}
+//! The `dacapo` command. All of it is in the library's `cli`.
+
+fn main() -> std::process::ExitCode {
+    dacapo::cli::main()
+}

@@ -1,0 +1,319 @@
+//! How a command reaches instances: through the server of the data folder if one
+//! runs, else by opening the folder itself. Both answer with the same JSON.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use ureq::http::Response;
+use ureq::{Agent, Body, SendBody};
+
+use super::error::{CliError, Result, exit};
+use super::modules::Uploader;
+use super::store;
+use crate::core::ids::{InstanceId, ModuleHash};
+use crate::core::payload::Payload;
+use crate::engine::{Engine, SystemClock, Upload};
+use crate::server::GRANTS_HEADER;
+use crate::server::address::Address;
+use crate::server::api::{Api, HistoryQuery, ListQuery, MAX_WAIT, RecordingQuery, StartBody, module_json};
+use crate::server::problem::Problem;
+use crate::server::watched::Watched;
+use crate::store::Store as _;
+
+/// A module of 32 MiB and its history.
+const MAX_ANSWER: u64 = 256 << 20;
+
+/// What a command is going to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Look: without a server nothing runs, and the folder must be there.
+    Read,
+    /// Keep modules: without a server nothing runs.
+    Write,
+    /// Change instances or wait: without a server an engine runs while the command does.
+    Run,
+}
+
+/// The way to the instances of a data folder.
+#[derive(Debug)]
+pub(crate) enum Client {
+    /// This process has the folder at that path.
+    Local(Api, PathBuf),
+    /// A server has it.
+    Remote(Remote),
+}
+
+/// A server on this machine.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    agent: Agent,
+    base: String,
+}
+
+impl Client {
+    /// Finds the server of `data`, or opens it.
+    pub(crate) async fn open(data: &Path, access: Access) -> Result<Self> {
+        if access == Access::Read && !store::exists(data) {
+            let message = format!("there is no data folder {}; name it with --data", data.display());
+            return Err(CliError::new(exit::NOT_FOUND, "not-found", message));
+        }
+        let data = store::make_folder(data)?;
+        let store = match store::open_in_turn(&data, || Remote::find(&data)).await? {
+            Ok(store) => Watched::new(store),
+            Err(server) => return Ok(Self::Remote(server)),
+        };
+        let engine = match access {
+            Access::Read | Access::Write => None,
+            Access::Run => {
+                let settings = store::settings(&data);
+                Some(Arc::new(Engine::open(store.clone(), Arc::new(SystemClock), settings, None)?))
+            }
+        };
+        Ok(Self::Local(Api::new(store, engine, watch::channel(false).1), data))
+    }
+
+    /// Whether something runs that will change what is stored.
+    pub(crate) fn is_running(&self) -> bool {
+        match self {
+            Self::Local(api, _) => api.is_running(),
+            Self::Remote(_) => true,
+        }
+    }
+
+    /// Whether what was started goes on when this command is done.
+    pub(crate) fn outlives(&self) -> bool {
+        matches!(self, Self::Remote(_))
+    }
+
+    pub(crate) fn upload(&self, upload: Upload) -> Result<Value> {
+        match self {
+            Self::Local(api, data) => Ok(module_json(&Uploader::new(api.store().clone(), data)?.take(upload)?)),
+            Self::Remote(server) => server.upload(&upload),
+        }
+    }
+
+    /// A module's bytes, if it is there.
+    pub(crate) fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Local(api, _) => Ok(api.store().module_bytes(hash)?),
+            Self::Remote(server) => match server.get_bytes(&format!("modules/{hash}")) {
+                Err(error) if error.exit == exit::NOT_FOUND => Ok(None),
+                bytes => bytes.map(Some),
+            },
+        }
+    }
+
+    pub(crate) fn modules(&self) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.modules()?),
+            Self::Remote(server) => server.get("modules"),
+        }
+    }
+
+    pub(crate) async fn start(&self, body: StartBody) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.start(body).await?.1),
+            Self::Remote(server) => server.post("instances", &json!(body)),
+        }
+    }
+
+    pub(crate) fn list(&self, query: ListQuery) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.list(query)?),
+            Self::Remote(server) => server.get(&with_query("instances", &query)),
+        }
+    }
+
+    pub(crate) fn instance(&self, id: &InstanceId) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.instance(id)?),
+            Self::Remote(server) => server.get(&of(id, "")),
+        }
+    }
+
+    pub(crate) async fn history(&self, id: &InstanceId, query: HistoryQuery) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.history(id, query).await?),
+            Self::Remote(server) => server.get(&with_query(&of(id, "/history"), &query)),
+        }
+    }
+
+    pub(crate) fn recording(&self, id: &InstanceId, query: &RecordingQuery) -> Result<Vec<u8>> {
+        match self {
+            Self::Local(api, _) => Ok(api.recording(id, query)?),
+            Self::Remote(server) => server.get_bytes(&with_query(&of(id, "/recording"), query)),
+        }
+    }
+
+    /// Waits until the instance has ended.
+    pub(crate) async fn ended(&self, id: &InstanceId) -> Result<Value> {
+        let wait_ms = MAX_WAIT.as_millis() as u64 / 2;
+        loop {
+            let answer = match self {
+                Self::Local(api, _) => api.outcome(id, wait_ms).await?,
+                Self::Remote(server) => server.get(&format!("{}?wait_ms={wait_ms}", of(id, "/outcome")))?,
+            };
+            if answer["status"] != "running" {
+                return Ok(answer);
+            }
+        }
+    }
+
+    pub(crate) async fn raise(&self, id: &InstanceId, name: &str, value: Payload) -> Result<()> {
+        match self {
+            Self::Local(api, _) => Ok(api.raise(id, name, value).await?),
+            Self::Remote(server) => server.post_bytes(&of(id, &format!("/events/{}", escaped(name))), &value.data),
+        }
+    }
+
+    pub(crate) async fn terminate(&self, id: &InstanceId, reason: &str) -> Result<()> {
+        match self {
+            Self::Local(api, _) => Ok(api.terminate(id, reason).await?),
+            Self::Remote(server) => server.post(&of(id, "/terminate"), &json!({ "reason": reason })).map(drop),
+        }
+    }
+
+    pub(crate) async fn cancel(&self, id: &InstanceId, reason: &str) -> Result<()> {
+        match self {
+            Self::Local(api, _) => Ok(api.cancel(id, reason).await?),
+            Self::Remote(server) => server.post(&of(id, "/cancel"), &json!({ "reason": reason })).map(drop),
+        }
+    }
+}
+
+impl Remote {
+    /// The server of `data`, if `server.json` names one that answers.
+    pub(crate) fn find(data: &Path) -> Option<Self> {
+        let Address { address, pid } = Address::read(data)?;
+        let agent = |timeout| {
+            Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(timeout)).build().into()
+        };
+        let base = format!("http://{address}/api/v1");
+        let asked = Self { agent: agent(Duration::from_secs(2)), base: base.clone() };
+        let health = asked.get("health").ok()?;
+        let server = Self { agent: agent(MAX_WAIT + Duration::from_secs(30)), base };
+        (health["pid"] == pid).then_some(server)
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn address(&self) -> &str {
+        self.base.trim_end_matches("/api/v1")
+    }
+
+    fn get(&self, path: &str) -> Result<Value> {
+        as_json(&self.get_bytes(path)?)
+    }
+
+    fn get_bytes(&self, path: &str) -> Result<Vec<u8>> {
+        self.answer(self.agent.get(self.url(path)).call())
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        let bytes = self.answer(self.agent.post(self.url(path)).send_json(body))?;
+        if bytes.is_empty() { Ok(Value::Null) } else { as_json(&bytes) }
+    }
+
+    fn post_bytes(&self, path: &str, body: &[u8]) -> Result<()> {
+        let request = self.agent.post(self.url(path)).header("content-type", "application/json");
+        self.answer(request.send(body)).map(drop)
+    }
+
+    fn upload(&self, upload: &Upload) -> Result<Value> {
+        let named = json!({ "name": upload.name, "version": upload.version });
+        let grants = serde_json::to_string(&upload.grants).map_err(|error| CliError::input(error.to_string()))?;
+        let request = self
+            .agent
+            .post(self.url(&with_query("modules", &named)))
+            .header("content-type", "application/wasm")
+            .header(GRANTS_HEADER, ascii_json(&grants));
+        as_json(&self.answer(request.send(SendBody::from_reader(&mut &upload.bytes[..])))?)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.base)
+    }
+
+    fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Vec<u8>> {
+        let lost = |error: ureq::Error| {
+            CliError::new(
+                exit::HOST,
+                "server-unreachable",
+                format!("the server at {} did not answer: {error}", self.base),
+            )
+        };
+        let mut response = response.map_err(lost)?;
+        let bytes = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(lost)?;
+        if response.status().is_success() {
+            return Ok(bytes);
+        }
+        match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => Err(problem.into()),
+            Err(_) => Err(CliError::host(format!("the server at {} answered {}", self.base, response.status()))),
+        }
+    }
+}
+
+fn as_json(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| CliError::host(format!("the server's answer is not JSON: {error}")))
+}
+
+fn of(id: &InstanceId, rest: &str) -> String {
+    format!("instances/{}{rest}", escaped(id.as_str()))
+}
+
+/// `path?a=b` with the fields of `query` that are something.
+fn with_query<T: serde::Serialize>(path: &str, query: &T) -> String {
+    let fields = json!(query);
+    let pairs = fields.as_object().into_iter().flatten().filter_map(|(name, value)| match value {
+        Value::Null => None,
+        Value::String(text) => Some(format!("{name}={}", escaped(text))),
+        other => Some(format!("{name}={}", escaped(&other.to_string()))),
+    });
+    let pairs: Vec<_> = pairs.collect();
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+}
+
+/// Percent-encoded, as one segment of a path or one value of a query.
+fn escaped(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
+        // Dots too: a segment of dots alone would be taken for a way up.
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+/// JSON text that fits in a header: what is not ASCII is escaped.
+fn ascii_json(text: &str) -> String {
+    let mut units = [0; 2];
+    let mut ascii = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            c.encode_utf16(&mut units).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    ascii
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_any_characters_are_one_segment() {
+        assert_eq!(escaped("a/b ?ü.."), "a%2Fb%20%3F%C3%BC%2E%2E");
+        assert_eq!(with_query("x", &json!({ "a": null, "b": 1, "c": "d&e" })), "x?b=1&c=d%26e");
+    }
+
+    #[test]
+    fn grants_fit_in_a_header() {
+        let text = ascii_json(r#"{"a":"ü😀"}"#);
+        assert!(text.is_ascii());
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ "a": "ü😀" }));
+    }
+}

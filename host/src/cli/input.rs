@@ -1,0 +1,66 @@
+//! Values that people type: JSON as text, in a file, or on stdin.
+
+use std::io::Read as _;
+
+use super::error::{CliError, Result};
+use crate::core::ids::InstanceId;
+use crate::core::payload::Payload;
+use crate::server::api::instance_id;
+
+/// Reads `JSON`, `@FILE` or `-`, and checks that it is JSON.
+pub(crate) fn payload(what: &str, text: &str) -> Result<Payload> {
+    let cannot =
+        |from: &str, error: std::io::Error| CliError::input(format!("cannot read {what} from {from}: {error}"));
+    let (from, bytes) = if text == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| cannot("stdin", error))?;
+        ("stdin".to_owned(), bytes)
+    } else if let Some(file) = text.strip_prefix('@') {
+        (file.to_owned(), std::fs::read(file).map_err(|error| cannot(file, error))?)
+    } else {
+        ("the command line".to_owned(), text.as_bytes().to_vec())
+    };
+    match serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+        Ok(_) => Ok(Payload::json(bytes)),
+        Err(error) => Err(CliError::input(format!(
+            "{what} from {from} is not JSON: {error}; expected JSON, @FILE, or - for stdin, and a text in \"quotes\""
+        ))),
+    }
+}
+
+/// Reads an instance's id.
+pub(crate) fn id(text: &str) -> Result<InstanceId> {
+    Ok(instance_id(text)?)
+}
+
+/// Reads `NAME=VALUE`; for clap.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("expected NAME=VALUE, found {text:?}")),
+    }
+}
+
+/// Reads `NAME=URL` of a service; for clap.
+pub(crate) fn service(text: &str) -> Result<(String, String), String> {
+    match pair(text)? {
+        (name, url) if url.starts_with("http://") || url.starts_with("https://") => {
+            Ok((name, url.trim_end_matches('/').to_owned()))
+        }
+        _ => Err(format!("expected NAME=URL with http:// or https://, found {text:?}")),
+    }
+}
+
+/// An id for people: the orchestration's name and six letters and digits.
+pub(crate) fn fresh_id(orchestration: &str) -> Result<InstanceId> {
+    // Without those that look alike.
+    const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).map_err(|error| CliError::host(format!("no randomness: {error}")))?;
+    let suffix: String = random.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect();
+    let mut name = orchestration.to_owned();
+    while name.len() > 100 {
+        name.pop();
+    }
+    id(&format!("{name}-{suffix}"))
+}

@@ -1,0 +1,151 @@
+//! The command line: one file per command or family of commands.
+//!
+//! [`client`] finds the server of a data folder or opens the folder itself, so
+//! every command is written once; [`output`] is the only part that writes to the
+//! terminal; [`error`] maps what goes wrong to exit codes.
+
+mod client;
+mod error;
+mod history;
+mod input;
+mod instances;
+mod modules;
+mod output;
+mod progress;
+mod replay;
+mod run;
+mod serve;
+mod store;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use self::error::{CliError, Result};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  it did what was asked
+  1  the orchestration failed or was terminated, or a replay differs
+  2  bad usage or input
+  3  not found: an instance, an orchestration, a module, a path
+  4  conflict: the id is taken, the instance has ended
+  5  trouble with this host: the store, the sandbox, the server
+130  interrupted; what was started goes on when its data folder is opened next
+
+With --json, results are JSON on stdout and errors an object with `code` and
+`message` on stderr.";
+
+/// Run deterministic workflows in WebAssembly: killed anywhere, they go on.
+#[derive(Debug, Parser)]
+#[command(name = "dacapo", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, clap::Args)]
+struct Common {
+    /// The data folder: journal, modules, the server's address
+    #[arg(long, global = true, value_name = "DIR", env = "DACAPO_DATA", default_value = ".dacapo")]
+    data: PathBuf,
+    /// Write JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build a project, run one of its orchestrations and print its output
+    Run(run::Args),
+    /// Run everything in the data folder and serve the HTTP API
+    Serve(serve::Args),
+    /// Build modules and keep them, without running anything
+    Upload(modules::UploadArgs),
+    /// List the modules
+    Modules,
+    /// Start an orchestration of an uploaded module and print its id
+    Start(instances::StartArgs),
+    /// List instances
+    List(instances::ListArgs),
+    /// Show one instance and what it waits for
+    Show(instances::ShowArgs),
+    /// Show what happened in an instance, event by event, or record it in a file
+    History(history::Args),
+    /// Raise an event for an instance
+    Raise(instances::RaiseArgs),
+    /// End an instance at once
+    Terminate(instances::EndArgs),
+    /// Ask an instance to end; its code decides how
+    Cancel(instances::EndArgs),
+    /// Run a recorded history again, without effects, and compare every step
+    Replay(replay::Args),
+    /// Write a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CompletionsArgs {
+    /// For which shell
+    shell: clap_complete::Shell,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let as_json = common.json;
+    log_to_stderr(if matches!(command, Command::Serve(_)) { "info" } else { "error" });
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::host(format!("cannot start threads: {error}")))
+        .and_then(|runtime| {
+            let done = runtime.block_on(dispatch(command, &common));
+            // An activity that still runs is repeated where the folder is opened next.
+            runtime.shutdown_background();
+            done
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report(as_json);
+            ExitCode::from(error.exit)
+        }
+    }
+}
+
+async fn dispatch(command: Command, common: &Common) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(args, common).await,
+        Command::Serve(args) => serve::run(&args, common).await,
+        Command::Upload(args) => modules::upload(&args, common).await,
+        Command::Modules => modules::list(common).await,
+        Command::Start(args) => instances::start(args, common).await,
+        Command::List(args) => instances::list(args, common).await,
+        Command::Show(args) => instances::show(&args, common).await,
+        Command::History(args) => history::run(&args, common).await,
+        Command::Raise(args) => instances::raise(&args, common).await,
+        Command::Terminate(args) => instances::terminate(&args, common).await,
+        Command::Cancel(args) => instances::cancel(&args, common).await,
+        Command::Replay(args) => replay::run(&args, common).await,
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "dacapo", &mut script);
+            output::write_all(&script);
+            Ok(())
+        }
+    }
+}
+
+fn log_to_stderr(default: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("DACAPO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_target(false);
+    lines.with_writer(std::io::stderr).init();
+}

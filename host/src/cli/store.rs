@@ -1,0 +1,63 @@
+//! Opening a data folder: its lock, its store, its server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{CliError, Result};
+use crate::engine::EngineSettings;
+use crate::store::redb::RedbStore;
+use crate::store::{Store, StoreError};
+
+/// The store's file in a data folder.
+const JOURNAL: &str = "journal.redb";
+
+/// Another command may have the folder for a moment: so many tries, so long apart.
+const TRIES: u32 = 40;
+const BETWEEN: Duration = Duration::from_millis(50);
+
+/// Opens the store of a data folder; every command comes by here.
+///
+/// # Errors
+/// If it is in use, damaged, or cannot be made.
+pub(crate) fn open(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(RedbStore::open(&data.join(JOURNAL))?))
+}
+
+/// Opens it once whoever has it for a moment is done. `elsewhere` is asked before
+/// each try: a server may have come up that has it for longer.
+pub(crate) async fn open_in_turn<T>(
+    data: &Path,
+    mut elsewhere: impl FnMut() -> Option<T>,
+) -> Result<std::result::Result<Arc<dyn Store>, T>> {
+    for attempt in 1.. {
+        if let Some(server) = elsewhere() {
+            return Ok(Err(server));
+        }
+        match open(data) {
+            Ok(store) => return Ok(Ok(store)),
+            Err(StoreError::InUse { .. }) if attempt < TRIES => tokio::time::sleep(BETWEEN).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+/// The data folder as an absolute path, made if it is not there.
+pub(crate) fn make_folder(data: &Path) -> Result<PathBuf> {
+    let cannot = |error: std::io::Error| {
+        CliError::host(format!("cannot use the data folder {}: {error}; choose another with --data", data.display()))
+    };
+    std::fs::create_dir_all(data).map_err(cannot)?;
+    data.canonicalize().map_err(cannot)
+}
+
+/// Whether there is anything to read in a data folder.
+pub(crate) fn exists(data: &Path) -> bool {
+    data.join(JOURNAL).is_file()
+}
+
+/// How engines of this folder work.
+pub(crate) fn settings(data: &Path) -> EngineSettings {
+    EngineSettings { cache: Some(data.join("cache")), ..EngineSettings::default() }
+}

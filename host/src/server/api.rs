@@ -1,0 +1,415 @@
+//! What can be asked, without HTTP: the one place where requests meet engine and
+//! store. The routes call it, and so does a command that has the data folder to
+//! itself; both get the same JSON.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::problem::Problem;
+use super::watched::Watched;
+use crate::core::ids::{ExecutionNumber, InstanceId, InvalidHash, ModuleHash};
+use crate::core::payload::Payload;
+use crate::core::summary::{Status, Summary};
+use crate::core::turn::TurnRecord;
+use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, Upload, view};
+use crate::replay::recording::Recording;
+use crate::store::{Filter, History, Module, Store as _};
+
+/// No request waits longer; ask again.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
+
+const LIST_LIMIT: usize = 50;
+const MAX_LIST_LIMIT: usize = 1000;
+const EVENTS_LIMIT: usize = 1000;
+const MAX_EVENTS_LIMIT: usize = 10_000;
+const SUMMARY_BYTES: usize = 200;
+
+/// Why there is no answer.
+pub type Result<T, E = Problem> = std::result::Result<T, E>;
+
+/// The engine and its store, or a store alone: then nothing can be changed.
+#[derive(Clone, Debug)]
+pub struct Api {
+    store: Arc<Watched>,
+    engine: Option<Arc<Engine>>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// A start, as it is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartBody {
+    /// The caller's name for it.
+    pub id: String,
+    /// What to run.
+    pub orchestration: String,
+    /// Whose: `name`, `name@version` or a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// Its input.
+    #[serde(default = "Payload::null")]
+    pub input: Payload,
+    /// Tags from the start.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// What to do if the id is taken.
+    #[serde(default)]
+    pub reuse: IdReuse,
+    /// Wait so long for its end and answer with it, milliseconds.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// Which instances to list.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// This status.
+    pub status: Option<Status>,
+    /// This orchestration.
+    pub orchestration: Option<String>,
+    /// Ids that begin so.
+    pub prefix: Option<String>,
+    /// From behind this id.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// Which events to read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuery {
+    /// None: the current one.
+    pub execution: Option<ExecutionNumber>,
+    /// The first event, from 1.
+    pub from: Option<u32>,
+    /// At most so many.
+    pub limit: Option<usize>,
+    /// Wait so long for one, milliseconds.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// Which recording to make.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordingQuery {
+    /// None: the current one.
+    pub execution: Option<ExecutionNumber>,
+    /// Put the module in.
+    #[serde(default)]
+    pub with_module: bool,
+}
+
+impl Api {
+    /// An API on `store`, and on the engine that runs it, if one does. What waits
+    /// is answered when `stopping` becomes true.
+    pub fn new(store: Arc<Watched>, engine: Option<Arc<Engine>>, stopping: watch::Receiver<bool>) -> Self {
+        Self { store, engine, stopping }
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn engine(&self) -> Result<&Arc<Engine>> {
+        self.engine
+            .as_ref()
+            .ok_or_else(|| Problem::new("stopped", "no engine runs here; start one with `dacapo serve`"))
+    }
+
+    /// Whether an engine runs.
+    pub fn is_running(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Watched> {
+        &self.store
+    }
+
+    // ---- modules ----
+
+    /// Checks and keeps a module.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn upload(&self, upload: Upload) -> Result<Value> {
+        Ok(module_json(&self.engine()?.upload(upload)?))
+    }
+
+    /// Every module, the last uploaded first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn modules(&self) -> Result<Value> {
+        let modules = self.store.modules()?;
+        Ok(json!({ "modules": modules.iter().map(module_json).collect::<Vec<_>>() }))
+    }
+
+    /// A module's bytes.
+    ///
+    /// # Errors
+    /// If there is none of that hash.
+    pub fn module_bytes(&self, hash: &str) -> Result<Vec<u8>> {
+        let parsed: ModuleHash = hash.parse().map_err(|error: InvalidHash| Problem::invalid(error.to_string()))?;
+        let unknown = || EngineError::UnknownModule { module: hash.to_owned(), exists: Vec::new() };
+        Ok(self.store.module_bytes(&parsed)?.ok_or_else(unknown)?)
+    }
+
+    // ---- instances ----
+
+    /// Starts an instance; whether it is new, and where it stands.
+    ///
+    /// # Errors
+    /// Those of [`Engine::start`].
+    pub async fn start(&self, body: StartBody) -> Result<(StartOutcome, Value)> {
+        let id = instance_id(&body.id)?;
+        let request = StartRequest {
+            id: id.clone(),
+            orchestration: body.orchestration,
+            module: body.module,
+            input: body.input,
+            tags: body.tags.into_iter().collect(),
+            reuse: body.reuse,
+        };
+        let outcome = self.engine()?.start(request).await?;
+        Ok((outcome, self.outcome(&id, body.wait_ms).await?))
+    }
+
+    /// Instances that match, by id.
+    ///
+    /// # Errors
+    /// If the cursor is no id, or the store fails.
+    pub fn list(&self, query: ListQuery) -> Result<Value> {
+        let after = query.after.as_deref().map(instance_id).transpose()?;
+        let limit = query.limit.unwrap_or(LIST_LIMIT);
+        if !(1..=MAX_LIST_LIMIT).contains(&limit) {
+            return Err(Problem::invalid(format!("limit is {limit}: expected 1 to {MAX_LIST_LIMIT}; page with after")));
+        }
+        let filter = Filter { status: query.status, orchestration: query.orchestration, id_prefix: query.prefix };
+        let mut rows = self.store.list(&filter, after.as_ref(), limit + 1)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|row| row.instance.clone());
+        let rows: Vec<_> = rows.into_iter().map(view::InstanceRow::from).collect();
+        Ok(json!({ "instances": rows, "next": next }))
+    }
+
+    /// One instance in full.
+    ///
+    /// # Errors
+    /// If it is unknown, or the store fails.
+    pub fn instance(&self, id: &InstanceId) -> Result<Value> {
+        let served = |name: &str| self.engine.as_ref().map(|engine| engine.is_served(name));
+        to_json(&view::instance(&*self.store, id, served)?)
+    }
+
+    /// Events of an execution, numbered, and the number to go on from.
+    ///
+    /// # Errors
+    /// If there is no such execution, or the store fails.
+    pub async fn history(&self, id: &InstanceId, query: HistoryQuery) -> Result<Value> {
+        let from = query.from.unwrap_or(1).max(1);
+        let limit = query.limit.unwrap_or(EVENTS_LIMIT);
+        if !(1..=MAX_EVENTS_LIMIT).contains(&limit) {
+            return Err(Problem::invalid(format!(
+                "limit is {limit}: expected 1 to {MAX_EVENTS_LIMIT}; page with from"
+            )));
+        }
+        let now = self.summary(id)?;
+        let execution = query.execution.unwrap_or(now.execution);
+        let there = |now: &Summary| now.execution > execution || now.events >= from || now.status.is_final();
+        let now = self.until(id, query.wait_ms, there).await?;
+        let store = self.store.clone();
+        let owned = id.clone();
+        let page = from as usize - 1..(from as usize - 1).saturating_add(limit);
+        let events = blocking(move || Ok(events_json(&read_history(&store, &owned, Some(execution))?.decode()?, page)));
+        let events = events.await?;
+        Ok(json!({
+            "instance": id,
+            "execution": execution,
+            "latest_execution": now.execution,
+            "status": now.status,
+            "next": from as usize + events.len(),
+            "events": events,
+        }))
+    }
+
+    /// A recording's bytes.
+    ///
+    /// # Errors
+    /// If there is no such execution, or the store fails.
+    pub fn recording(&self, id: &InstanceId, query: &RecordingQuery) -> Result<Vec<u8>> {
+        let history = read_history(&self.store, id, query.execution)?;
+        let mut recording = Recording::of(&history, None)?;
+        if query.with_module {
+            recording.module = self.store.module_bytes(&recording.module_hash)?;
+        }
+        Ok(recording.encode())
+    }
+
+    /// Where an instance stands; its output or failure once it has ended, for
+    /// which this waits.
+    ///
+    /// # Errors
+    /// If it is unknown, or cannot go on.
+    pub async fn outcome(&self, id: &InstanceId, wait_ms: u64) -> Result<Value> {
+        if let Some(engine) = &self.engine
+            && wait_ms > 0
+        {
+            let mut stopping = self.stopping.clone();
+            tokio::select! {
+                ended = engine.ended(id) => drop(ended?),
+                () = tokio::time::sleep(bounded(wait_ms)) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+        }
+        let summary = self.summary(id)?;
+        let mut answer = json!({ "id": id, "status": summary.status });
+        if summary.status.is_final() {
+            match view::outcome(&*self.store, id)? {
+                Some(Ok(output)) => answer["output"] = to_json(&output)?,
+                Some(Err(failure)) => {
+                    answer["error"] = failure.to_string().into();
+                    answer["failure"] = to_json(&failure)?;
+                }
+                None => {}
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Raises an event.
+    ///
+    /// # Errors
+    /// Those of [`Engine::raise`].
+    pub async fn raise(&self, id: &InstanceId, name: &str, value: Payload) -> Result<()> {
+        Ok(self.engine()?.raise(id, name, value).await?)
+    }
+
+    /// Ends an instance at once.
+    ///
+    /// # Errors
+    /// Those of [`Engine::terminate`].
+    pub async fn terminate(&self, id: &InstanceId, reason: &str) -> Result<()> {
+        Ok(self.engine()?.terminate(id, reason).await?)
+    }
+
+    /// Asks an instance to end.
+    ///
+    /// # Errors
+    /// Those of [`Engine::cancel`].
+    pub async fn cancel(&self, id: &InstanceId, reason: &str) -> Result<()> {
+        Ok(self.engine()?.cancel(id, reason).await?)
+    }
+
+    // ---- helpers ----
+
+    fn summary(&self, id: &InstanceId) -> Result<Summary> {
+        Ok(self.store.summary(id)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })?)
+    }
+
+    /// The row as soon as `ready` says so, or as it is after `wait_ms`.
+    async fn until(&self, id: &InstanceId, wait_ms: u64, ready: impl Fn(&Summary) -> bool) -> Result<Summary> {
+        let deadline = Instant::now() + bounded(wait_ms);
+        let (mut changes, mut stopping) = (self.store.watch(id), self.stopping.clone());
+        loop {
+            let summary = self.summary(id)?;
+            if ready(&summary) || wait_ms == 0 || self.engine.is_none() {
+                return Ok(summary);
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(deadline) => return self.summary(id),
+                _ = stopping.wait_for(|stopping| *stopping) => return Ok(summary),
+            }
+        }
+    }
+}
+
+/// Reads an id that came as text.
+///
+/// # Errors
+/// If it is none.
+pub fn instance_id(text: &str) -> Result<InstanceId> {
+    Ok(InstanceId::new(text).map_err(EngineError::from)?)
+}
+
+/// Runs what may block, such as the store's calls, where that is allowed.
+///
+/// # Errors
+/// Those of `run`.
+pub async fn blocking<T: Send + 'static>(run: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(run).await;
+    done.unwrap_or_else(|error| Err(Problem::new("internal", format!("the request could not be finished: {error}"))))
+}
+
+/// A module as JSON: schemas as JSON, and no value of an environment variable,
+/// which may be a secret.
+pub fn module_json(module: &Module) -> Value {
+    let schema = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let offers = module.offers.iter().map(|offer| {
+        json!({
+            "name": offer.name,
+            "description": offer.description,
+            "input_schema": schema(&offer.input_schema),
+            "output_schema": schema(&offer.output_schema),
+            "default_retry": offer.default_retry,
+        })
+    });
+    json!({
+        "name": module.name,
+        "version": module.version,
+        "hash": module.hash,
+        "kind": module.kind,
+        "size": module.size,
+        "uploaded_at": module.uploaded_at.to_string(),
+        "offers": offers.collect::<Vec<_>>(),
+        "grants": {
+            "env": module.grants.env.keys().collect::<Vec<_>>(),
+            "hosts": module.grants.hosts,
+            "directories": module.grants.directories,
+        },
+    })
+}
+
+/// Those events as JSON, each with its line for people.
+fn events_json(records: &[TurnRecord], page: Range<usize>) -> Vec<Value> {
+    let summaries = records.iter().flat_map(|record| &record.events).map(|event| event.summary(SUMMARY_BYTES));
+    let events = view::events_json(records).into_iter().zip(summaries).skip(page.start).take(page.len());
+    let with_summary = |(mut event, summary): (Value, String)| {
+        event["summary"] = summary.into();
+        event
+    };
+    events.map(with_summary).collect()
+}
+
+fn read_history(store: &Watched, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<History> {
+    match store.history(id, execution)? {
+        Some(history) => Ok(history),
+        None => match (execution, store.summary(id)?) {
+            (Some(execution), Some(now)) => Err(Problem::new(
+                "not-found",
+                format!("instance {id} has no execution {execution}; the current one is {}", now.execution),
+            )),
+            _ => Err(EngineError::UnknownInstance { id: id.clone() }.into()),
+        },
+    }
+}
+
+fn bounded(wait_ms: u64) -> Duration {
+    Duration::from_millis(wait_ms).min(MAX_WAIT)
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Value> {
+    serde_json::to_value(value).map_err(|error| Problem::new("internal", error.to_string()))
+}

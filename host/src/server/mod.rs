@@ -1,0 +1,332 @@
+//! The HTTP API under `/api/v1`: routes, limits, and who may ask.
+//!
+//! | method, path | |
+//! |---|---|
+//! | `GET health` | that it is alive, and who it is |
+//! | `POST modules?name=&version=` | the module's bytes; grants as JSON in the header `dacapo-grants` |
+//! | `GET modules` | |
+//! | `GET modules/{hash}` | its bytes |
+//! | `POST instances` | [`api::StartBody`]; 201 if it is new |
+//! | `GET instances?status=&orchestration=&prefix=&after=&limit=` | |
+//! | `GET instances/{id}` | |
+//! | `GET instances/{id}/history?execution=&from=&limit=&wait_ms=` | |
+//! | `GET instances/{id}/recording?execution=&with_module=` | bytes |
+//! | `GET instances/{id}/outcome?wait_ms=` | |
+//! | `POST instances/{id}/events/{name}` | the value as JSON |
+//! | `POST instances/{id}/terminate`, `cancel` | `{"reason": ".."}` |
+//!
+//! It asks for no password, so it listens on the loopback address only, and takes
+//! nothing from web pages of other origins: see [`guard`].
+
+pub mod address;
+pub mod api;
+pub mod problem;
+pub mod watched;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use self::api::{Api, HistoryQuery, ListQuery, RecordingQuery, StartBody, blocking, instance_id};
+use self::problem::Problem;
+use crate::core::payload::Payload;
+use crate::engine::{StartOutcome, Upload};
+use crate::store::Grants;
+
+/// A payload may have 2 MiB; JSON around it needs some room more.
+const BODY_BYTES: usize = 3 << 20;
+/// What the sandbox takes, and room for it to say how much too large it is.
+const MODULE_BYTES: usize = 33 << 20;
+/// Requests at the same time, waiting ones included: each holds a connection.
+const CONCURRENT_REQUESTS: usize = 1024;
+/// How long requests under way may take when the server ends.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The header of an upload that carries its grants, as JSON.
+pub const GRANTS_HEADER: &str = "dacapo-grants";
+
+/// A server that runs until it is stopped.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens and serves what `api` makes of the signal that it stops.
+    ///
+    /// # Errors
+    /// If the address is not a loopback one, or cannot be listened on.
+    pub async fn start(listen: SocketAddr, api: impl FnOnce(watch::Receiver<bool>) -> Api) -> Result<Self, Problem> {
+        if !listen.ip().is_loopback() {
+            return Err(Problem::invalid(format!(
+                "cannot listen on {listen}: the API asks for no password, so only loopback addresses such as \
+                 127.0.0.1:7007 are taken; put a proxy that authenticates before it"
+            )));
+        }
+        let cannot = |error: std::io::Error| {
+            Problem::new("cannot-listen", format!("cannot listen on {listen}: {error}; choose another address"))
+        };
+        let listener = TcpListener::bind(listen).await.map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        let (stop, mut stopping) = watch::channel(false);
+        let app = router(api(stopping.clone()));
+        let serving = tokio::spawn(async move {
+            let signal = async move { drop(stopping.wait_for(|stop| *stop).await) };
+            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(signal).await {
+                tracing::error!(%error, "the server failed");
+            }
+        });
+        Ok(Self { address, stop, serving })
+    }
+
+    /// Takes no further request and lets those under way end.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(GRACE, self.serving).await.is_err() {
+            tracing::warn!("requests were cut off");
+        }
+    }
+}
+
+/// The routes.
+pub fn router(api: Api) -> Router {
+    let v1 = Router::new()
+        .route("/health", get(health))
+        .route("/modules", get(modules).post(upload).layer(DefaultBodyLimit::max(MODULE_BYTES)))
+        .route("/modules/{hash}", get(module_bytes))
+        .route("/instances", get(list).post(start))
+        .route("/instances/{id}", get(instance))
+        .route("/instances/{id}/history", get(history))
+        .route("/instances/{id}/recording", get(recording))
+        .route("/instances/{id}/outcome", get(outcome))
+        .route("/instances/{id}/events/{name}", post(raise))
+        .route("/instances/{id}/terminate", post(terminate))
+        .route("/instances/{id}/cancel", post(cancel))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(api);
+    Router::new()
+        .nest("/api/v1", v1)
+        .fallback(|| async { Problem::new("not-found", "no such path; the API is under /api/v1") })
+        .method_not_allowed_fallback(|| async { Problem::invalid("this path does not take that method") })
+        .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(CONCURRENT_REQUESTS)), guard))
+}
+
+/// Refuses what a web page of another origin could send: a host name that only
+/// looks local, or a foreign `Origin`. And more requests than can be held.
+async fn guard(State(slots): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    if let Err(problem) = check_origin(request.headers()) {
+        return problem.into_response();
+    }
+    match slots.try_acquire() {
+        Ok(_slot) => next.run(request).await,
+        Err(_) => Problem::new("busy", "too many requests at the same time; try again").into_response(),
+    }
+}
+
+fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST).unwrap_or_default();
+    let name = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
+    if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+        return Err(Problem::new("forbidden", format!("unexpected host {host:?}; use 127.0.0.1")));
+    }
+    match text(header::ORIGIN) {
+        Some(origin) if origin != format!("http://{host}") => {
+            Err(Problem::new("forbidden", format!("pages of {origin} may not use this API")))
+        }
+        _ => Ok(()),
+    }
+}
+
+// ---- routes ----
+
+type Answer = Result<Json<Value>, Problem>;
+
+async fn health(State(api): State<Api>) -> Json<Value> {
+    Json(json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "resident_guests": api.engine().map_or(0, |engine| engine.resident_guests()),
+    }))
+}
+
+async fn modules(State(api): State<Api>) -> Answer {
+    blocking(move || api.modules()).await.map(Json)
+}
+
+async fn module_bytes(State(api): State<Api>, Path(hash): Path<String>) -> Result<Response, Problem> {
+    let bytes = blocking(move || api.module_bytes(&hash)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UploadQuery {
+    name: String,
+    version: Option<String>,
+}
+
+async fn upload(
+    State(api): State<Api>,
+    Query(query): Query<UploadQuery>,
+    headers: HeaderMap,
+    Body(bytes): Body,
+) -> Result<Response, Problem> {
+    let grants: Grants = match headers.get(GRANTS_HEADER) {
+        Some(value) => serde_json::from_slice(value.as_bytes())
+            .map_err(|error| Problem::invalid(format!("the header {GRANTS_HEADER} has no grants: {error}")))?,
+        None => Grants::default(),
+    };
+    let upload = Upload { bytes: bytes.to_vec(), name: query.name, version: query.version, grants };
+    let module = blocking(move || api.upload(upload)).await?;
+    Ok((StatusCode::CREATED, Json(module)).into_response())
+}
+
+async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Answer {
+    blocking(move || api.list(query)).await.map(Json)
+}
+
+async fn start(State(api): State<Api>, JsonBody(body): JsonBody<StartBody>) -> Result<Response, Problem> {
+    let (outcome, answer) = api.start(body).await?;
+    let status = if outcome == StartOutcome::Started { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(answer)).into_response())
+}
+
+async fn instance(State(api): State<Api>, Path(id): Path<String>) -> Answer {
+    let id = instance_id(&id)?;
+    blocking(move || api.instance(&id)).await.map(Json)
+}
+
+async fn history(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<HistoryQuery>) -> Answer {
+    api.history(&instance_id(&id)?, query).await.map(Json)
+}
+
+async fn recording(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<RecordingQuery>,
+) -> Result<Response, Problem> {
+    let id = instance_id(&id)?;
+    let bytes = blocking(move || api.recording(&id, &query)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WaitQuery {
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn outcome(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<WaitQuery>) -> Answer {
+    api.outcome(&instance_id(&id)?, query.wait_ms).await.map(Json)
+}
+
+async fn raise(
+    State(api): State<Api>,
+    Path((id, name)): Path<(String, String)>,
+    JsonText(value): JsonText,
+) -> Result<StatusCode, Problem> {
+    api.raise(&instance_id(&id)?, &name, value).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reason {
+    #[serde(default)]
+    reason: String,
+}
+
+async fn terminate(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody<Reason>,
+) -> Result<StatusCode, Problem> {
+    api.terminate(&instance_id(&id)?, &body.reason).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody<Reason>,
+) -> Result<StatusCode, Problem> {
+    api.cancel(&instance_id(&id)?, &body.reason).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+// ---- what requests carry; what is wrong with it is a problem object too ----
+
+/// As axum's own, with a problem for a rejection.
+struct Query<T>(T);
+
+/// As axum's own, with a problem for a rejection.
+struct JsonBody<T>(T);
+
+/// Bytes of any kind.
+struct Body(Bytes);
+
+/// JSON, checked and kept as it was written.
+struct JsonText(Payload);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query.map(|query| Self(query.0)).map_err(|rejection| Problem::invalid(rejection.body_text()))
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = Json::<T>::from_request(request, state).await;
+        body.map(|body| Self(body.0)).map_err(|rejection| refused_body(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Sync + Send> FromRequest<S> for Body {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await;
+        bytes.map(Self).map_err(|rejection| refused_body(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Sync + Send> FromRequest<S> for JsonText {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+            return Err(Problem::invalid("expected a value with content-type application/json"));
+        }
+        let Body(bytes) = Body::from_request(request, state).await?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+            .map_err(|error| Problem::invalid(format!("the value is not JSON: {error}")))?;
+        Ok(Self(Payload::json(bytes)))
+    }
+}
+
+fn refused_body(status: StatusCode, detail: String) -> Problem {
+    if status == StatusCode::PAYLOAD_TOO_LARGE { Problem::new("too-large", detail) } else { Problem::invalid(detail) }
+}
