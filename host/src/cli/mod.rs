@@ -10,6 +10,7 @@ mod history;
 mod input;
 mod instances;
 mod modules;
+mod new;
 mod output;
 mod progress;
 mod replay;
@@ -85,6 +86,8 @@ enum Command {
     Cancel(instances::EndArgs),
     /// Run a recorded history again, without effects, and compare every step
     Replay(replay::Args),
+    /// Make a project that builds, runs and is tested
+    New(new::Args),
     /// Write a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -133,6 +136,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Terminate(args) => instances::terminate(&args, common).await,
         Command::Cancel(args) => instances::cancel(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
+        Command::New(args) => new::run(&args, common),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "dacapo", &mut script);
