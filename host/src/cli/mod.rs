@@ -4,6 +4,7 @@
 //! every command is written once; [`output`] is the only part that writes to the
 //! terminal; [`error`] maps what goes wrong to exit codes.
 
+mod bench;
 mod client;
 mod error;
 mod history;
@@ -88,6 +89,8 @@ enum Command {
     Replay(replay::Args),
     /// Make a project that builds, runs and is tested
     New(new::Args),
+    /// Measure this machine: the real engine on the data folder's disk, beside its floors
+    Bench(bench::Args),
     /// Write a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -136,6 +139,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Terminate(args) => instances::terminate(&args, common).await,
         Command::Cancel(args) => instances::cancel(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
+        Command::Bench(args) => bench::run(&args, common).await,
         Command::New(args) => new::run(&args, common),
         Command::Completions(args) => {
             let mut script = Vec::new();

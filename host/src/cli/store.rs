@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::error::{CliError, Result};
 use crate::engine::EngineSettings;
+use crate::store::crash::CrashPoint;
 use crate::store::redb::RedbStore;
 use crate::store::{Store, StoreError};
 
@@ -21,7 +22,8 @@ const BETWEEN: Duration = Duration::from_millis(50);
 /// # Errors
 /// If it is in use, damaged, or cannot be made.
 pub(crate) fn open(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(RedbStore::open(&data.join(JOURNAL))?))
+    let store = RedbStore::open(&data.join(JOURNAL))?;
+    CrashPoint::from_environment(Arc::new(store)).map_err(StoreError::Io)
 }
 
 /// Opens it once whoever has it for a moment is done. `elsewhere` is asked before
