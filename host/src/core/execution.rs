@@ -251,9 +251,9 @@ impl Execution {
         default_retry: Option<&RetryPolicy>,
         now: TimestampMs,
     ) -> Option<Event> {
-        let Some(Pending::Activity { call, scheduled_at, attempt: current, retry: None }) =
-            self.pending.get(&operation)
-        else {
+        // Whether the attempt's start is noted does not matter: an execution that
+        // was loaded from its history does not know of it.
+        let Some(Pending::Activity { call, scheduled_at, attempt: current, .. }) = self.pending.get(&operation) else {
             return None;
         };
         if *current != attempt || self.end.is_some() {

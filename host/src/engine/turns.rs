@@ -608,7 +608,9 @@ impl Worker {
             history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))?;
         let recorder = bare_recorder(&records, self.parts.settings.limits).map_err(NotNow::Blocked)?;
         let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
-        slot.armed = slot.body.recorder().execution.next_due();
+        // What was due by now is no longer among the timers, see `take_due`.
+        let now = self.parts.clock.now();
+        slot.armed = slot.body.recorder().execution.next_due().filter(|due| *due > now);
         Ok(slot)
     }
 
