@@ -1,5 +1,14 @@
 //! Every integration test, in one binary: it links once.
 
+mod alone;
+mod guests;
+mod harness;
+mod s_bad_input;
+mod s_calls;
+mod s_determinism;
+mod s_instances;
+mod s_replay;
+mod s_time;
 mod store_contract;
 mod store_faults;
 mod store_format;

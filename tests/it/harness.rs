@@ -1,0 +1,699 @@
+//! The engine as tests run it: real sandbox, real file, and everything that could
+//! be chance in the test's hand. The clock moves when told to, activities answer
+//! when told to, and the host dies at the commit where it is to die.
+//!
+//! A [`World`] outlives its hosts: it has the file, the clock and the [`Desk`] at
+//! which all activities are answered. A [`Host`] is one engine on that file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use dacapo::core::event::Event;
+use dacapo::core::ids::{ExecutionNumber, InstanceId, ModuleHash, TimestampMs};
+use dacapo::core::payload::{Failure, FailureKind, Outcome, Payload};
+use dacapo::core::retry::RetryPolicy;
+use dacapo::core::summary::Summary;
+use dacapo::core::turn::{Limits, LogLine, Recorder, TurnRecord};
+use dacapo::engine::{Clock, Engine, EngineError, EngineSettings, IdReuse, StartOutcome, StartRequest, Task, Upload};
+use dacapo::sandbox::guest::{Guest, ReplayError};
+use dacapo::sandbox::settings::SandboxSettings;
+use dacapo::sandbox::{OrchestrationModule, Sandbox};
+use dacapo::store::redb::RedbStore;
+use dacapo::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::guests::guest;
+
+/// Nothing waits so long unless it waits for ever.
+const FOR_EVER: Duration = Duration::from_secs(180);
+
+/// The day on which every world begins: 2026-01-01T00:00:00Z.
+pub(crate) const NEW_YEAR: u64 = 1_767_225_600_000;
+
+pub(crate) const SECOND: u64 = 1_000;
+pub(crate) const DAY: u64 = 86_400 * SECOND;
+
+pub(crate) fn id(text: &str) -> InstanceId {
+    InstanceId::new(text).expect("a valid id")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until `probe` finds what it looks for; it looks again at each signal.
+fn wait_for<T, R>(mutex: &Mutex<T>, signal: &Condvar, what: &str, mut probe: impl FnMut(&mut T) -> Option<R>) -> R {
+    let mut guard = lock(mutex);
+    loop {
+        if let Some(found) = probe(&mut guard) {
+            return found;
+        }
+        let (next, timeout) = signal.wait_timeout(guard, FOR_EVER).unwrap_or_else(PoisonError::into_inner);
+        guard = next;
+        assert!(!timeout.timed_out(), "waited in vain for {what}");
+    }
+}
+
+// ---- time ----
+
+type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// Time that stands still until it is moved.
+#[derive(Default)]
+pub(crate) struct ManualClock {
+    now: AtomicU64,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl ManualClock {
+    pub(crate) fn at(now: u64) -> Arc<Self> {
+        Arc::new(Self { now: AtomicU64::new(now), wakers: Mutex::default() })
+    }
+
+    /// Moves time on, and lets the engine know.
+    pub(crate) fn advance(&self, ms: u64) {
+        self.advance_quietly(ms);
+        lock(&self.wakers).iter().for_each(|wake| wake());
+    }
+
+    /// Moves time on; the engine sees it when it next looks.
+    pub(crate) fn advance_quietly(&self, ms: u64) {
+        self.now.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> TimestampMs {
+        TimestampMs(self.now.load(Ordering::SeqCst))
+    }
+
+    fn until(&self, due: TimestampMs) -> Duration {
+        if due <= self.now() { Duration::ZERO } else { Duration::from_secs(3600) }
+    }
+
+    fn on_jump(&self, wake: Waker) {
+        lock(&self.wakers).push(wake);
+    }
+}
+
+// ---- the store, watched ----
+
+/// Where a host dies: at a commit, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Nothing of that commit is written.
+    Before(usize),
+    /// All of that commit is written, and nobody hears of it.
+    After(usize),
+}
+
+/// A store that counts commits, and fails from a given one on.
+pub(crate) struct WatchedStore {
+    inner: RedbStore,
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+struct Seen {
+    commits: usize,
+    death: Option<Death>,
+    is_dead: bool,
+}
+
+impl WatchedStore {
+    /// Waits for a state of the journal, looking after each commit.
+    fn wait<R>(&self, what: &str, mut probe: impl FnMut(&RedbStore) -> Option<R>) -> R {
+        wait_for(&self.seen, &self.changed, what, |_| probe(&self.inner))
+    }
+}
+
+fn died() -> StoreError {
+    StoreError::Io("the host died".to_owned())
+}
+
+impl Store for WatchedStore {
+    fn claim(&self) -> Result<Epoch, StoreError> {
+        self.inner.claim()
+    }
+
+    fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
+        let mut seen = lock(&self.seen);
+        let number = seen.commits + 1;
+        if seen.is_dead || seen.death == Some(Death::Before(number)) {
+            seen.is_dead = true;
+            return Err(died());
+        }
+        self.inner.commit(epoch, batch)?;
+        seen.commits = number;
+        seen.is_dead = seen.death == Some(Death::After(number));
+        self.changed.notify_all();
+        if seen.is_dead { Err(died()) } else { Ok(()) }
+    }
+
+    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
+        self.inner.summary(instance)
+    }
+
+    fn history(&self, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<Option<History>, StoreError> {
+        self.inner.history(id, execution)
+    }
+
+    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        self.inner.unfinished(after, limit)
+    }
+
+    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        self.inner.list(filter, after, limit)
+    }
+
+    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
+        self.inner.put_module(module, component)
+    }
+
+    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError> {
+        self.inner.module(hash)
+    }
+
+    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.module_bytes(hash)
+    }
+
+    fn modules(&self) -> Result<Vec<Module>, StoreError> {
+        self.inner.modules()
+    }
+}
+
+// ---- activities ----
+
+/// One attempt of an activity, as it reached whoever does the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    pub(crate) input: String,
+    pub(crate) attempt: u32,
+    pub(crate) key: String,
+    /// Whether the journal held the call, at that moment.
+    pub(crate) was_durable: bool,
+}
+
+/// An attempt that waits for its answer; dropped, it never gets one.
+pub(crate) struct Held {
+    pub(crate) task: Arc<Task>,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Held {
+    pub(crate) fn answer(self, outcome: Outcome) {
+        let _ = self.reply.send(outcome);
+    }
+
+    /// Answers as the desk does by itself.
+    pub(crate) fn go_on(self) {
+        let outcome = by_itself(&self.task);
+        self.answer(outcome);
+    }
+}
+
+/// Where all activities are answered. By itself it answers at once; see [`by_itself`].
+#[derive(Default)]
+pub(crate) struct Desk {
+    state: Mutex<DeskState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct DeskState {
+    calls: Vec<Call>,
+    held_names: Vec<String>,
+    held: Vec<Held>,
+    scripts: HashMap<String, Vec<Outcome>>,
+    store: Weak<WatchedStore>,
+}
+
+impl Desk {
+    /// From now on, calls of `name` wait for an answer.
+    pub(crate) fn hold(&self, name: &str) {
+        lock(&self.state).held_names.push(name.to_owned());
+    }
+
+    /// From now on, calls of `name` are answered at once again.
+    pub(crate) fn release(&self, name: &str) {
+        lock(&self.state).held_names.retain(|held| held != name);
+    }
+
+    /// The next attempts of `name` get these answers.
+    pub(crate) fn script(&self, name: &str, answers: impl IntoIterator<Item = Outcome>) {
+        lock(&self.state).scripts.entry(name.to_owned()).or_default().extend(answers);
+    }
+
+    /// Waits for a held call of `name`.
+    pub(crate) fn next(&self, name: &str) -> Held {
+        wait_for(&self.state, &self.changed, name, |state| {
+            let at = state.held.iter().position(|held| held.task.name == name)?;
+            Some(state.held.remove(at))
+        })
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        lock(&self.state).calls.clone()
+    }
+
+    /// Calls of `name`.
+    pub(crate) fn calls_of(&self, name: &str) -> Vec<Call> {
+        self.calls().into_iter().filter(|call| call.name == name).collect()
+    }
+
+    fn take(&self, task: &Arc<Task>) -> Result<Outcome, oneshot::Receiver<Outcome>> {
+        let Some(store) = lock(&self.state).store.upgrade() else {
+            // Its host is dead, and has only not noticed.
+            return Err(oneshot::channel().1);
+        };
+        let was_durable = is_scheduled(&store.inner, task);
+        drop(store);
+        let mut state = lock(&self.state);
+        state.calls.push(Call {
+            name: task.name.clone(),
+            input: task.input.to_string(),
+            attempt: task.attempt,
+            key: task.idempotency_key(),
+            was_durable,
+        });
+        let is_held = state.held_names.contains(&task.name);
+        let scripted = state.scripts.get_mut(&task.name).filter(|script| !script.is_empty());
+        let answer = match scripted {
+            Some(script) => Ok(script.remove(0)),
+            None if is_held => {
+                let (reply, answer) = oneshot::channel();
+                state.held.push(Held { task: task.clone(), reply });
+                Err(answer)
+            }
+            None => Ok(by_itself(task)),
+        };
+        self.changed.notify_all();
+        answer
+    }
+}
+
+/// `step.square` squares, `step.keep` returns what it is given, `step.do` cannot
+/// do `three`; the others say their name and what they were given.
+pub(crate) fn by_itself(task: &Task) -> Outcome {
+    let input = task.input.to_json().expect("guests send JSON");
+    let answer: Value = match task.name.as_str() {
+        "step.square" => input.as_u64().map(|n| n * n).into(),
+        "step.keep" | "step.keep_text" => input,
+        "step.do" if input == "three" => return failed("NoSeat", "there is no seat left"),
+        name => format!("{}({})", name.trim_start_matches("step."), input.as_str().unwrap_or_default()).into(),
+    };
+    Ok(Payload::json(answer.to_string()))
+}
+
+pub(crate) fn failed(error_type: &str, message: &str) -> Outcome {
+    let failure = Failure::retryable(FailureKind::Application, message);
+    Err(Failure { error_type: error_type.to_owned(), ..failure })
+}
+
+pub(crate) fn text(answer: &str) -> Outcome {
+    Ok(Payload::of(answer).expect("text is JSON"))
+}
+
+fn is_scheduled(store: &RedbStore, task: &Task) -> bool {
+    let history = store.history(&task.instance, Some(task.execution)).expect("a readable store");
+    let records = history.map(|history| history.decode().expect("a sound history")).unwrap_or_default();
+    records.iter().flat_map(|record| &record.events).any(|event| {
+        matches!(event, Event::ActivityScheduled(call)
+            if call.operation == task.operation && call.name == task.name && call.input == task.input)
+    })
+}
+
+// ---- the world ----
+
+const ACTIVITIES: [&str; 9] = [
+    "step.one",
+    "step.two",
+    "step.keep",
+    "step.keep_text",
+    "step.square",
+    "step.do",
+    "step.undo",
+    "step.flaky",
+    "step.slow",
+];
+
+/// What stays when a host goes.
+pub(crate) struct World {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) settings: EngineSettings,
+    /// What `step.flaky` says of itself.
+    pub(crate) flaky_policy: Option<RetryPolicy>,
+    /// What guests logged: instance and line.
+    pub(crate) log: Arc<Mutex<Vec<String>>>,
+    modules: Vec<(String, Arc<[u8]>)>,
+    folder: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    /// A world with the module `steps`.
+    pub(crate) fn new() -> Self {
+        Self::with(&["steps"])
+    }
+
+    /// A world with these modules.
+    pub(crate) fn with(modules: &[&str]) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let settings = EngineSettings {
+            sandbox: SandboxSettings { resident_guests: 64, memory_bytes: 16 << 20, ..SandboxSettings::default() },
+            cache: Some(temporary("compiled")),
+            workers: 2,
+            ..EngineSettings::default()
+        };
+        Self {
+            clock: ManualClock::at(NEW_YEAR),
+            desk: Arc::default(),
+            settings,
+            flaky_policy: None,
+            log: Arc::default(),
+            modules: modules.iter().map(|name| ((*name).to_owned(), guest(name))).collect(),
+            folder: fresh_folder(),
+            runtime: runtime.expect("a runtime"),
+        }
+    }
+
+    /// A host on this world's file.
+    pub(crate) fn open(&self) -> Host<'_> {
+        self.try_open(None).expect("the engine opens")
+    }
+
+    /// A host that will die.
+    pub(crate) fn open_until(&self, death: Death) -> Host<'_> {
+        self.try_open(Some(death)).expect("the engine opens")
+    }
+
+    fn try_open(&self, death: Option<Death>) -> Result<Host<'_>, EngineError> {
+        let inner = RedbStore::open(&self.folder.join("journal.redb"))?;
+        let seen = Seen { commits: 0, death, is_dead: false };
+        let store = Arc::new(WatchedStore { inner, seen: Mutex::new(seen), changed: Condvar::new() });
+        lock(&self.desk.state).store = Arc::downgrade(&store);
+        let log = self.log.clone();
+        let show = move |instance: &InstanceId, execution: ExecutionNumber, line: &LogLine| {
+            lock(&log).push(format!("{instance}/{execution} {line}"));
+        };
+        let _in_runtime = self.runtime.enter();
+        let engine = Engine::open(store.clone(), self.clock.clone(), self.settings.clone(), Some(Arc::new(show)))?;
+        let host = Host { world: self, engine: Some(engine), store: Some(store) };
+        for (name, bytes) in &self.modules {
+            let known = host.engine().modules().all()?.iter().any(|module| module.name == *name);
+            if !known {
+                host.upload(name, None, bytes)?;
+            }
+        }
+        for name in ACTIVITIES {
+            let policy = self.flaky_policy.clone().filter(|_| name == "step.flaky");
+            host.serve(name, policy);
+        }
+        Ok(host)
+    }
+
+    /// The same journal on another machine: a copy of the file, no compiled
+    /// modules, other workers, another day.
+    pub(crate) fn elsewhere(&self, days_later: u64) -> Self {
+        let mut other = Self::with(&[]);
+        other.settings = EngineSettings { cache: None, workers: 1, ..self.settings.clone() };
+        other.clock = ManualClock::at(self.clock.now().0 + days_later * DAY);
+        std::fs::copy(self.folder.join("journal.redb"), other.folder.join("journal.redb")).expect("a copy");
+        other
+    }
+
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        lock(&self.log).clone()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn temporary(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+fn fresh_folder() -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = temporary(&format!("world-{}-{number}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    folder
+}
+
+// ---- a host ----
+
+/// One engine on a world's file. Dropped, it stops between two turns, and what
+/// was under way is lost: activities that run are forgotten.
+pub(crate) struct Host<'w> {
+    world: &'w World,
+    engine: Option<Engine>,
+    store: Option<Arc<WatchedStore>>,
+}
+
+impl Host<'_> {
+    pub(crate) fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("a host has an engine until it is dropped")
+    }
+
+    fn store(&self) -> &WatchedStore {
+        self.store.as_ref().expect("a host has a store until it is dropped")
+    }
+
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.world.runtime.block_on(async { tokio::time::timeout(FOR_EVER, future).await.expect("the engine answers") })
+    }
+
+    pub(crate) fn upload(&self, name: &str, version: Option<&str>, bytes: &[u8]) -> Result<Module, EngineError> {
+        self.engine().upload(Upload {
+            bytes: bytes.to_vec(),
+            name: name.to_owned(),
+            version: version.map(str::to_owned),
+            ..Upload::default()
+        })
+    }
+
+    /// Serves an activity at the desk.
+    pub(crate) fn serve(&self, name: &str, policy: Option<RetryPolicy>) {
+        let desk = self.world.desk.clone();
+        let handler = move |task: Arc<Task>| -> futures::future::BoxFuture<'static, Outcome> {
+            let answer = desk.take(&task);
+            Box::pin(async move {
+                match answer {
+                    Ok(outcome) => outcome,
+                    Err(later) => match later.await {
+                        Ok(outcome) => outcome,
+                        Err(_) => futures::future::pending().await,
+                    },
+                }
+            })
+        };
+        self.engine().serve_activity(name, policy, Arc::new(handler));
+    }
+
+    pub(crate) fn try_start(&self, request: StartRequest) -> Result<StartOutcome, EngineError> {
+        self.block_on(self.engine().start(request))
+    }
+
+    /// Starts an instance, or takes the one that is there.
+    pub(crate) fn start(&self, instance: &str, orchestration: &str, input: Value) -> Result<StartOutcome, EngineError> {
+        self.try_start(start(instance, orchestration, input))
+    }
+
+    pub(crate) fn raise(&self, instance: &str, name: &str, value: Value) -> Result<(), EngineError> {
+        self.block_on(self.engine().raise(&id(instance), name, Payload::json(value.to_string())))
+    }
+
+    pub(crate) fn outcome(&self, instance: &str) -> Result<Outcome, EngineError> {
+        self.block_on(self.engine().outcome(&id(instance)))
+    }
+
+    /// The output of an instance that completes.
+    pub(crate) fn output(&self, instance: &str) -> Value {
+        let outcome = self.outcome(instance).expect("it ends");
+        outcome.unwrap_or_else(|failure| panic!("{instance} failed: {failure}")).to_json().expect("JSON")
+    }
+
+    /// The failure of an instance that fails.
+    pub(crate) fn failure(&self, instance: &str) -> Failure {
+        self.outcome(instance).expect("it ends").expect_err("a failure")
+    }
+
+    /// Starts an instance and waits for its output.
+    pub(crate) fn run(&self, instance: &str, orchestration: &str, input: Value) -> Value {
+        self.start(instance, orchestration, input).expect("it starts");
+        self.output(instance)
+    }
+
+    // ---- histories ----
+
+    pub(crate) fn records_of(&self, instance: &str, execution: Option<u32>) -> Vec<TurnRecord> {
+        self.engine().history(&id(instance), execution).expect("a history").decode().expect("a sound chain")
+    }
+
+    pub(crate) fn records(&self, instance: &str) -> Vec<TurnRecord> {
+        self.records_of(instance, None)
+    }
+
+    pub(crate) fn events(&self, instance: &str) -> Vec<Event> {
+        self.records(instance).into_iter().flat_map(|record| record.events).collect()
+    }
+
+    pub(crate) fn kinds(&self, instance: &str) -> Vec<&'static str> {
+        self.events(instance).iter().map(Event::kind).collect()
+    }
+
+    /// How often an event of that kind is recorded.
+    pub(crate) fn count(&self, instance: &str, kind: &str) -> usize {
+        self.kinds(instance).into_iter().filter(|found| *found == kind).count()
+    }
+
+    /// Waits until the journal has `count` events of `kind`.
+    pub(crate) fn wait_kind(&self, instance: &str, kind: &str, count: usize) {
+        let of = id(instance);
+        self.store().wait(&format!("{count} {kind} of {instance}"), |store| {
+            let records = store.history(&of, None).expect("a readable store")?.decode().expect("a sound chain");
+            let found = records.iter().flat_map(|record| &record.events).filter(|event| event.kind() == kind).count();
+            (found >= count).then_some(())
+        });
+    }
+
+    /// Waits until the journal says that of the instance.
+    pub(crate) fn wait_summary(&self, instance: &str, what: &str, probe: impl Fn(&Summary) -> bool) -> Summary {
+        let of = id(instance);
+        self.store().wait(what, |store| store.summary(&of).expect("a readable store").filter(&probe))
+    }
+
+    /// Waits until the instance's worker has done everything that it was told
+    /// before: a start that is refused is answered after all that. Twice, since
+    /// the first answer may let out something that comes back to the worker.
+    pub(crate) fn settle(&self, instance: &str) {
+        for _ in 0..2 {
+            let again = StartRequest { reuse: IdReuse::Reject, ..start(instance, "sleeps", Value::Null) };
+            let refused = self.try_start(again).expect_err("it exists");
+            assert_eq!(refused.code(), "already-exists");
+        }
+    }
+
+    /// Checks every execution of an instance: its chain, its turns' form, a full
+    /// replay in a fresh guest, and that no activity ran before its call was durable.
+    pub(crate) fn assert_sound(&self, instance: &str) {
+        let last = self.engine().summary(&id(instance)).expect("a readable store").expect("its row").execution;
+        for execution in 1..=last {
+            let records = self.records_of(instance, Some(execution));
+            let module = self.replay_module(&records);
+            assert_replays(&module, &records);
+        }
+        for call in self.world.desk.calls() {
+            assert!(call.was_durable, "{call:?} was let out before it was durable");
+        }
+    }
+
+    /// The instance's module, loaded in a sandbox that is not the engine's.
+    pub(crate) fn replay_module(&self, records: &[TurnRecord]) -> OrchestrationModule {
+        let Some(Event::ExecutionStarted(started)) = records[0].events.first() else {
+            panic!("a history begins with execution-started")
+        };
+        let bytes = self.engine().modules().bytes(started.module).expect("its module");
+        replay_sandbox().load(started.module, &bytes).expect("a module that was checked")
+    }
+}
+
+impl Drop for Host<'_> {
+    fn drop(&mut self) {
+        drop(self.engine.take());
+        let mut state = lock(&self.world.desk.state);
+        state.held.clear();
+        drop(state);
+        let store = self.store.take().map(|store| Arc::downgrade(&store));
+        // A handler may look into the journal at this moment.
+        while store.as_ref().is_some_and(|store| store.strong_count() > 0) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A start that takes the instance that is there.
+pub(crate) fn start(instance: &str, orchestration: &str, input: Value) -> StartRequest {
+    StartRequest {
+        id: id(instance),
+        orchestration: orchestration.to_owned(),
+        module: None,
+        input: Payload::json(input.to_string()),
+        tags: Vec::new(),
+        reuse: IdReuse::ReturnExisting,
+    }
+}
+
+fn replay_sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| {
+        let settings = SandboxSettings { resident_guests: 32, memory_bytes: 16 << 20, ..SandboxSettings::default() };
+        Sandbox::new(settings, Some(temporary("compiled"))).expect("a sandbox")
+    })
+}
+
+/// Replays a history in a fresh guest; the guest with its log lines, raw.
+pub(crate) fn replay(module: &OrchestrationModule, records: &[TurnRecord]) -> Result<Vec<String>, ReplayError> {
+    let mut recorder = Recorder::of_history(&records[0], Limits::default()).map_err(ReplayError::Broken)?;
+    recorder.raw_logs = true;
+    let mut guest = Guest::new(module, recorder).map_err(|(trouble, _)| trouble)?;
+    let mut lines = Vec::new();
+    for (index, record) in records.iter().enumerate() {
+        guest.replay_turn(record, records.get(index + 1))?;
+        lines.extend(guest.recorder_mut().logs.drain(..).map(|line| line.to_string()));
+    }
+    Ok(lines)
+}
+
+/// A full replay, and nothing left to be told at its end.
+pub(crate) fn assert_replays(module: &OrchestrationModule, records: &[TurnRecord]) {
+    if let Err(error) = replay(module, records) {
+        let lines: Vec<String> = records
+            .iter()
+            .flat_map(|record| &record.events)
+            .map(|event| format!("{} {}", event.kind(), event.summary(80)))
+            .collect();
+        panic!("{error}\n{}", lines.join("\n"));
+    }
+}
+
+/// Runs `scenario` in a world of its own with a host that dies before, then after,
+/// each commit that it makes; then once more, to its end, on a host that lives.
+/// `scenario` must be able to begin again. Returns how many commits there were.
+pub(crate) fn sweep(
+    make: impl Fn() -> World,
+    scenario: impl Fn(&Host<'_>) -> Result<(), EngineError>,
+    check: impl Fn(&World, &Host<'_>, Option<Death>),
+) -> usize {
+    let world = make();
+    let host = world.open();
+    scenario(&host).expect("nothing dies");
+    check(&world, &host, None);
+    let commits = lock(&host.store().seen).commits;
+    drop(host);
+    for number in 1..=commits {
+        for death in [Death::Before(number), Death::After(number)] {
+            let world = make();
+            let host = world.open_until(death);
+            let _ = scenario(&host);
+            drop(host);
+            let host = world.open();
+            scenario(&host).unwrap_or_else(|error| panic!("{death:?}: {error}"));
+            check(&world, &host, Some(death));
+        }
+    }
+    commits
+}
