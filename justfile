@@ -1,0 +1,26 @@
+# What CI runs, and what a developer runs before a commit.
+
+# Everything that CI checks.
+check: fmt lint test
+
+# The formatting is rustfmt's.
+fmt:
+    cargo fmt --all --check
+    cd examples && cargo fmt --all --check
+    cd tests/guests && cargo fmt --all --check
+
+# No warning is left.
+lint:
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+# All tests.
+test:
+    cargo test --release --workspace
+
+# Licences and advisories, where their lists can be read.
+deny:
+    cargo deny check
+
+# The benchmark, one JSON object per workload.
+bench:
+    cargo run --release -p dacapo -- bench
