@@ -1,6 +1,11 @@
 //! Every integration test, in one binary: it links once.
 
 mod alone;
+mod cli_new;
+mod cli_run;
+mod cli_server;
+mod cli_support;
+mod crash_kill;
 mod guests;
 mod harness;
 mod s_bad_input;

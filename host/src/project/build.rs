@@ -94,7 +94,15 @@ struct Target {
 
 /// What cargo made of the crate in `folder` itself, not of its dependencies.
 fn cargo(folder: &Path, arguments: &[&str], on_line: &mut dyn FnMut(&str)) -> Result<Vec<Message>, BuildError> {
-    let mut child = Command::new("cargo")
+    let mut command = Command::new("cargo");
+    // If cargo runs this program, what it says of that package is not true of this one.
+    for (name, _) in std::env::vars_os() {
+        let outer = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+        if name.to_str().is_some_and(|name| outer.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command
         .args(["build", "--release", "--message-format=json-render-diagnostics"])
         .args(arguments)
         .current_dir(folder)
