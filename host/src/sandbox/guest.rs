@@ -97,14 +97,14 @@ impl Guest {
     /// [`HostTrouble`] if there is no room, with the recorder as it was.
     pub fn new(module: &OrchestrationModule, recorder: Recorder) -> Result<Self, (HostTrouble, Box<Recorder>)> {
         Self::instantiate(module, Some(recorder), "turn")
-            .map_err(|(error, recorder)| (HostTrouble(format!("{error:#}")), Box::new(recorder.expect("it was given"))))
+            .map_err(|(error, recorder)| (HostTrouble(format!("{error:#}")), recorder.expect("it was given")))
     }
 
     fn instantiate(
         module: &OrchestrationModule,
         recorder: Option<Recorder>,
         calling: &'static str,
-    ) -> Result<Self, (wasmtime::Error, Option<Recorder>)> {
+    ) -> Result<Self, (wasmtime::Error, Option<Box<Recorder>>)> {
         let settings = &module.settings;
         let memory = MemoryCap { limit: settings.memory_bytes, used: 0 };
         let state = GuestState { recorder, calling, lines: Lines::default(), memory };
@@ -114,7 +114,7 @@ impl Guest {
         store.set_epoch_deadline(budget_ticks);
         match module.pre.instantiate(&mut store) {
             Ok(exports) => Ok(Self { store, exports, budget_ticks }),
-            Err(error) => Err((error, store.into_data().recorder)),
+            Err(error) => Err((error, store.into_data().recorder.map(Box::new))),
         }
     }
 
