@@ -5,15 +5,18 @@
 //! A [`World`] outlives its hosts: it has the file, the clock and the [`Desk`] at
 //! which all activities are answered. A [`Host`] is one engine on that file.
 
-use std::collections::HashMap;
+mod clock;
+mod desk;
+mod store;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dacapo::core::event::Event;
-use dacapo::core::ids::{ExecutionNumber, InstanceId, ModuleHash, TimestampMs};
-use dacapo::core::payload::{Failure, FailureKind, Outcome, Payload};
+use dacapo::core::ids::{ExecutionNumber, InstanceId};
+use dacapo::core::payload::{Failure, Outcome, Payload};
 use dacapo::core::retry::RetryPolicy;
 use dacapo::core::summary::Summary;
 use dacapo::core::turn::{Limits, LogLine, Recorder, TurnRecord};
@@ -21,11 +24,14 @@ use dacapo::engine::{Clock, Engine, EngineError, EngineSettings, IdReuse, StartO
 use dacapo::sandbox::guest::{Guest, ReplayError};
 use dacapo::sandbox::settings::SandboxSettings;
 use dacapo::sandbox::{OrchestrationModule, Sandbox};
-use dacapo::store::redb::RedbStore;
-use dacapo::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+use dacapo::store::{Module, Store};
 use serde_json::Value;
-use tokio::sync::oneshot;
 
+pub(crate) use self::clock::ManualClock;
+pub(crate) use self::desk::{Desk, failed, text};
+pub(crate) use self::store::Death;
+
+use self::store::WatchedStore;
 use crate::guests::guest;
 
 /// Nothing waits so long unless it waits for ever.
@@ -56,277 +62,6 @@ fn wait_for<T, R>(mutex: &Mutex<T>, signal: &Condvar, what: &str, mut probe: imp
         guard = next;
         assert!(!timeout.timed_out(), "waited in vain for {what}");
     }
-}
-
-// ---- time ----
-
-type Waker = Box<dyn Fn() + Send + Sync>;
-
-/// Time that stands still until it is moved.
-#[derive(Default)]
-pub(crate) struct ManualClock {
-    now: AtomicU64,
-    wakers: Mutex<Vec<Waker>>,
-}
-
-impl ManualClock {
-    pub(crate) fn at(now: u64) -> Arc<Self> {
-        Arc::new(Self { now: AtomicU64::new(now), wakers: Mutex::default() })
-    }
-
-    /// Moves time on, and lets the engine know.
-    pub(crate) fn advance(&self, ms: u64) {
-        self.advance_quietly(ms);
-        lock(&self.wakers).iter().for_each(|wake| wake());
-    }
-
-    /// Moves time on; the engine sees it when it next looks.
-    pub(crate) fn advance_quietly(&self, ms: u64) {
-        self.now.fetch_add(ms, Ordering::SeqCst);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> TimestampMs {
-        TimestampMs(self.now.load(Ordering::SeqCst))
-    }
-
-    fn until(&self, due: TimestampMs) -> Duration {
-        if due <= self.now() { Duration::ZERO } else { Duration::from_secs(3600) }
-    }
-
-    fn on_jump(&self, wake: Waker) {
-        lock(&self.wakers).push(wake);
-    }
-}
-
-// ---- the store, watched ----
-
-/// Where a host dies: at a commit, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Death {
-    /// Nothing of that commit is written.
-    Before(usize),
-    /// All of that commit is written, and nobody hears of it.
-    After(usize),
-}
-
-/// A store that counts commits, and fails from a given one on.
-pub(crate) struct WatchedStore {
-    inner: RedbStore,
-    seen: Mutex<Seen>,
-    changed: Condvar,
-}
-
-struct Seen {
-    commits: usize,
-    death: Option<Death>,
-    is_dead: bool,
-}
-
-impl WatchedStore {
-    /// Waits for a state of the journal, looking after each commit.
-    fn wait<R>(&self, what: &str, mut probe: impl FnMut(&RedbStore) -> Option<R>) -> R {
-        wait_for(&self.seen, &self.changed, what, |_| probe(&self.inner))
-    }
-}
-
-fn died() -> StoreError {
-    StoreError::Io("the host died".to_owned())
-}
-
-impl Store for WatchedStore {
-    fn claim(&self) -> Result<Epoch, StoreError> {
-        self.inner.claim()
-    }
-
-    fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
-        let mut seen = lock(&self.seen);
-        let number = seen.commits + 1;
-        if seen.is_dead || seen.death == Some(Death::Before(number)) {
-            seen.is_dead = true;
-            return Err(died());
-        }
-        self.inner.commit(epoch, batch)?;
-        seen.commits = number;
-        seen.is_dead = seen.death == Some(Death::After(number));
-        self.changed.notify_all();
-        if seen.is_dead { Err(died()) } else { Ok(()) }
-    }
-
-    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
-        self.inner.summary(instance)
-    }
-
-    fn history(&self, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<Option<History>, StoreError> {
-        self.inner.history(id, execution)
-    }
-
-    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.unfinished(after, limit)
-    }
-
-    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.list(filter, after, limit)
-    }
-
-    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
-        self.inner.put_module(module, component)
-    }
-
-    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError> {
-        self.inner.module(hash)
-    }
-
-    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.module_bytes(hash)
-    }
-
-    fn modules(&self) -> Result<Vec<Module>, StoreError> {
-        self.inner.modules()
-    }
-}
-
-// ---- activities ----
-
-/// One attempt of an activity, as it reached whoever does the work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Call {
-    pub(crate) name: String,
-    pub(crate) input: String,
-    pub(crate) attempt: u32,
-    pub(crate) key: String,
-    /// Whether the journal held the call, at that moment.
-    pub(crate) was_durable: bool,
-}
-
-/// An attempt that waits for its answer; dropped, it never gets one.
-pub(crate) struct Held {
-    pub(crate) task: Arc<Task>,
-    reply: oneshot::Sender<Outcome>,
-}
-
-impl Held {
-    pub(crate) fn answer(self, outcome: Outcome) {
-        let _ = self.reply.send(outcome);
-    }
-
-    /// Answers as the desk does by itself.
-    pub(crate) fn go_on(self) {
-        let outcome = by_itself(&self.task);
-        self.answer(outcome);
-    }
-}
-
-/// Where all activities are answered. By itself it answers at once; see [`by_itself`].
-#[derive(Default)]
-pub(crate) struct Desk {
-    state: Mutex<DeskState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct DeskState {
-    calls: Vec<Call>,
-    held_names: Vec<String>,
-    held: Vec<Held>,
-    scripts: HashMap<String, Vec<Outcome>>,
-    store: Weak<WatchedStore>,
-}
-
-impl Desk {
-    /// From now on, calls of `name` wait for an answer.
-    pub(crate) fn hold(&self, name: &str) {
-        lock(&self.state).held_names.push(name.to_owned());
-    }
-
-    /// From now on, calls of `name` are answered at once again.
-    pub(crate) fn release(&self, name: &str) {
-        lock(&self.state).held_names.retain(|held| held != name);
-    }
-
-    /// The next attempts of `name` get these answers.
-    pub(crate) fn script(&self, name: &str, answers: impl IntoIterator<Item = Outcome>) {
-        lock(&self.state).scripts.entry(name.to_owned()).or_default().extend(answers);
-    }
-
-    /// Waits for a held call of `name`.
-    pub(crate) fn next(&self, name: &str) -> Held {
-        wait_for(&self.state, &self.changed, name, |state| {
-            let at = state.held.iter().position(|held| held.task.name == name)?;
-            Some(state.held.remove(at))
-        })
-    }
-
-    pub(crate) fn calls(&self) -> Vec<Call> {
-        lock(&self.state).calls.clone()
-    }
-
-    /// Calls of `name`.
-    pub(crate) fn calls_of(&self, name: &str) -> Vec<Call> {
-        self.calls().into_iter().filter(|call| call.name == name).collect()
-    }
-
-    fn take(&self, task: &Arc<Task>) -> Result<Outcome, oneshot::Receiver<Outcome>> {
-        let Some(store) = lock(&self.state).store.upgrade() else {
-            // Its host is dead, and has only not noticed.
-            return Err(oneshot::channel().1);
-        };
-        let was_durable = is_scheduled(&store.inner, task);
-        drop(store);
-        let mut state = lock(&self.state);
-        state.calls.push(Call {
-            name: task.name.clone(),
-            input: task.input.to_string(),
-            attempt: task.attempt,
-            key: task.idempotency_key(),
-            was_durable,
-        });
-        let is_held = state.held_names.contains(&task.name);
-        let scripted = state.scripts.get_mut(&task.name).filter(|script| !script.is_empty());
-        let answer = match scripted {
-            Some(script) => Ok(script.remove(0)),
-            None if is_held => {
-                let (reply, answer) = oneshot::channel();
-                state.held.push(Held { task: task.clone(), reply });
-                Err(answer)
-            }
-            None => Ok(by_itself(task)),
-        };
-        self.changed.notify_all();
-        answer
-    }
-}
-
-/// `step.square` squares, `step.keep` returns what it is given, `step.do` cannot
-/// do `three`; the others say their name and what they were given.
-pub(crate) fn by_itself(task: &Task) -> Outcome {
-    let input = task.input.to_json().expect("guests send JSON");
-    let answer: Value = match task.name.as_str() {
-        "step.square" => input.as_u64().map(|n| n * n).into(),
-        "step.keep" | "step.keep_text" => input,
-        "step.do" if input == "three" => return failed("NoSeat", "there is no seat left"),
-        name => format!("{}({})", name.trim_start_matches("step."), input.as_str().unwrap_or_default()).into(),
-    };
-    Ok(Payload::json(answer.to_string()))
-}
-
-pub(crate) fn failed(error_type: &str, message: &str) -> Outcome {
-    let failure = Failure::retryable(FailureKind::Application, message);
-    Err(Failure { error_type: error_type.to_owned(), ..failure })
-}
-
-pub(crate) fn text(answer: &str) -> Outcome {
-    Ok(Payload::of(answer).expect("text is JSON"))
-}
-
-fn is_scheduled(store: &RedbStore, task: &Task) -> bool {
-    let history = store.history(&task.instance, Some(task.execution)).expect("a readable store");
-    let records = history.map(|history| history.decode().expect("a sound history")).unwrap_or_default();
-    records.iter().flat_map(|record| &record.events).any(|event| {
-        matches!(event, Event::ActivityScheduled(call)
-            if call.operation == task.operation && call.name == task.name && call.input == task.input)
-    })
 }
 
 // ---- the world ----
@@ -395,10 +130,8 @@ impl World {
     }
 
     fn try_open(&self, death: Option<Death>) -> Result<Host<'_>, EngineError> {
-        let inner = RedbStore::open(&self.folder.join("journal.redb"))?;
-        let seen = Seen { commits: 0, death, is_dead: false };
-        let store = Arc::new(WatchedStore { inner, seen: Mutex::new(seen), changed: Condvar::new() });
-        lock(&self.desk.state).store = Arc::downgrade(&store);
+        let store = Arc::new(WatchedStore::open(&self.folder.join("journal.redb"), death)?);
+        self.desk.serve(&store);
         let log = self.log.clone();
         let show = move |instance: &InstanceId, execution: ExecutionNumber, line: &LogLine| {
             lock(&log).push(format!("{instance}/{execution} {line}"));
@@ -614,9 +347,7 @@ impl Host<'_> {
 impl Drop for Host<'_> {
     fn drop(&mut self) {
         drop(self.engine.take());
-        let mut state = lock(&self.world.desk.state);
-        state.held.clear();
-        drop(state);
+        self.world.desk.forget();
         let store = self.store.take().map(|store| Arc::downgrade(&store));
         // A handler may look into the journal at this moment.
         while store.as_ref().is_some_and(|store| store.strong_count() > 0) {
@@ -682,7 +413,7 @@ pub(crate) fn sweep(
     let host = world.open();
     scenario(&host).expect("nothing dies");
     check(&world, &host, None);
-    let commits = lock(&host.store().seen).commits;
+    let commits = host.store().commits();
     drop(host);
     for number in 1..=commits {
         for death in [Death::Before(number), Death::After(number)] {

@@ -1,0 +1,108 @@
+//! A store that counts commits, lets a test wait for what is in it, and dies at
+//! the commit where it is to die.
+
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+
+use dacapo::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
+use dacapo::core::summary::Summary;
+use dacapo::store::redb::RedbStore;
+use dacapo::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+
+use super::{lock, wait_for};
+
+/// Where a host dies: at a commit, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Nothing of that commit is written.
+    Before(usize),
+    /// All of that commit is written, and nobody hears of it.
+    After(usize),
+}
+
+/// A store that counts commits, and fails from a given one on.
+pub(crate) struct WatchedStore {
+    inner: RedbStore,
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+struct Seen {
+    commits: usize,
+    death: Option<Death>,
+    is_dead: bool,
+}
+
+impl WatchedStore {
+    /// Opens the file at `path`.
+    pub(super) fn open(path: &Path, death: Option<Death>) -> Result<Self, StoreError> {
+        let seen = Seen { commits: 0, death, is_dead: false };
+        Ok(Self { inner: RedbStore::open(path)?, seen: Mutex::new(seen), changed: Condvar::new() })
+    }
+
+    /// Commits so far.
+    pub(super) fn commits(&self) -> usize {
+        lock(&self.seen).commits
+    }
+
+    /// Waits for a state of the journal, looking after each commit.
+    pub(super) fn wait<R>(&self, what: &str, mut probe: impl FnMut(&RedbStore) -> Option<R>) -> R {
+        wait_for(&self.seen, &self.changed, what, |_| probe(&self.inner))
+    }
+}
+
+fn died() -> StoreError {
+    StoreError::Io("the host died".to_owned())
+}
+
+impl Store for WatchedStore {
+    fn claim(&self) -> Result<Epoch, StoreError> {
+        self.inner.claim()
+    }
+
+    fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
+        let mut seen = lock(&self.seen);
+        let number = seen.commits + 1;
+        if seen.is_dead || seen.death == Some(Death::Before(number)) {
+            seen.is_dead = true;
+            return Err(died());
+        }
+        self.inner.commit(epoch, batch)?;
+        seen.commits = number;
+        seen.is_dead = seen.death == Some(Death::After(number));
+        self.changed.notify_all();
+        if seen.is_dead { Err(died()) } else { Ok(()) }
+    }
+
+    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
+        self.inner.summary(instance)
+    }
+
+    fn history(&self, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<Option<History>, StoreError> {
+        self.inner.history(id, execution)
+    }
+
+    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        self.inner.unfinished(after, limit)
+    }
+
+    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        self.inner.list(filter, after, limit)
+    }
+
+    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
+        self.inner.put_module(module, component)
+    }
+
+    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError> {
+        self.inner.module(hash)
+    }
+
+    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.module_bytes(hash)
+    }
+
+    fn modules(&self) -> Result<Vec<Module>, StoreError> {
+        self.inner.modules()
+    }
+}
