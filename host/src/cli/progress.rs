@@ -90,6 +90,7 @@ impl Progress {
                 self.now(&waits_for(&view));
                 self.tell_unserved(&view, &mut unserved);
             }
+            let reading = began.elapsed();
             let query = HistoryQuery {
                 execution,
                 from: Some(from),
@@ -108,7 +109,7 @@ impl Progress {
                 return;
             }
             // A long history takes long to read: leave most of the time to its run.
-            tokio::time::sleep(CALM.max(began.elapsed() * 4).min(Duration::from_secs(2))).await;
+            tokio::time::sleep(CALM.max(reading * 4).min(Duration::from_secs(2))).await;
         }
     }
 
