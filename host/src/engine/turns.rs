@@ -313,7 +313,10 @@ impl Worker {
                 return;
             }
         }
-        self.watchers.entry(id).or_default().push(reply);
+        let waiting = self.watchers.entry(id).or_default();
+        // Whoever asked and went away since is not kept.
+        waiting.retain(|watcher| !watcher.is_closed());
+        waiting.push(reply);
     }
 
     /// The end is durable: whoever waits is told, and nothing of it stays.
