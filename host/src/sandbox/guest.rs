@@ -33,7 +33,6 @@ pub(super) struct GuestState {
 
 struct MemoryCap {
     limit: usize,
-    used: usize,
 }
 
 /// The guest asked for more memory than it is granted.
@@ -49,7 +48,6 @@ impl ResourceLimiter for MemoryCap {
         if desired > self.limit {
             return Err(wasmtime::Error::new(MemoryExhausted { asked: desired, limit: self.limit }));
         }
-        self.used = self.used.max(desired);
         Ok(true)
     }
 
@@ -106,7 +104,7 @@ impl Guest {
         calling: &'static str,
     ) -> Result<Self, (wasmtime::Error, Option<Box<Recorder>>)> {
         let settings = &module.settings;
-        let memory = MemoryCap { limit: settings.memory_bytes, used: 0 };
+        let memory = MemoryCap { limit: settings.memory_bytes };
         let state = GuestState { recorder, calling, lines: Lines::default(), memory };
         let mut store = Store::new(module.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
@@ -132,11 +130,6 @@ impl Guest {
     /// The recorder of this guest's execution.
     pub fn recorder_mut(&mut self) -> &mut Recorder {
         self.store.data_mut().recorder.as_mut().expect("only describe runs without a recorder")
-    }
-
-    /// Linear memory the guest has grown to, bytes.
-    pub fn memory_bytes(&self) -> usize {
-        self.store.data().memory.used
     }
 
     /// Runs the guest's part of the turn under way: hands over what is recorded
