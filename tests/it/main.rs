@@ -14,6 +14,7 @@ mod s_determinism;
 mod s_instances;
 mod s_replay;
 mod s_time;
+mod snapshot;
 mod store_contract;
 mod store_faults;
 mod store_format;

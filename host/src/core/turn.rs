@@ -178,7 +178,7 @@ pub enum Progress {
 }
 
 /// How imports are answered in this turn.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Mode {
     /// Recorded.
     Live,
@@ -190,7 +190,7 @@ enum Mode {
 }
 
 /// The state of one execution and its turn under way. See the module's page.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recorder {
     /// The execution as it stands.
     pub execution: Execution,

@@ -6,6 +6,7 @@
 //! and leaves no trace; whatever the guest does wrong ends its own execution as a
 //! recorded failure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::{ResourceLimiter, Store, Trap};
@@ -13,11 +14,13 @@ use wasmtime::{ResourceLimiter, Store, Trap};
 use super::OrchestrationModule;
 use super::bindings::orchestration::Orchestration;
 use super::bindings::orchestration::exports::dacapo::workflow::guest as wit;
+use super::layout::Layout;
 use super::settings::TICK;
-use super::wasi::Lines;
+use super::snapshot::Places;
+use super::wasi::{Handles, Lines};
 use crate::core::event::Event;
 use crate::core::execution::Delivery;
-use crate::core::ids::Hash;
+use crate::core::ids::{Hash, ModuleHash};
 use crate::core::payload::{Failure, FailureKind};
 use crate::core::turn::{Divergence, HandOver, Progress, Recorder, Stop, TurnRecord};
 
@@ -28,6 +31,7 @@ pub(super) struct GuestState {
     /// Which export is running, for messages.
     pub(super) calling: &'static str,
     pub(super) lines: Lines,
+    pub(super) handles: Handles,
     memory: MemoryCap,
 }
 
@@ -77,9 +81,14 @@ pub enum ReplayError {
 
 /// A guest in memory. See the module's page.
 pub struct Guest {
-    store: Store<GuestState>,
+    pub(super) store: Store<GuestState>,
     exports: Orchestration,
     budget_ticks: u64,
+    pub(super) module: ModuleHash,
+    /// Where its state is, in a sandbox that inspects.
+    pub(super) layout: Option<Arc<Layout>>,
+    /// The same, once it was asked for.
+    pub(super) places: Option<Arc<Places>>,
 }
 
 impl std::fmt::Debug for Guest {
@@ -105,13 +114,17 @@ impl Guest {
     ) -> Result<Self, (wasmtime::Error, Option<Box<Recorder>>)> {
         let settings = &module.settings;
         let memory = MemoryCap { limit: settings.memory_bytes };
-        let state = GuestState { recorder, calling, lines: Lines::default(), memory };
+        let (lines, handles) = (Lines::default(), Handles::default());
+        let state = GuestState { recorder, calling, lines, handles, memory };
         let mut store = Store::new(module.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
         let budget_ticks = ticks(settings.turn_budget);
         store.set_epoch_deadline(budget_ticks);
         match module.pre.instantiate(&mut store) {
-            Ok(exports) => Ok(Self { store, exports, budget_ticks }),
+            Ok(exports) => {
+                let layout = module.layout.clone();
+                Ok(Self { store, exports, budget_ticks, module: module.hash, layout, places: None })
+            }
             Err(error) => Err((error, store.into_data().recorder.map(Box::new))),
         }
     }

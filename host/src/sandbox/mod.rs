@@ -10,7 +10,9 @@ mod cache;
 mod context;
 pub mod guest;
 pub mod inspect;
+mod layout;
 pub mod settings;
+pub mod snapshot;
 mod wasi;
 
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use self::bindings::orchestration::OrchestrationPre;
 use self::cache::CompiledCache;
 use self::guest::{Guest, GuestState};
 use self::inspect::Refused;
+use self::layout::Layout;
 use self::settings::{SandboxSettings, TICK};
 use crate::core::ids::ModuleHash;
 use crate::store::{ModuleKind, Offer};
@@ -34,6 +37,7 @@ pub struct Sandbox {
     orchestrations: Engine,
     activities: Engine,
     cache: Option<CompiledCache>,
+    inspects: bool,
     /// Stops the thread that counts epochs.
     running: Arc<AtomicBool>,
 }
@@ -44,6 +48,8 @@ pub struct OrchestrationModule {
     pub hash: ModuleHash,
     pre: OrchestrationPre<GuestState>,
     settings: Arc<SandboxSettings>,
+    /// Where the state of its guests is; none unless the sandbox inspects.
+    layout: Option<Arc<Layout>>,
 }
 
 impl std::fmt::Debug for OrchestrationModule {
@@ -71,7 +77,22 @@ impl Sandbox {
     /// # Errors
     /// If this machine cannot give the memory that the settings ask for.
     pub fn new(settings: SandboxSettings, cache: Option<PathBuf>) -> wasmtime::Result<Self> {
-        let orchestrations = Engine::new(&settings::orchestration_config(&settings))?;
+        Self::with(settings, cache, false)
+    }
+
+    /// A sandbox whose guests can be looked into and put back to an earlier state,
+    /// see [`snapshot`]. They behave the same and run a little slower.
+    ///
+    /// # Errors
+    /// If this machine cannot give the memory that the settings ask for.
+    pub fn inspecting(settings: SandboxSettings, cache: Option<PathBuf>) -> wasmtime::Result<Self> {
+        Self::with(settings, cache, true)
+    }
+
+    fn with(settings: SandboxSettings, cache: Option<PathBuf>, inspects: bool) -> wasmtime::Result<Self> {
+        let mut config = settings::orchestration_config(&settings);
+        config.guest_debug(inspects);
+        let orchestrations = Engine::new(&config)?;
         let activities = Engine::new(&settings::activity_config(&settings))?;
         let running = Arc::new(AtomicBool::new(true));
         count_epochs(running.clone(), [orchestrations.clone(), activities.clone()]);
@@ -80,6 +101,7 @@ impl Sandbox {
             orchestrations,
             activities,
             cache: cache.map(CompiledCache::new),
+            inspects,
             running,
         })
     }
@@ -94,7 +116,7 @@ impl Sandbox {
         let compiled = self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?;
         let (kind, offers) = match inspect::kind_of(&compiled, &self.orchestrations)? {
             ModuleKind::Orchestration => {
-                let module = self.link(hash, &compiled).map_err(not_a_component)?;
+                let module = self.link(hash, &compiled, None).map_err(not_a_component)?;
                 let said = Guest::describe(&module).map_err(|error| Refused::Describe(format!("{:#}", error)))?;
                 (ModuleKind::Orchestration, said.orchestrations.into_iter().map(offer).collect())
             }
@@ -114,7 +136,8 @@ impl Sandbox {
     /// If the bytes are no such module.
     pub fn load(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<OrchestrationModule> {
         let compiled = self.compile(&self.orchestrations, hash, component)?;
-        self.link(hash, &compiled)
+        let layout = self.inspects.then(|| Layout::of(component)).transpose()?;
+        self.link(hash, &compiled, layout.map(Arc::new))
     }
 
     /// Loads a module with activities that was checked at upload.
@@ -126,12 +149,17 @@ impl Sandbox {
         activity::ActivityModule::new(&compiled, hash, &self.settings)
     }
 
-    fn link(&self, hash: ModuleHash, compiled: &Component) -> wasmtime::Result<OrchestrationModule> {
+    fn link(
+        &self,
+        hash: ModuleHash,
+        compiled: &Component,
+        layout: Option<Arc<Layout>>,
+    ) -> wasmtime::Result<OrchestrationModule> {
         let mut linker = Linker::new(&self.orchestrations);
         context::add_to_linker(&mut linker)?;
         wasi::add_to_linker(&mut linker, compiled)?;
         let pre = OrchestrationPre::new(linker.instantiate_pre(compiled)?)?;
-        Ok(OrchestrationModule { hash, pre, settings: self.settings.clone() })
+        Ok(OrchestrationModule { hash, pre, settings: self.settings.clone(), layout })
     }
 
     fn compile(&self, engine: &Engine, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<Component> {

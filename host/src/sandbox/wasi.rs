@@ -8,6 +8,9 @@
 //! name when it is called. What could wait or reach outside is refused at upload,
 //! see [`super::inspect`].
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use wasmtime::component::{Component, Linker, LinkerInstance, Resource, ResourceType, types::ComponentItem};
 use wasmtime::{Result, StoreContextMut};
 
@@ -24,6 +27,8 @@ struct Pollable;
 struct Descriptor;
 struct DirectoryEntries;
 
+// The kind of a handle is in its two low bits, see `Handles::give`.
+const OTHER: u32 = 0;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 
@@ -31,8 +36,35 @@ const STDERR: u32 = 2;
 const LINE_BYTES: usize = 8 << 10;
 
 /// What a guest wrote to its standard streams and has not ended with a newline.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Lines([Vec<u8>; 2]);
+
+/// The handles that a guest holds. They are no part of its memory, so a snapshot
+/// notes which there were, see [`super::snapshot`].
+#[derive(Debug)]
+pub(super) struct Handles {
+    /// Names this guest among all of this process.
+    pub(super) guest: u64,
+    pub(super) held: BTreeSet<u32>,
+    given: u32,
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        static GUESTS: AtomicU64 = AtomicU64::new(0);
+        Self { guest: GUESTS.fetch_add(1, Ordering::Relaxed), held: BTreeSet::new(), given: 0 }
+    }
+}
+
+impl Handles {
+    /// A new handle of that kind; no two are the same.
+    fn give(&mut self, kind: u32) -> u32 {
+        self.given = self.given.wrapping_add(1);
+        let rep = self.given << 2 | kind;
+        self.held.insert(rep);
+        rep
+    }
+}
 
 /// Defines what `component` imports of WASI, under the very version it names.
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>, component: &Component) -> Result<()> {
@@ -44,7 +76,10 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>, component: &Compone
         let mut at = linker.instance(name)?;
         for (export, item) in instance.exports(&engine) {
             if let (ComponentItem::Resource(_), Some(handle)) = (&item.ty, resource(export)) {
-                at.resource(export, handle, |_, _| Ok(()))?;
+                at.resource(export, handle, |mut store, rep| {
+                    store.data_mut().handles.held.remove(&rep);
+                    Ok(())
+                })?;
             }
         }
         define(interface, &mut at)?;
@@ -107,12 +142,12 @@ fn define(interface: &str, at: &mut LinkerInstance<'_, GuestState>) -> Result<()
             let how = if status.is_ok() { "0" } else { "1" };
             Err(wasmtime::format_err!("the orchestration called exit({how}); return from it instead"))
         }),
-        "cli/stdin" => at.func_wrap("get-stdin", |_: Caller<'_>, (): ()| Ok((Resource::<InputStream>::new_own(0),))),
+        "cli/stdin" => at.func_wrap("get-stdin", |store: Caller<'_>, (): ()| Ok((given::<InputStream>(store, OTHER),))),
         "cli/stdout" => {
-            at.func_wrap("get-stdout", |_: Caller<'_>, (): ()| Ok((Resource::<OutputStream>::new_own(STDOUT),)))
+            at.func_wrap("get-stdout", |store: Caller<'_>, (): ()| Ok((given::<OutputStream>(store, STDOUT),)))
         }
         "cli/stderr" => {
-            at.func_wrap("get-stderr", |_: Caller<'_>, (): ()| Ok((Resource::<OutputStream>::new_own(STDERR),)))
+            at.func_wrap("get-stderr", |store: Caller<'_>, (): ()| Ok((given::<OutputStream>(store, STDERR),)))
         }
         "cli/terminal-stdin" => at.func_wrap("get-terminal-stdin", no_terminal),
         "cli/terminal-stdout" => at.func_wrap("get-terminal-stdout", no_terminal),
@@ -137,12 +172,12 @@ fn define_streams(at: &mut LinkerInstance<'_, GuestState>) -> Result<()> {
     })?;
     for name in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
         at.func_wrap(name, |mut store: Caller<'_>, (stream, bytes): (Resource<OutputStream>, Vec<u8>)| {
-            store.data_mut().written(stream.rep(), &bytes);
+            store.data_mut().written(stream.rep() & 3, &bytes);
             Ok((Written::Ok(()),))
         })?;
     }
-    at.func_wrap("[method]output-stream.subscribe", |_: Caller<'_>, (_,): (Resource<OutputStream>,)| {
-        Ok((Resource::<Pollable>::new_own(0),))
+    at.func_wrap("[method]output-stream.subscribe", |store: Caller<'_>, (_,): (Resource<OutputStream>,)| {
+        Ok((given::<Pollable>(store, OTHER),))
     })?;
     for name in ["[method]output-stream.flush", "[method]output-stream.blocking-flush"] {
         at.func_wrap(name, |_: Caller<'_>, (_,): (Resource<OutputStream>,)| Ok((Written::Ok(()),)))?;
@@ -168,6 +203,11 @@ enum StreamError {
     #[component(name = "closed")]
     #[allow(dead_code, reason = "the type must be whole")]
     Closed,
+}
+
+/// A handle that the guest owns from here on.
+fn given<T: 'static>(mut store: Caller<'_>, kind: u32) -> Resource<T> {
+    Resource::new_own(store.data_mut().handles.give(kind))
 }
 
 fn no_terminal(_: Caller<'_>, (): ()) -> Result<(Option<Resource<Terminal>>,)> {
