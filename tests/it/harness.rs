@@ -320,6 +320,19 @@ impl Host<'_> {
         }
     }
 
+    /// Moves time on by `ms` until the instance has ended.
+    pub(crate) fn advance_to_end(&self, instance: &str, ms: u64) -> Result<(), EngineError> {
+        while !self.engine().summary(&id(instance))?.expect("its row").status.is_final() {
+            self.world.clock.advance(ms);
+            let again = StartRequest { reuse: IdReuse::Reject, ..start(instance, "sleeps", Value::Null) };
+            match self.try_start(again) {
+                Err(EngineError::AlreadyExists { .. }) => {}
+                other => return other.map(drop),
+            }
+        }
+        Ok(())
+    }
+
     /// Checks every execution of an instance: its chain, its turns' form, a full
     /// replay in a fresh guest, and that no activity ran before its call was durable.
     pub(crate) fn assert_sound(&self, instance: &str) {

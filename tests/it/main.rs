@@ -12,6 +12,7 @@ mod s_bad_input;
 mod s_calls;
 mod s_determinism;
 mod s_instances;
+mod s_life;
 mod s_replay;
 mod s_time;
 mod snapshot;

@@ -15,6 +15,7 @@ use super::modules::Uploader;
 use super::store;
 use crate::core::ids::{InstanceId, ModuleHash};
 use crate::core::payload::Payload;
+use crate::core::summary::Status;
 use crate::engine::{Engine, SystemClock, Upload};
 use crate::server::GRANTS_HEADER;
 use crate::server::address::Address;
@@ -156,7 +157,7 @@ impl Client {
                 Self::Local(api, _) => api.outcome(id, wait_ms).await?,
                 Self::Remote(server) => server.get(&format!("{}?wait_ms={wait_ms}", of(id, "/outcome")))?,
             };
-            if answer["status"] != "running" {
+            if has_ended(&answer) {
                 return Ok(answer);
             }
         }
@@ -203,7 +204,7 @@ impl Remote {
         self.base.trim_end_matches("/api/v1")
     }
 
-    fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
         as_json(&self.get_bytes(path)?)
     }
 
@@ -211,7 +212,7 @@ impl Remote {
         self.answer(self.agent.get(self.url(path)).call())
     }
 
-    fn post(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let bytes = self.answer(self.agent.post(self.url(path)).send_json(body))?;
         if bytes.is_empty() { Ok(Value::Null) } else { as_json(&bytes) }
     }
@@ -256,16 +257,22 @@ impl Remote {
     }
 }
 
+/// Whether an answer's `status` is a final one.
+pub(crate) fn has_ended(answer: &Value) -> bool {
+    answer["status"].as_str().and_then(|status| status.parse::<Status>().ok()).is_some_and(Status::is_final)
+}
+
 fn as_json(bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes).map_err(|error| CliError::host(format!("the server's answer is not JSON: {error}")))
 }
 
-fn of(id: &InstanceId, rest: &str) -> String {
+/// The path of an instance, or of something of it.
+pub(crate) fn of(id: &InstanceId, rest: &str) -> String {
     format!("instances/{}{rest}", escaped(id.as_str()))
 }
 
 /// `path?a=b` with the fields of `query` that are something.
-fn with_query<T: serde::Serialize>(path: &str, query: &T) -> String {
+pub(crate) fn with_query<T: serde::Serialize>(path: &str, query: &T) -> String {
     let fields = json!(query);
     let pairs = fields.as_object().into_iter().flatten().filter_map(|(name, value)| match value {
         Value::Null => None,
@@ -277,7 +284,7 @@ fn with_query<T: serde::Serialize>(path: &str, query: &T) -> String {
 }
 
 /// Percent-encoded, as one segment of a path or one value of a query.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
         // Dots too: a segment of dots alone would be taken for a way up.

@@ -65,7 +65,7 @@ async fn show(client: &Client, id: &InstanceId, args: &Args, common: &Common) ->
         let events = page["events"].as_array().cloned().unwrap_or_default();
         execution = Some(this as ExecutionNumber);
         from = page["next"].as_u64().unwrap_or(1) as u32;
-        let (ended, none) = (page["status"] != "running", events.is_empty());
+        let (ended, none) = (super::client::has_ended(&page), events.is_empty());
         if line_by_line {
             events.iter().for_each(|event| print(event, common.json));
         } else {

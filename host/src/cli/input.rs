@@ -33,6 +33,11 @@ pub(crate) fn id(text: &str) -> Result<InstanceId> {
     Ok(instance_id(text)?)
 }
 
+/// Reads one of a type's names, as JSON has them; for clap.
+pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
 /// Reads `NAME=VALUE`; for clap.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

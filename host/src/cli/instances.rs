@@ -31,11 +31,14 @@ pub(super) struct StartArgs {
     /// A tag
     #[arg(long, value_name = "NAME=VALUE", value_parser = input::pair)]
     tag: Vec<(String, String)>,
+    /// If the id is taken: reject, return-existing, replace-finished or terminate-and-replace
+    #[arg(long, value_name = "POLICY", default_value = "reject", value_parser = input::word::<IdReuse>)]
+    reuse: IdReuse,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
-    /// running, completed, failed or terminated
+    /// running, suspended, completed, failed or terminated
     #[arg(long)]
     status: Option<Status>,
     /// Of this orchestration
@@ -72,10 +75,10 @@ pub(super) struct RaiseArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct EndArgs {
     /// The instance
-    id: String,
+    pub(super) id: String,
     /// Why; it is recorded
     #[arg(long, default_value = "")]
-    reason: String,
+    pub(super) reason: String,
 }
 
 pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
@@ -91,7 +94,7 @@ pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
         module: args.module,
         input,
         tags: args.tag.into_iter().collect(),
-        reuse: IdReuse::Reject,
+        reuse: args.reuse,
         wait_ms: 0,
     };
     let mut answer = client.start(body).await?;
@@ -206,7 +209,7 @@ pub(super) async fn cancel(args: &EndArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
-fn done(id: &crate::core::ids::InstanceId, what: &str, common: &Common) {
+pub(super) fn done(id: &crate::core::ids::InstanceId, what: &str, common: &Common) {
     if common.json {
         output::json(&json!({ "id": id }));
     } else {

@@ -10,6 +10,7 @@ mod error;
 mod history;
 mod input;
 mod instances;
+mod life;
 mod modules;
 mod new;
 mod output;
@@ -85,6 +86,10 @@ enum Command {
     Terminate(instances::EndArgs),
     /// Ask an instance to end; its code decides how
     Cancel(instances::EndArgs),
+    /// Hold an instance: what comes in is kept, nothing is run
+    Suspend(instances::EndArgs),
+    /// Let a suspended instance go on
+    Resume(instances::EndArgs),
     /// Run a recorded history again, without effects, and compare every step
     Replay(replay::Args),
     /// Make a project that builds, runs and is tested
@@ -138,6 +143,8 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Raise(args) => instances::raise(&args, common).await,
         Command::Terminate(args) => instances::terminate(&args, common).await,
         Command::Cancel(args) => instances::cancel(&args, common).await,
+        Command::Suspend(args) => life::suspend(&args, common).await,
+        Command::Resume(args) => life::resume(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
         Command::Bench(args) => bench::run(&args, common).await,
         Command::New(args) => new::run(&args, common),

@@ -105,7 +105,7 @@ impl Progress {
             from = page["next"].as_u64().unwrap_or(1) as u32;
             if events.is_empty() && this < latest {
                 (execution, from) = (execution.map(|number| number + 1), 1);
-            } else if events.is_empty() && page["status"] != "running" {
+            } else if events.is_empty() && super::client::has_ended(&page) {
                 return;
             }
             // A long history takes long to read: leave most of the time to its run.

@@ -169,6 +169,18 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+
+    // ---- deliveries, again: new cases stand at the end ----
+    /// Somebody holds the instance: what comes in is recorded, nothing is run.
+    Suspended {
+        /// Why.
+        reason: String,
+    },
+    /// Somebody lets a suspended instance go on.
+    Resumed {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -255,7 +267,9 @@ impl Event {
             | Self::ActivityAttemptFailed { .. }
             | Self::TimerFired { .. }
             | Self::EventRaised { .. }
-            | Self::CancelRequested { .. } => Origin::Delivery,
+            | Self::CancelRequested { .. }
+            | Self::Suspended { .. }
+            | Self::Resumed { .. } => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -300,6 +314,8 @@ impl Event {
             Self::Failed { .. } => "failed",
             Self::ContinuedAsNew { .. } => "continued-as-new",
             Self::Terminated { .. } => "terminated",
+            Self::Suspended { .. } => "suspended",
+            Self::Resumed { .. } => "resumed",
         }
     }
 
@@ -320,7 +336,9 @@ impl Event {
             }
             Self::TimerFired { operation } => format!("#{operation} fired"),
             Self::EventRaised { name, value } => format!("{name:?} with {}", cut(value)),
-            Self::CancelRequested { reason } => format!("reason: {reason}"),
+            Self::CancelRequested { reason } | Self::Suspended { reason } | Self::Resumed { reason } => {
+                format!("reason: {reason}")
+            }
             Self::NowRead { time } => time.to_string(),
             Self::RandomDrawn { value } => value.to_string(),
             Self::GuidGenerated { guid } => guid.clone(),

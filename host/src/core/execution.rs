@@ -93,6 +93,8 @@ pub struct Execution {
     pub end: Option<End>,
     /// Whether the guest's `start` was called.
     pub begun: bool,
+    /// Whether somebody holds it: nothing is run until it is resumed.
+    pub suspended: bool,
     next_operation: OperationId,
     waiters: HashMap<String, VecDeque<OperationId>>,
     /// Events that no wait has taken, by name and order of arrival.
@@ -118,6 +120,7 @@ impl Execution {
             tags: started.tags.iter().cloned().collect(),
             end: None,
             begun: false,
+            suspended: false,
             next_operation: 1,
             waiters: HashMap::new(),
             buffered: HashMap::new(),
@@ -141,7 +144,7 @@ impl Execution {
     /// Whether a turn would do anything: the guest has not begun, or something
     /// is recorded that it does not know.
     pub fn wants_turn(&self) -> bool {
-        self.end.is_none() && (!self.begun || !self.ready.is_empty())
+        self.end.is_none() && !self.suspended && (!self.begun || !self.ready.is_empty())
     }
 
     /// Takes what the guest is to be told now.
@@ -186,9 +189,11 @@ impl Execution {
         self.patched.insert(id.to_owned(), false);
     }
 
-    /// The earliest time at which something is due without anybody's doing.
+    /// The earliest time at which something is due without anybody's doing. While
+    /// suspended that is only timers: no attempt begins.
     pub fn next_due(&self) -> Option<TimestampMs> {
-        self.pending.values().filter_map(Pending::due).min()
+        let held = |pending: &&Pending| self.suspended && matches!(pending, Pending::Activity { .. });
+        self.pending.values().filter(|pending| !held(pending)).filter_map(Pending::due).min()
     }
 
     /// Takes one event into the state.
@@ -235,6 +240,8 @@ impl Execution {
             Event::Failed { failure, .. } => self.finish(End::Failed(failure.clone())),
             Event::ContinuedAsNew { input } => self.finish(End::ContinuedAsNew(input.clone())),
             Event::Terminated { reason } => self.finish(End::Terminated(reason.clone())),
+            Event::Suspended { .. } => self.suspended = true,
+            Event::Resumed { .. } => self.suspended = false,
         }
     }
 
@@ -296,9 +303,13 @@ impl Execution {
     }
 
     /// The attempts whose back-off ends at `now` or before: they are to run.
-    /// Marks them as running; nothing is recorded, since nothing is decided.
+    /// Marks them as running; nothing is recorded, since nothing is decided. None
+    /// while suspended.
     pub fn attempts_due(&mut self, now: TimestampMs) -> Vec<(Arc<ActivityScheduled>, TimestampMs, u32)> {
         let mut due = Vec::new();
+        if self.suspended {
+            return due;
+        }
         for pending in self.pending.values_mut() {
             if let Pending::Activity { call, scheduled_at, attempt, retry } = pending
                 && retry.as_ref().is_some_and(|(at, _)| *at <= now)

@@ -26,15 +26,17 @@ pub enum Status {
     Failed,
     /// Somebody ended it.
     Terminated,
+    /// Somebody holds it until it is resumed.
+    Suspended,
 }
 
 impl Status {
     /// Every status, as lists show them.
-    pub const ALL: [Self; 4] = [Self::Running, Self::Completed, Self::Failed, Self::Terminated];
+    pub const ALL: [Self; 5] = [Self::Running, Self::Completed, Self::Failed, Self::Terminated, Self::Suspended];
 
     /// Whether nothing more will happen.
     pub fn is_final(self) -> bool {
-        self != Self::Running
+        !matches!(self, Self::Running | Self::Suspended)
     }
 }
 
@@ -45,6 +47,7 @@ impl fmt::Display for Status {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Terminated => "terminated",
+            Self::Suspended => "suspended",
         })
     }
 }
@@ -53,7 +56,9 @@ impl FromStr for Status {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|s| s.to_string() == text);
-        found.ok_or_else(|| format!("unknown status {text:?}: expected running, completed, failed or terminated"))
+        found.ok_or_else(|| {
+            format!("unknown status {text:?}: expected running, suspended, completed, failed or terminated")
+        })
     }
 }
 
@@ -143,6 +148,7 @@ impl Summary {
     /// The earliest time at which something is due without anybody's doing.
     pub fn next_due(&self) -> Option<TimestampMs> {
         let due = |waits: &Waits| match waits {
+            Waits::Retry(_) if self.status == Status::Suspended => None,
             Waits::Timer(at) | Waits::Retry(at) => Some(*at),
             Waits::Activity => None,
         };
@@ -181,6 +187,8 @@ impl Summary {
             Event::Completed { .. } => self.finish(Status::Completed, None),
             Event::Failed { failure, .. } => self.finish(Status::Failed, Some(failure.to_string())),
             Event::Terminated { reason } => self.finish(Status::Terminated, Some(reason.clone())),
+            Event::Suspended { .. } => self.status = Status::Suspended,
+            Event::Resumed { .. } => self.status = Status::Running,
             // The next execution's first turn is in the same commit and replaces this row.
             Event::ContinuedAsNew { .. } => self.waits.clear(),
             Event::ExecutionStarted(_)

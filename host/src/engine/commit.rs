@@ -141,6 +141,7 @@ impl Release {
         self.activities.dispatch(calls);
         for event in &record.events {
             match event {
+                Event::Resumed { .. } => self.workers[worker].send(Message::LetGo(instance.clone())),
                 Event::OperationCancelled { operation } => self.activities.forget(&instance, execution, *operation),
                 event if event.origin() == Origin::Outcome => self.activities.forget_all(&instance, execution),
                 _ => {}
@@ -150,7 +151,7 @@ impl Release {
             reply(Ok(()));
         }
         if let Some(outcome) = record.events.last().and_then(final_outcome) {
-            self.workers[worker].send(Message::Ended(instance, outcome));
+            self.workers[worker].send(Message::Ended(instance, execution, outcome));
         } else if let Some(due) = due {
             self.workers[worker].send(Message::Arm(instance, due));
         }

@@ -9,6 +9,7 @@ mod activities;
 mod clock;
 mod commit;
 mod error;
+mod life;
 mod modules;
 mod turns;
 pub mod view;
@@ -105,6 +106,10 @@ pub enum IdReuse {
     Reject,
     /// The one that is there is taken, if it runs the same orchestration.
     ReturnExisting,
+    /// A new life begins if the one that is there has ended, else it fails.
+    ReplaceFinished,
+    /// The one that is there is ended, and a new life begins.
+    TerminateAndReplace,
 }
 
 /// What became of a start.
@@ -274,7 +279,7 @@ impl Engine {
             buffered: Vec::new(),
         });
         let (reply, answer) = oneshot::channel();
-        self.worker_of(&id).send(Message::Start(started, reply));
+        self.worker_of(&id).send(Message::Start(started, reuse, reply));
         match self.answer(answer).await {
             Ok(()) => Ok(StartOutcome::Started),
             Err(EngineError::AlreadyExists { .. }) if reuse == IdReuse::ReturnExisting => {

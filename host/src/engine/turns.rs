@@ -9,6 +9,8 @@
 //! guest stays while it may go on soon, and is replayed from its history when it
 //! goes on later.
 
+mod life;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use super::activities::{Activities, Dispatch, Task};
 use super::commit::{Group, Groups, Outbound, Reply, interrupted};
 use super::error::EngineError;
 use super::modules::Modules;
-use super::{Clock, EngineSettings};
+use super::{Clock, EngineSettings, IdReuse};
 use crate::core::event::{ActivityScheduled, Event, Started};
 use crate::core::execution::{End, Execution};
 use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
@@ -35,16 +37,18 @@ use crate::store::Store;
 
 /// What a worker can be told.
 pub(super) enum Message {
-    /// Begin an instance. The id is free as far as the caller knows.
-    Start(Box<Started>, oneshot::Sender<Result<(), EngineError>>),
+    /// Begin an instance. If its id is taken, what becomes of that one.
+    Start(Box<Started>, IdReuse, oneshot::Sender<Result<(), EngineError>>),
     /// Something came in for an instance.
     Deliver(InstanceId, Inbound),
     /// Tell what the instance ends with.
     Watch(InstanceId, oneshot::Sender<Result<Outcome, EngineError>>),
     /// A durable turn waits until then.
     Arm(InstanceId, TimestampMs),
-    /// A durable turn ended the instance with this.
-    Ended(InstanceId, Outcome),
+    /// A durable turn ended that life of the instance with this.
+    Ended(InstanceId, ExecutionNumber, Outcome),
+    /// A durable turn lets go what was held back of the instance.
+    LetGo(InstanceId),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
     /// Time has moved.
@@ -55,10 +59,31 @@ pub(super) enum Message {
 
 /// What can come in for an instance.
 pub(super) enum Inbound {
-    ActivityOutcome { execution: ExecutionNumber, operation: OperationId, attempt: u32, outcome: Outcome },
-    Event { name: String, value: Payload, reply: oneshot::Sender<Result<(), EngineError>> },
-    Cancel { reason: String, reply: oneshot::Sender<Result<(), EngineError>> },
-    Terminate { reason: String, reply: oneshot::Sender<Result<(), EngineError>> },
+    ActivityOutcome {
+        execution: ExecutionNumber,
+        operation: OperationId,
+        attempt: u32,
+        outcome: Outcome,
+    },
+    Event {
+        name: String,
+        value: Payload,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    Cancel {
+        reason: String,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    Terminate {
+        reason: String,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    /// Suspend it, or let it go on.
+    Hold {
+        suspend: bool,
+        reason: String,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
 }
 
 /// How others reach a worker. Its queue needs no bound of its own: whoever sends
@@ -99,6 +124,8 @@ pub(super) struct Worker {
     /// Instances that this host cannot run, with the reason: until it restarts.
     /// What comes in for them is recorded all the same.
     blocked: HashMap<InstanceId, String>,
+    /// Attempts that may begin only after a turn that is not durable yet, see [`life`].
+    held: HashMap<InstanceId, Vec<Dispatch>>,
     /// Sealed turns that go to the committer together.
     group: Vec<Outbound>,
     /// Answers that wait for the group and all before it, and for no turn of their own.
@@ -180,6 +207,7 @@ impl Worker {
             watchers: HashMap::new(),
             ready: VecDeque::new(),
             blocked: HashMap::new(),
+            held: HashMap::new(),
             group: Vec::new(),
             replies: Vec::new(),
             groups_sent: 0,
@@ -232,28 +260,36 @@ impl Worker {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Start(started, reply) => self.start(started, reply),
+            Message::Start(started, reuse, reply) => self.start(started, reuse, reply),
             Message::Deliver(id, inbound) => self.deliver(id, inbound),
             Message::Watch(id, reply) => self.watch(id, reply),
             Message::Arm(id, due) => {
                 self.timers.push(Reverse((due, id.clone())));
                 self.evict_if_long(&id);
             }
-            Message::Ended(id, outcome) => self.ended(&id, &outcome),
+            Message::Ended(id, execution, outcome) => self.ended(&id, execution, &outcome),
+            Message::LetGo(id) => self.let_go(&id),
             Message::Recover(summary) => self.recover(&summary),
             Message::Wake | Message::Stop => {}
         }
     }
 
-    fn start(&mut self, started: Box<Started>, reply: oneshot::Sender<Result<(), EngineError>>) {
+    fn start(&mut self, mut started: Box<Started>, reuse: IdReuse, reply: oneshot::Sender<Result<(), EngineError>>) {
         let id = started.instance.clone();
         let known = match self.live.get_mut(&id) {
-            Some(slot) => Ok(Some(status_of(&slot.body.recorder().execution))),
-            None => self.parts.store.summary(&id).map(|summary| summary.map(|s| s.status)),
+            Some(slot) => Ok(Some(position_of(&slot.body.recorder().execution))),
+            None => self.parts.store.summary(&id).map(|summary| summary.map(|s| (s.execution, s.status))),
         };
         match known {
             Ok(None) => {}
-            Ok(Some(status)) => {
+            Ok(Some((execution, status))) if reuse.replaces(status) => match self.make_way(&id, status) {
+                Ok(()) => started.execution = execution + 1,
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                    return;
+                }
+            },
+            Ok(Some((_, status))) => {
                 // Answered when that instance's own start is durable: whoever
                 // relies on it must be able to.
                 self.replies.push(Box::new(move |durable| {
@@ -320,9 +356,14 @@ impl Worker {
     }
 
     /// The end is durable: whoever waits is told, and nothing of it stays.
-    fn ended(&mut self, id: &InstanceId, outcome: &Outcome) {
-        self.drop_slot(id);
-        self.blocked.remove(id);
+    fn ended(&mut self, id: &InstanceId, execution: ExecutionNumber, outcome: &Outcome) {
+        let next_life =
+            self.live.get_mut(id).is_some_and(|slot| slot.body.recorder().execution.started.execution > execution);
+        if !next_life {
+            self.drop_slot(id);
+            self.blocked.remove(id);
+            self.held.remove(id);
+        }
         for watcher in self.watchers.remove(id).unwrap_or_default() {
             let _ = watcher.send(Ok(outcome.clone()));
         }
@@ -345,8 +386,12 @@ impl Worker {
                 let execution = &slot.body.recorder().execution;
                 let again = execution.pending.values().filter_map(interrupted).collect();
                 let tasks = dispatches(execution, again);
-                let wants_turn = execution.wants_turn();
-                self.parts.activities.dispatch(tasks);
+                let (wants_turn, suspended) = (execution.wants_turn(), execution.suspended);
+                if suspended {
+                    self.held.insert(id.clone(), tasks);
+                } else {
+                    self.parts.activities.dispatch(tasks);
+                }
                 if wants_turn {
                     self.live.insert(id.clone(), slot);
                     self.queue(id);
@@ -413,12 +458,14 @@ impl Worker {
         let inbox = std::mem::take(&mut slot.inbox);
         let recorder = slot.body.recorder();
         recorder.begin(now);
+        let was_suspended = recorder.execution.suspended;
         let replies = self.record_inbox(recorder, inbox);
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
             recorder.deliver(fired);
         }
-        let due = recorder.execution.attempts_due(now);
-        // The turn that put these attempts off is durable: its timer was armed.
+        // The turn that put these attempts off is durable: its timer was armed. Those
+        // that were held wait until it is durable that they are not any more.
+        let due = if was_suspended { Vec::new() } else { recorder.execution.attempts_due(now) };
         self.parts.activities.dispatch(dispatches(&recorder.execution, due));
         let mut put_off = false;
         if recorder.execution.wants_turn() {
@@ -436,7 +483,8 @@ impl Worker {
     fn seal(&mut self, slot: &mut Slot, now: TimestampMs, replies: Vec<Reply>) {
         let recorder = slot.body.recorder();
         if !recorder.has_recorded() {
-            debug_assert!(replies.is_empty(), "whoever is answered had something recorded");
+            // They asked for what is so already; it is durable with all before it.
+            self.replies.extend(replies);
             self.arm_again(slot);
             return;
         }
@@ -491,6 +539,12 @@ impl Worker {
                 }
                 Inbound::Terminate { reason, reply } => {
                     recorder.deliver(Event::Terminated { reason });
+                    replies.push(Box::new(move |durable| drop(reply.send(durable))));
+                }
+                Inbound::Hold { suspend, reason, reply } => {
+                    if suspend != recorder.execution.suspended {
+                        recorder.deliver(if suspend { Event::Suspended { reason } } else { Event::Resumed { reason } });
+                    }
                     replies.push(Box::new(move |durable| drop(reply.send(durable))));
                 }
             }
@@ -757,9 +811,15 @@ fn dispatches(execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, Timesta
     calls.into_iter().map(dispatch).collect()
 }
 
+/// Which life of an instance it is, and where that stands.
+fn position_of(execution: &Execution) -> (ExecutionNumber, crate::core::summary::Status) {
+    (execution.started.execution, status_of(execution))
+}
+
 fn status_of(execution: &Execution) -> crate::core::summary::Status {
     use crate::core::summary::Status;
     match execution.end {
+        None if execution.suspended => Status::Suspended,
         None | Some(End::ContinuedAsNew(_)) => Status::Running,
         Some(End::Completed(_)) => Status::Completed,
         Some(End::Failed(_)) => Status::Failed,
@@ -782,6 +842,8 @@ fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &
         Inbound::Event { name, .. } => format!("the event {name:?}"),
         Inbound::Cancel { .. } => "the cancellation".to_owned(),
         Inbound::Terminate { .. } => "the termination".to_owned(),
+        Inbound::Hold { suspend: true, .. } => "the suspension".to_owned(),
+        Inbound::Hold { suspend: false, .. } => "the resumption".to_owned(),
     };
     EngineError::Ended { id: id.clone(), status, what }
 }
@@ -790,7 +852,10 @@ impl Inbound {
     fn refuse(self, error: EngineError) {
         match self {
             Self::ActivityOutcome { .. } => {}
-            Self::Event { reply, .. } | Self::Cancel { reply, .. } | Self::Terminate { reply, .. } => {
+            Self::Event { reply, .. }
+            | Self::Cancel { reply, .. }
+            | Self::Terminate { reply, .. }
+            | Self::Hold { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
         }

@@ -13,13 +13,14 @@
 //! | `GET instances/{id}/recording?execution=&with_module=` | bytes |
 //! | `GET instances/{id}/outcome?wait_ms=` | |
 //! | `POST instances/{id}/events/{name}` | the value as JSON |
-//! | `POST instances/{id}/terminate`, `cancel` | `{"reason": ".."}` |
+//! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
 //!
 //! It asks for no password, so it listens on the loopback address only, and takes
 //! nothing from web pages of other origins: see [`guard`].
 
 pub mod address;
 pub mod api;
+mod life;
 pub mod problem;
 pub mod watched;
 
@@ -120,6 +121,7 @@ pub fn router(api: Api) -> Router {
         .route("/instances/{id}/events/{name}", post(raise))
         .route("/instances/{id}/terminate", post(terminate))
         .route("/instances/{id}/cancel", post(cancel))
+        .merge(life::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(api);
     Router::new()

@@ -31,7 +31,7 @@ use self::tables::{META, META_EPOCH, META_FORMAT, MODULE_BYTES, MODULES, corrupt
 use self::view::{Among, View};
 use super::{Batch, Epoch, Filter, History, Module, Store, StoreError};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
-use crate::core::summary::{Status, Summary};
+use crate::core::summary::Summary;
 
 /// Bounds and choices of a [`RedbStore`]. The defaults suit a host; tests make them small.
 #[derive(Clone, Debug)]
@@ -270,7 +270,7 @@ impl Store for RedbStore {
     }
 
     fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        let among = if filter.status == Some(Status::Running) { Among::Unfinished } else { Among::All };
+        let among = if filter.status.is_some_and(|status| !status.is_final()) { Among::Unfinished } else { Among::All };
         let prefix = filter.id_prefix.as_deref().unwrap_or_default();
         let from = match after {
             Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
