@@ -72,6 +72,9 @@ pub(super) fn orchestration_config(settings: &SandboxSettings) -> Config {
         // the next one starts without page faults.
         .linear_memory_keep_resident(128 << 10)
         .table_keep_resident(16 << 10)
+        // The kernel says which pages were written, where it can: only those are
+        // wiped, wherever in the memory they are.
+        .pagemap_scan(wasmtime::Enabled::Auto)
         // The kernel is asked to take pages back for many guests at once.
         .decommit_batch_size(32);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
