@@ -40,7 +40,7 @@ fn store_format_of_turns_and_summaries_is_that_of_the_fixtures() {
     let stored = fixture("turn-v1.bin", &turn.bytes);
     assert_eq!(&*turn.bytes, stored, "a turn is written as it was");
     let record = TurnRecord::decode(&stored).unwrap();
-    assert_eq!(record.encode(), stored);
+    assert_eq!(*record.encode(), *stored);
 
     let summary = Summary::of_first(&record, Hash::of(&stored)).unwrap();
     let stored = fixture("summary-v1.bin", &tables::encode_summary(&summary));

@@ -31,7 +31,7 @@ impl Writer {
     pub(crate) fn turn(&mut self, events: Vec<Event>) -> TurnCommit {
         self.turn += 1;
         let at = TimestampMs(1_000 * u64::from(self.execution) + u64::from(self.turn));
-        let bytes: Arc<[u8]> = TurnRecord { previous: self.head, at, ran: true, events }.encode().into();
+        let bytes: Arc<[u8]> = TurnRecord { previous: self.head, at, ran: true, events }.encode();
         self.head = Hash::of(&bytes);
         TurnCommit { instance: self.instance.clone(), execution: self.execution, turn: self.turn, bytes }
     }

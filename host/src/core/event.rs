@@ -9,6 +9,8 @@
 //! Encoding: postcard, by position. Add cases and fields at the end only, and
 //! raise [`FORMAT`] when that is not enough; recorded histories stay readable.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
@@ -103,7 +105,7 @@ pub enum Event {
 
     // ---- commands: what the guest asked for ----
     /// An activity is to run.
-    ActivityScheduled(Box<ActivityScheduled>),
+    ActivityScheduled(Arc<ActivityScheduled>),
     /// A timer is to fire.
     TimerScheduled {
         /// Its operation.

@@ -220,7 +220,7 @@ impl Execution {
             }
             Event::ActivityScheduled(call) => self.open(
                 call.operation,
-                Pending::Activity { call: Arc::new((**call).clone()), scheduled_at: self.now, attempt: 1, retry: None },
+                Pending::Activity { call: call.clone(), scheduled_at: self.now, attempt: 1, retry: None },
             ),
             Event::TimerScheduled { operation, fire_at } => self.open(*operation, Pending::Timer { fire_at: *fire_at }),
             Event::EventAwaited { operation, name } => self.await_event(*operation, name),

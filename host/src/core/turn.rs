@@ -9,8 +9,10 @@
 //! A finished turn is a [`TurnRecord`]. It carries the hash of the turn before
 //! it, so a history is a chain that can be verified from its last hash.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -36,8 +38,17 @@ pub struct TurnRecord {
 
 impl TurnRecord {
     /// The bytes that are stored and hashed.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("a turn has no part that postcard cannot write")
+    pub fn encode(&self) -> Arc<[u8]> {
+        // Turns are small and many: they are gathered where the last one was.
+        thread_local!(static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        GATHERED.with_borrow_mut(|gathered| {
+            let written = postcard::to_extend(self, std::mem::take(gathered));
+            *gathered = written.expect("a turn has no part that postcard cannot write");
+            let bytes = gathered.as_slice().into();
+            gathered.clear();
+            gathered.shrink_to(64 << 10);
+            bytes
+        })
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -61,7 +72,7 @@ pub struct SealedTurn {
     /// The turn.
     pub record: TurnRecord,
     /// The turn as it is stored.
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<[u8]>,
     /// Hash of `bytes`.
     pub hash: Hash,
 }
@@ -456,7 +467,7 @@ impl Recorder {
     pub fn random(&mut self) -> Result<u64, Stop> {
         let value = self.values.next_u64();
         match self.answer(Event::RandomDrawn { value }, |recorded, _| matches!(recorded, Event::RandomDrawn { .. }))? {
-            Some(Event::RandomDrawn { value }) => Ok(value),
+            Some(Event::RandomDrawn { value }) => Ok(*value),
             _ => Ok(value),
         }
     }
@@ -473,7 +484,7 @@ impl Recorder {
         let guid = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
         let asked = Event::GuidGenerated { guid: guid.clone() };
         match self.answer(asked, |recorded, _| matches!(recorded, Event::GuidGenerated { .. }))? {
-            Some(Event::GuidGenerated { guid }) => Ok(guid),
+            Some(Event::GuidGenerated { guid }) => Ok(guid.clone()),
             _ => Ok(guid),
         }
     }
@@ -487,7 +498,7 @@ impl Recorder {
             _ => false,
         };
         match self.answer(asked, same_name)? {
-            Some(Event::ValueRecorded { value, .. }) => Ok(value),
+            Some(Event::ValueRecorded { value, .. }) => Ok(value.clone()),
             _ => Ok(value),
         }
     }
@@ -524,7 +535,7 @@ impl Recorder {
             return self.refuse(asked(), failure);
         }
         let call = ActivityScheduled { operation, name, input, options };
-        self.operation(Event::ActivityScheduled(Box::new(call)))
+        self.operation(Event::ActivityScheduled(Arc::new(call)))
     }
 
     /// A timer is to fire, unless its time is zero or less.
@@ -600,7 +611,7 @@ impl Recorder {
 
     /// The one place where live and replay part. Live: `asked` is recorded.
     /// Replay: the next recorded event must match it, and is returned.
-    fn answer(&mut self, asked: Event, same: impl Fn(&Event, &Event) -> bool) -> Result<Option<Event>, Stop> {
+    fn answer(&mut self, asked: Event, same: impl Fn(&Event, &Event) -> bool) -> Result<Option<&Event>, Stop> {
         match &mut self.mode {
             Mode::Live => {
                 self.check_turn(&asked)?;
@@ -613,8 +624,8 @@ impl Recorder {
             }
             Mode::Replay(expected) => match expected.pop_front() {
                 Some(recorded) if same(&recorded, &asked) => {
-                    self.push(recorded.clone());
-                    Ok(Some(recorded))
+                    self.push(recorded);
+                    Ok(self.turn.last())
                 }
                 recorded => Err(self.diverged(recorded, Some(asked))),
             },

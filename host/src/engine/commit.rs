@@ -101,7 +101,7 @@ impl Outbound {
             instance: self.instance.clone(),
             execution: self.execution,
             turn: self.turn,
-            bytes: self.sealed.bytes.as_slice().into(),
+            bytes: self.sealed.bytes.clone(),
         }
     }
 }
