@@ -24,6 +24,8 @@ use dacapo::engine::{Clock, Engine, EngineError, EngineSettings, IdReuse, StartO
 use dacapo::sandbox::guest::{Guest, ReplayError};
 use dacapo::sandbox::settings::SandboxSettings;
 use dacapo::sandbox::{OrchestrationModule, Sandbox};
+use dacapo::store::redb::RedbStore;
+use dacapo::store::schedule::Schedule;
 use dacapo::store::{Module, Store};
 use serde_json::Value;
 
@@ -309,6 +311,24 @@ impl Host<'_> {
         self.store().wait(what, |store| store.summary(&of).expect("a readable store").filter(&probe))
     }
 
+    /// Moves time on to `time`, if it is not there.
+    pub(crate) fn advance_to(&self, time: u64) {
+        self.world.clock.advance_to(time);
+    }
+
+    /// Waits until the row of the schedule says that.
+    pub(crate) fn wait_schedule(&self, name: &str, what: &str, probe: impl Fn(&Schedule) -> bool) -> Schedule {
+        self.store().wait(what, |store| {
+            let schedules = store.schedules().expect("a readable store");
+            schedules.into_iter().find(|schedule| schedule.name == name).filter(&probe)
+        })
+    }
+
+    /// Waits until the journal holds what `probe` looks for; none if the host dies first.
+    pub(crate) fn wait_or_death<R>(&self, what: &str, probe: impl FnMut(&RedbStore) -> Option<R>) -> Option<R> {
+        self.store().wait_or_death(what, probe)
+    }
+
     /// Waits until the instance's worker has done everything that it was told
     /// before: a start that is refused is answered after all that. Twice, since
     /// the first answer may let out something that comes back to the worker.
@@ -378,6 +398,7 @@ pub(crate) fn start(instance: &str, orchestration: &str, input: Value) -> StartR
         input: Payload::json(input.to_string()),
         tags: Vec::new(),
         reuse: IdReuse::ReturnExisting,
+        start_at: None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod alone;
 mod cli_new;
 mod cli_run;
+mod cli_schedules;
 mod cli_server;
 mod cli_support;
 mod crash_kill;
@@ -14,6 +15,7 @@ mod s_determinism;
 mod s_instances;
 mod s_life;
 mod s_replay;
+mod s_schedules;
 mod s_time;
 mod snapshot;
 mod store_contract;

@@ -51,6 +51,7 @@ impl Writer {
             parent: None,
             tags: vec![("tier".to_owned(), "gold".to_owned())],
             buffered: Vec::new(),
+            start_at: None,
         }));
         self.turn(vec![started])
     }

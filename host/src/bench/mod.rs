@@ -109,6 +109,7 @@ impl Bench {
             input: Payload::of(input)?,
             tags: Vec::new(),
             reuse: IdReuse::Reject,
+            start_at: None,
         };
         self.engine.start(request).await?;
         Ok(id)

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use ureq::http::Response;
-use ureq::{Agent, Body, SendBody};
+use ureq::typestate::WithBody;
+use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use super::error::{CliError, Result, exit};
 use super::modules::Uploader;
@@ -21,6 +22,7 @@ use crate::server::GRANTS_HEADER;
 use crate::server::address::Address;
 use crate::server::api::{Api, HistoryQuery, ListQuery, MAX_WAIT, RecordingQuery, StartBody, module_json};
 use crate::server::problem::Problem;
+use crate::server::schedules::{ScheduleAction, ScheduleBody, ScheduleQuery};
 use crate::server::watched::Watched;
 use crate::store::Store as _;
 
@@ -185,6 +187,50 @@ impl Client {
     }
 }
 
+/// Schedules.
+impl Client {
+    pub(crate) async fn put_schedule(&self, name: &str, body: &ScheduleBody) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.put_schedule(name, body.clone()).await?),
+            Self::Remote(server) => server.send(server.agent.put(server.url(&schedule(name, ""))), &json!(body)),
+        }
+    }
+
+    pub(crate) fn schedules(&self) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.schedules()?),
+            Self::Remote(server) => server.get("schedules"),
+        }
+    }
+
+    pub(crate) fn schedule(&self, name: &str, query: &ScheduleQuery) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.schedule(name, query)?),
+            Self::Remote(server) => server.get(&with_query(&schedule(name, ""), query)),
+        }
+    }
+
+    pub(crate) async fn delete_schedule(&self, name: &str) -> Result<()> {
+        match self {
+            Self::Local(api, _) => Ok(api.delete_schedule(name).await?),
+            Self::Remote(server) => {
+                server.answer(server.agent.delete(server.url(&schedule(name, ""))).call()).map(drop)
+            }
+        }
+    }
+
+    /// Pauses, unpauses or triggers.
+    pub(crate) async fn act_on_schedule(&self, name: &str, action: &ScheduleAction) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.act_on_schedule(name, action.clone()).await?),
+            Self::Remote(server) => {
+                let (verb, body) = action.as_request();
+                server.post(&schedule(name, verb), &body)
+            }
+        }
+    }
+}
+
 impl Remote {
     /// The server of `data`, if `server.json` names one that answers.
     pub(crate) fn find(data: &Path) -> Option<Self> {
@@ -213,7 +259,11 @@ impl Remote {
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let bytes = self.answer(self.agent.post(self.url(path)).send_json(body))?;
+        self.send(self.agent.post(self.url(path)), body)
+    }
+
+    fn send(&self, request: RequestBuilder<WithBody>, body: &Value) -> Result<Value> {
+        let bytes = self.answer(request.send_json(body))?;
         if bytes.is_empty() { Ok(Value::Null) } else { as_json(&bytes) }
     }
 
@@ -269,6 +319,10 @@ fn as_json(bytes: &[u8]) -> Result<Value> {
 /// The path of an instance, or of something of it.
 pub(crate) fn of(id: &InstanceId, rest: &str) -> String {
     format!("instances/{}{rest}", escaped(id.as_str()))
+}
+
+fn schedule(name: &str, rest: &str) -> String {
+    format!("schedules/{}{rest}", escaped(name))
 }
 
 /// `path?a=b` with the fields of `query` that are something.

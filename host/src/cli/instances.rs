@@ -34,6 +34,9 @@ pub(super) struct StartArgs {
     /// If the id is taken: reject, return-existing, replace-finished or terminate-and-replace
     #[arg(long, value_name = "POLICY", default_value = "reject", value_parser = input::word::<IdReuse>)]
     reuse: IdReuse,
+    /// Begin then: 2027-01-31T08:00:00Z, or 2027-01-31T08:00[Europe/Berlin]
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +99,7 @@ pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
         tags: args.tag.into_iter().collect(),
         reuse: args.reuse,
         wait_ms: 0,
+        start_at: args.at,
     };
     let mut answer = client.start(body).await?;
     if args.wait {

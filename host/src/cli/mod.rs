@@ -17,6 +17,7 @@ mod output;
 mod progress;
 mod replay;
 mod run;
+mod schedules;
 mod serve;
 mod store;
 
@@ -90,6 +91,9 @@ enum Command {
     Suspend(instances::EndArgs),
     /// Let a suspended instance go on
     Resume(instances::EndArgs),
+    /// Start instances by the calendar: set, list, show, pause, unpause, trigger, delete
+    #[command(subcommand)]
+    Schedule(schedules::Schedule),
     /// Run a recorded history again, without effects, and compare every step
     Replay(replay::Args),
     /// Make a project that builds, runs and is tested
@@ -145,6 +149,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Cancel(args) => instances::cancel(&args, common).await,
         Command::Suspend(args) => life::suspend(&args, common).await,
         Command::Resume(args) => life::resume(&args, common).await,
+        Command::Schedule(what) => schedules::run(what, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
         Command::Bench(args) => bench::run(&args, common).await,
         Command::New(args) => new::run(&args, common),

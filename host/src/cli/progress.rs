@@ -156,6 +156,7 @@ pub(crate) fn waits_for(view: &Value) -> String {
 pub(crate) fn pending_line(pending: &Value) -> String {
     let name = field(pending, "name");
     match pending["kind"].as_str() {
+        Some("start") => format!("its beginning at {}", field(pending, "start_at")),
         Some("timer") => format!("a timer until {}", field(pending, "fire_at")),
         Some("event") => format!("the event {name:?}"),
         _ => {

@@ -101,6 +101,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
         input: given.clone().unwrap_or_else(Payload::null),
         tags: Vec::new(),
         reuse: IdReuse::ReturnExisting,
+        start_at: None,
     };
     let before = engine.summary(&id)?.map_or(0, |summary| summary.events);
     match engine.start(request).await? {

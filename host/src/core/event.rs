@@ -212,7 +212,13 @@ pub struct Started {
     pub tags: Vec<(String, String)>,
     /// Events that the execution before had not taken, in their order.
     pub buffered: Vec<(String, Payload)>,
+    /// The guest begins then, not before; none: at once. See [`START`].
+    pub start_at: Option<TimestampMs>,
 }
+
+/// The operation that stands for a start at a later date. Its [`Event::TimerFired`]
+/// lets the guest begin; the guest's own operations are counted from 1.
+pub const START: OperationId = 0;
 
 /// An activity to run. See [`Event::ActivityScheduled`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -326,7 +332,10 @@ impl Event {
         let cut = |payload: &Payload| super::payload::shortened(&payload.to_string(), width);
         let why = |failure: &Failure| super::payload::shortened(&failure.to_string(), width);
         match self {
-            Self::ExecutionStarted(s) => format!("{} started with {}", s.orchestration, cut(&s.input)),
+            Self::ExecutionStarted(s) => {
+                let later = s.start_at.map(|at| format!(", to begin at {at}")).unwrap_or_default();
+                format!("{} started with {}{later}", s.orchestration, cut(&s.input))
+            }
             Self::ActivityCompleted { operation, attempt, result } => {
                 format!("#{operation} returned {}{}", cut(result), at_attempt(*attempt))
             }
@@ -336,6 +345,7 @@ impl Event {
             Self::ActivityAttemptFailed { operation, attempt, failure, retry_at } => {
                 format!("#{operation} attempt {attempt} failed, next at {retry_at}: {}", why(failure))
             }
+            Self::TimerFired { operation: START } => "the start is due".to_owned(),
             Self::TimerFired { operation } => format!("#{operation} fired"),
             Self::EventRaised { name, value } => format!("{name:?} with {}", cut(value)),
             Self::CancelRequested { reason } | Self::Suspended { reason } | Self::Resumed { reason } => {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::event::{ActivityScheduled, Event, Started};
+use super::event::{ActivityScheduled, Event, START, Started};
 use super::ids::{Hash, OperationId, TimestampMs};
 use super::payload::{Failure, Outcome, Payload};
 use super::retry::{self, Attempt, RetryPolicy};
@@ -104,6 +104,8 @@ pub struct Execution {
     arrivals: u64,
     ready: Vec<Delivery>,
     patched: HashMap<String, bool>,
+    /// The guest is to begin at a date that has not come: see [`START`].
+    is_early: bool,
 }
 
 impl Execution {
@@ -128,8 +130,13 @@ impl Execution {
             arrivals: 0,
             ready: Vec::new(),
             patched: HashMap::new(),
+            is_early: false,
             started,
         };
+        if let Some(fire_at) = execution.started.start_at {
+            execution.pending.insert(START, Pending::Timer { fire_at });
+            execution.is_early = true;
+        }
         for (name, value) in execution.started.buffered.clone() {
             execution.raise(&name, &value);
         }
@@ -141,10 +148,10 @@ impl Execution {
         self.next_operation
     }
 
-    /// Whether a turn would do anything: the guest has not begun, or something
-    /// is recorded that it does not know.
+    /// Whether a turn would do anything: the guest has not begun and may, or
+    /// something is recorded that it does not know.
     pub fn wants_turn(&self) -> bool {
-        self.end.is_none() && !self.suspended && (!self.begun || !self.ready.is_empty())
+        self.end.is_none() && !self.suspended && !self.is_early && (!self.begun || !self.ready.is_empty())
     }
 
     /// Takes what the guest is to be told now.
@@ -211,6 +218,10 @@ impl Execution {
                     *attempt = failed + 1;
                     *retry = Some((*retry_at, failure.clone()));
                 }
+            }
+            Event::TimerFired { operation: START } => {
+                self.pending.remove(&START);
+                self.is_early = false;
             }
             Event::TimerFired { operation } => self.complete(*operation, Ok(Payload::null())),
             Event::EventRaised { name, value } => self.raise(name, value),

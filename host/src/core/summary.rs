@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Event;
+use super::event::{Event, START};
 use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::payload::Payload;
 use super::turn::TurnRecord;
@@ -131,6 +131,9 @@ impl Summary {
             untold: false,
             error: None,
         };
+        if let Some(at) = started.start_at {
+            summary.waits.insert(START, Waits::Timer(at));
+        }
         summary.apply(record, hash);
         Some(summary)
     }
@@ -142,7 +145,8 @@ impl Summary {
         self.turns += 1;
         self.head = hash;
         record.events.iter().for_each(|event| self.take(event));
-        self.untold = !self.status.is_final() && !record.ran && (self.untold || self.turns == 1 || tells(record));
+        let may_be_told = !self.status.is_final() && !self.waits.contains_key(&START);
+        self.untold = may_be_told && !record.ran && (self.untold || self.turns == 1 || tells(record));
     }
 
     /// The earliest time at which something is due without anybody's doing.

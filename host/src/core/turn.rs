@@ -445,6 +445,7 @@ impl Recorder {
             format: super::event::FORMAT,
             tags: ended.tags.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
             buffered: ended.untaken_events(),
+            start_at: None,
             ..(*ended.started).clone()
         })
     }

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::activities::{Activities, Dispatch, Task};
 use super::error::EngineError;
+use super::schedules::Signal;
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
 use crate::core::execution::Pending;
@@ -59,6 +60,8 @@ pub(super) struct Release {
     pub(super) released: Vec<Arc<AtomicU64>>,
     /// Whoever wants to see guests' log lines.
     pub(super) show_log: super::ShowLog,
+    /// Schedules may wait for an instance to end.
+    pub(super) schedules: Arc<Signal>,
 }
 
 /// The committer's side of the queue.
@@ -152,6 +155,7 @@ impl Release {
         }
         if let Some(outcome) = record.events.last().and_then(final_outcome) {
             self.workers[worker].send(Message::Ended(instance, execution, outcome));
+            self.schedules.ended();
         } else if let Some(due) = due {
             self.workers[worker].send(Message::Arm(instance, due));
         }

@@ -38,6 +38,14 @@ pub enum EngineError {
         /// The id asked for.
         id: InstanceId,
     },
+    /// No such schedule.
+    #[error("unknown schedule {name:?}; {}", what_exists("schedules", exists))]
+    UnknownSchedule {
+        /// The name asked for.
+        name: String,
+        /// What is there.
+        exists: Vec<String>,
+    },
     /// The id is taken.
     #[error("instance {id} exists already ({status}); choose another id")]
     AlreadyExists {
@@ -112,6 +120,7 @@ impl EngineError {
             Self::AmbiguousOrchestration { .. } => "ambiguous-orchestration",
             Self::UnknownModule { .. } => "unknown-module",
             Self::UnknownInstance { .. } => "unknown-instance",
+            Self::UnknownSchedule { .. } => "unknown-schedule",
             Self::AlreadyExists { .. } => "already-exists",
             Self::OtherOrchestration { .. } => "other-orchestration",
             Self::Ended { .. } => "instance-ended",
@@ -131,6 +140,7 @@ impl EngineError {
 
 fn what_exists(what: &str, names: &[String]) -> String {
     match names {
+        [] if what == "schedules" => "there are no schedules yet".to_owned(),
         [] => format!("there are no {what} yet, upload a module first"),
         names => format!("the {what} are {}", names.join(", ")),
     }

@@ -1,7 +1,8 @@
 //! The engine: instances of orchestrations, run turn by turn and made durable.
 //!
 //! In reading order: [`turns`] is a worker's loop, [`commit`] the one way out,
-//! [`activities`] who does the work, [`modules`] what is run. This file is the
+//! [`activities`] who does the work, [`modules`] what is run, [`schedules`] what
+//! starts by itself. This file is the
 //! face: what a host can ask for. Everything here returns only after what it says
 //! is durable.
 
@@ -11,6 +12,7 @@ mod commit;
 mod error;
 mod life;
 mod modules;
+mod schedules;
 mod turns;
 pub mod view;
 
@@ -32,9 +34,10 @@ pub(crate) use self::turns::bare_recorder;
 
 use self::activities::Activities;
 use self::commit::{GROUPS_AHEAD, Release};
+use self::schedules::Schedules;
 use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
 use crate::core::event::Started;
-use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::summary::Summary;
 use crate::core::turn::{Limits, LogLine};
@@ -95,6 +98,8 @@ pub struct StartRequest {
     pub tags: Vec<(String, String)>,
     /// What to do if the id is taken.
     pub reuse: IdReuse,
+    /// It begins then; it is durable at once. None, or a time that has passed: now.
+    pub start_at: Option<TimestampMs>,
 }
 
 /// What a start does if its id is taken.
@@ -133,6 +138,9 @@ pub struct Engine {
     stopped: Arc<OnceLock<String>>,
     resident_guests: Arc<AtomicU64>,
     settings: EngineSettings,
+    schedules: Arc<Schedules>,
+    /// False for the face that the engine's own threads have: it stops nothing.
+    is_owner: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -191,12 +199,16 @@ impl Engine {
             clock.on_jump(Box::new(move || link.send(Message::Wake)));
         }
         drop(groups);
+        let schedules = Arc::new(Schedules::load(&*store, epoch)?);
+        let signal = schedules.signal();
+        clock.on_jump(Box::new(move || signal.wake()));
         let stopped = Arc::new(OnceLock::new());
         let release = Release {
             activities: activities.clone(),
             workers: workers.clone(),
             released,
             show_log: show_log.unwrap_or_else(|| Arc::new(log_to_tracing)),
+            schedules: schedules.signal(),
         };
         let (committing, why, links) = (store.clone(), stopped.clone(), workers.clone());
         threads.push(thread("dacapo-commit", move || {
@@ -207,10 +219,24 @@ impl Engine {
             }
         }));
         let threads = Mutex::new(threads);
-        let engine =
-            Self { store, clock, sandbox, modules, activities, workers, threads, stopped, resident_guests, settings };
+        let engine = Self {
+            store,
+            clock,
+            sandbox,
+            modules,
+            activities,
+            workers,
+            threads,
+            stopped,
+            resident_guests,
+            settings,
+            schedules,
+            is_owner: true,
+        };
         engine.serve_stored_activities()?;
         engine.recover()?;
+        let face = engine.face();
+        engine.own(thread("dacapo-schedules", move || face.schedules.run(&face)));
         Ok(engine)
     }
 
@@ -256,7 +282,7 @@ impl Engine {
     /// # Errors
     /// If the orchestration is unknown, the id taken, the input too large.
     pub async fn start(&self, request: StartRequest) -> Result<StartOutcome, EngineError> {
-        let StartRequest { id, orchestration, module, input, tags, reuse } = request;
+        let StartRequest { id, orchestration, module, input, tags, reuse, start_at } = request;
         self.check_size("the input", &input)?;
         if reuse == IdReuse::ReturnExisting
             && let Some(existing) = self.store.summary(&id)?
@@ -264,6 +290,7 @@ impl Engine {
             return same_orchestration(&existing, &orchestration);
         }
         let module = self.modules.resolve(&orchestration, module.as_deref())?;
+        let now = self.clock.now();
         let started = Box::new(Started {
             format: event::FORMAT,
             instance: id.clone(),
@@ -272,11 +299,12 @@ impl Engine {
             module: module.hash,
             input,
             seed: fresh_seed(),
-            created_at: self.clock.now(),
+            created_at: now,
             retry_algorithm: retry::ALGORITHM,
             parent: None,
             tags,
             buffered: Vec::new(),
+            start_at: start_at.filter(|at| *at > now),
         });
         let (reply, answer) = oneshot::channel();
         self.worker_of(&id).send(Message::Start(started, reuse, reply));
@@ -378,6 +406,7 @@ impl Engine {
     /// under way goes on where the store is opened next.
     pub fn shutdown(&self) {
         self.workers.iter().for_each(|worker| worker.send(Message::Stop));
+        self.schedules.signal().stop();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
@@ -386,6 +415,29 @@ impl Engine {
     }
 
     // ---- helpers ----
+
+    /// This engine for a thread of its own.
+    fn face(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            sandbox: self.sandbox.clone(),
+            modules: self.modules.clone(),
+            activities: self.activities.clone(),
+            workers: self.workers.clone(),
+            threads: Mutex::default(),
+            stopped: self.stopped.clone(),
+            resident_guests: self.resident_guests.clone(),
+            settings: self.settings.clone(),
+            schedules: self.schedules.clone(),
+            is_owner: false,
+        }
+    }
+
+    /// Waits for `thread` when the engine stops.
+    fn own(&self, thread: JoinHandle<()>) {
+        self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
+    }
 
     fn serve_stored_activities(&self) -> Result<(), EngineError> {
         // The last uploaded last: of two that offer the same name, it is the one.
@@ -444,7 +496,9 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shutdown();
+        if self.is_owner {
+            self.shutdown();
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::EngineError;
 use super::bare_recorder;
+use crate::core::event::START;
 use crate::core::execution::Pending;
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Failure, Outcome, Payload};
@@ -100,6 +101,11 @@ pub enum PendingView {
         #[serde(skip_serializing_if = "Option::is_none")]
         served: Option<bool>,
     },
+    /// The beginning, at a later date.
+    Start {
+        /// When.
+        start_at: String,
+    },
     /// A timer.
     Timer {
         /// Its operation.
@@ -187,6 +193,7 @@ fn pending_view(operation: OperationId, pending: &Pending, served: &impl Fn(&str
             last_failure: retry.as_ref().map(|(_, failure)| failure.to_string()),
             served: served(&call.name),
         },
+        Pending::Timer { fire_at } if operation == START => PendingView::Start { start_at: fire_at.to_string() },
         Pending::Timer { fire_at } => PendingView::Timer { operation, fire_at: fire_at.to_string() },
         Pending::Event { name } => PendingView::Event { operation, name: name.clone() },
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::problem::Problem;
 use super::watched::Watched;
-use crate::core::ids::{ExecutionNumber, InstanceId, InvalidHash, ModuleHash};
+use crate::core::ids::{ExecutionNumber, InstanceId, InvalidHash, ModuleHash, TimestampMs};
 use crate::core::payload::Payload;
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
@@ -65,6 +65,9 @@ pub struct StartBody {
     /// Wait so long for its end and answer with it, milliseconds.
     #[serde(default)]
     pub wait_ms: u64,
+    /// When it is to begin (RFC 3339); it is durable at once. None: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<String>,
 }
 
 /// Which instances to list.
@@ -180,6 +183,7 @@ impl Api {
             input: body.input,
             tags: body.tags.into_iter().collect(),
             reuse: body.reuse,
+            start_at: body.start_at.as_deref().map(timestamp).transpose()?,
         };
         let outcome = self.engine()?.start(request).await?;
         Ok((outcome, self.outcome(&id, body.wait_ms).await?))
@@ -334,6 +338,26 @@ impl Api {
             }
         }
     }
+}
+
+/// Reads a point in time: RFC 3339, or a local time with its zone in brackets.
+///
+/// # Errors
+/// If it is none, or before 1970.
+pub fn timestamp(text: &str) -> Result<TimestampMs> {
+    let read = || {
+        let time: jiff::Timestamp = match text.parse::<jiff::Zoned>() {
+            Ok(zoned) => zoned.timestamp(),
+            Err(_) => text.parse().ok()?,
+        };
+        u64::try_from(time.as_millisecond()).ok().map(TimestampMs)
+    };
+    read().ok_or_else(|| {
+        Problem::invalid(format!(
+            "{text:?} is not a point in time: expected one such as 2027-01-31T08:00:00Z, 2027-01-31T08:00:00+01:00 or \
+             2027-01-31T08:00[Europe/Berlin]"
+        ))
+    })
 }
 
 /// Reads an id that came as text.

@@ -14,6 +14,11 @@
 //! | `GET instances/{id}/outcome?wait_ms=` | |
 //! | `POST instances/{id}/events/{name}` | the value as JSON |
 //! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
+//! | `GET schedules` | |
+//! | `PUT schedules/{name}` | [`schedules::ScheduleBody`]: makes or changes it |
+//! | `GET schedules/{name}?next=` | with its next times |
+//! | `DELETE schedules/{name}` | |
+//! | `POST schedules/{name}/pause`, `unpause`, `trigger` | pause: `{"reason": ".."}` |
 //!
 //! It asks for no password, so it listens on the loopback address only, and takes
 //! nothing from web pages of other origins: see [`guard`].
@@ -22,6 +27,7 @@ pub mod address;
 pub mod api;
 mod life;
 pub mod problem;
+pub mod schedules;
 pub mod watched;
 
 use std::net::SocketAddr;
@@ -122,6 +128,7 @@ pub fn router(api: Api) -> Router {
         .route("/instances/{id}/terminate", post(terminate))
         .route("/instances/{id}/cancel", post(cancel))
         .merge(life::routes())
+        .merge(schedules::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(api);
     Router::new()

@@ -32,7 +32,9 @@ impl Problem {
 
 fn status_of(code: &str) -> StatusCode {
     match code {
-        "not-found" | "unknown-orchestration" | "unknown-module" | "unknown-instance" => StatusCode::NOT_FOUND,
+        "not-found" | "unknown-orchestration" | "unknown-module" | "unknown-instance" | "unknown-schedule" => {
+            StatusCode::NOT_FOUND
+        }
         "already-exists" | "other-orchestration" | "instance-ended" | "instance-blocked" => StatusCode::CONFLICT,
         "invalid-input" | "invalid-id" | "ambiguous-orchestration" => StatusCode::BAD_REQUEST,
         "module-refused" => StatusCode::UNPROCESSABLE_ENTITY,

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use crate::core::summary::Summary;
+use crate::store::schedule::Schedule;
 use crate::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
 
 /// Forgotten waits are swept when there are more than so many.
@@ -103,5 +104,13 @@ impl Store for Watched {
 
     fn modules(&self) -> Result<Vec<Module>, StoreError> {
         self.inner.modules()
+    }
+
+    fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError> {
+        self.inner.put_schedule(epoch, name, schedule)
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.inner.schedules()
     }
 }

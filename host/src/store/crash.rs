@@ -1,6 +1,6 @@
 //! Death at a chosen write, for crash tests of the whole program.
 //!
-//! [`CrashPoint`] wraps a store. It counts commits and, at the one it was told,
+//! [`CrashPoint`] wraps a store. It counts commits (writes of schedules too) and, at the one it was told,
 //! ends this very process with SIGKILL: right before the commit reaches the store,
 //! or right after it is durable and before anything is let out. The environment
 //! variable `DACAPO_CRASH` sets it: `before:N`, `after:N`, or `count:FILE`, which
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::schedule::Schedule;
 use super::{Batch, Epoch, Filter, History, Module, Store, StoreError};
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use crate::core::summary::Summary;
@@ -49,6 +50,22 @@ impl CrashPoint {
     }
 }
 
+impl CrashPoint {
+    /// One write that counts, and dies where it is to die.
+    fn write(&self, write: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.point == Point::Before(number) {
+            die();
+        }
+        write()?;
+        match &self.point {
+            Point::After(last) if *last == number => die(),
+            Point::Count(file) => std::fs::write(file, number.to_string()).map_err(|e| StoreError::Io(e.to_string())),
+            _ => Ok(()),
+        }
+    }
+}
+
 fn die() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     unreachable!("SIGKILL cannot be survived");
@@ -60,16 +77,7 @@ impl Store for CrashPoint {
     }
 
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
-        let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.point == Point::Before(number) {
-            die();
-        }
-        self.inner.commit(epoch, batch)?;
-        match &self.point {
-            Point::After(last) if *last == number => die(),
-            Point::Count(file) => std::fs::write(file, number.to_string()).map_err(|e| StoreError::Io(e.to_string())),
-            _ => Ok(()),
-        }
+        self.write(|| self.inner.commit(epoch, batch))
     }
 
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
@@ -106,5 +114,13 @@ impl Store for CrashPoint {
 
     fn modules(&self) -> Result<Vec<Module>, StoreError> {
         self.inner.modules()
+    }
+
+    fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError> {
+        self.write(|| self.inner.put_schedule(epoch, name, schedule))
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.inner.schedules()
     }
 }

@@ -17,11 +17,13 @@
 
 pub mod crash;
 pub mod redb;
+pub mod schedule;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::schedule::Schedule;
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
@@ -274,4 +276,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every module, the last uploaded first.
     fn modules(&self) -> Result<Vec<Module>, StoreError>;
+
+    /// Keeps the schedule of that name as it is now, or none of that name. Durable
+    /// when it returns; refused for a stale epoch.
+    fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError>;
+
+    /// Every schedule, by name.
+    fn schedules(&self) -> Result<Vec<Schedule>, StoreError>;
 }

@@ -29,6 +29,11 @@ impl ManualClock {
         lock(&self.wakers).iter().for_each(|wake| wake());
     }
 
+    /// Moves time on to `time`, if it is not there.
+    pub(crate) fn advance_to(&self, time: u64) {
+        self.advance(time.saturating_sub(self.now().0));
+    }
+
     /// Moves time on; the engine sees it when it next looks.
     pub(crate) fn advance_quietly(&self, ms: u64) {
         self.now.fetch_add(ms, Ordering::SeqCst);

@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex};
 use dacapo::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use dacapo::core::summary::Summary;
 use dacapo::store::redb::RedbStore;
+use dacapo::store::schedule::Schedule;
 use dacapo::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
 
 use super::{lock, wait_for};
@@ -45,9 +46,33 @@ impl WatchedStore {
         lock(&self.seen).commits
     }
 
+    /// One write that counts, and dies where it is to die.
+    fn write(&self, write: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut seen = lock(&self.seen);
+        let number = seen.commits + 1;
+        if seen.is_dead || seen.death == Some(Death::Before(number)) {
+            seen.is_dead = true;
+            self.changed.notify_all();
+            return Err(died());
+        }
+        write()?;
+        seen.commits = number;
+        seen.is_dead = seen.death == Some(Death::After(number));
+        self.changed.notify_all();
+        if seen.is_dead { Err(died()) } else { Ok(()) }
+    }
+
     /// Waits for a state of the journal, looking after each commit.
     pub(super) fn wait<R>(&self, what: &str, mut probe: impl FnMut(&RedbStore) -> Option<R>) -> R {
         wait_for(&self.seen, &self.changed, what, |_| probe(&self.inner))
+    }
+
+    /// [`Self::wait`]; none if the host dies first.
+    pub(super) fn wait_or_death<R>(&self, what: &str, mut probe: impl FnMut(&RedbStore) -> Option<R>) -> Option<R> {
+        wait_for(&self.seen, &self.changed, what, |seen| match probe(&self.inner) {
+            None if seen.is_dead => Some(None),
+            found => found.map(Some),
+        })
     }
 }
 
@@ -61,17 +86,15 @@ impl Store for WatchedStore {
     }
 
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
-        let mut seen = lock(&self.seen);
-        let number = seen.commits + 1;
-        if seen.is_dead || seen.death == Some(Death::Before(number)) {
-            seen.is_dead = true;
-            return Err(died());
-        }
-        self.inner.commit(epoch, batch)?;
-        seen.commits = number;
-        seen.is_dead = seen.death == Some(Death::After(number));
-        self.changed.notify_all();
-        if seen.is_dead { Err(died()) } else { Ok(()) }
+        self.write(|| self.inner.commit(epoch, batch))
+    }
+
+    fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError> {
+        self.write(|| self.inner.put_schedule(epoch, name, schedule))
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.inner.schedules()
     }
 
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {

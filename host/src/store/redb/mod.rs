@@ -27,8 +27,9 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableError
 use self::error::{Doing, guarded, of_open};
 use self::log::Log;
 use self::overlay::Overlay;
-use self::tables::{META, META_EPOCH, META_FORMAT, MODULE_BYTES, MODULES, corrupt};
+use self::tables::{META, META_EPOCH, META_FORMAT, MODULE_BYTES, MODULES, SCHEDULES, corrupt};
 use self::view::{Among, View};
+use super::schedule::Schedule;
 use super::{Batch, Epoch, Filter, History, Module, Store, StoreError};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
 use crate::core::summary::Summary;
@@ -331,6 +332,43 @@ impl Store for RedbStore {
             Ok(modules)
         })
     }
+
+    fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError> {
+        let mut writer = self.writer()?;
+        if epoch.0 != writer.epoch {
+            return Err(StoreError::Fenced { held: epoch.0, current: writer.epoch });
+        }
+        Self::write(&mut writer, |_| {
+            let transaction = self.database.begin_write().doing("keep a schedule")?;
+            {
+                let mut schedules = transaction.open_table(SCHEDULES).doing("keep a schedule")?;
+                match schedule {
+                    Some(schedule) => {
+                        let row = tables::seal_value("schedules", name.as_bytes(), schedule);
+                        schedules.insert(name, row.as_slice()).doing("keep a schedule")?;
+                    }
+                    None => {
+                        schedules.remove(name).doing("remove a schedule")?;
+                    }
+                }
+            }
+            transaction.commit().doing("keep a schedule")
+        })
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        guarded(|| {
+            let trees = self.database.begin_read().doing("list the schedules")?;
+            let rows = trees.open_table(SCHEDULES).doing("list the schedules")?;
+            let mut schedules = Vec::new();
+            for row in rows.iter().doing("list the schedules")? {
+                let (name, row) = row.doing("list the schedules")?;
+                let (name, row) = (name.value(), row.value());
+                schedules.push(tables::open_value("schedules", name.as_bytes(), row, || format!("schedule {name}"))?);
+            }
+            Ok(schedules)
+        })
+    }
 }
 
 fn builder(options: &Options) -> redb::Builder {
@@ -413,6 +451,7 @@ fn create_tables(database: &Database) -> Result<u64, StoreError> {
         transaction.open_table(tables::RUNNING).doing(making)?;
         transaction.open_table(MODULES).doing(making)?;
         transaction.open_table(MODULE_BYTES).doing(making)?;
+        transaction.open_table(SCHEDULES).doing(making)?;
     }
     transaction.commit().doing(making)?;
     Ok(0)

@@ -41,9 +41,11 @@ pub(super) const RUNNING: TableDefinition<'_, &str, ()> = TableDefinition::new("
 pub(super) const MODULES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("modules");
 /// Components, by hash. The key is their checksum.
 pub(super) const MODULE_BYTES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("module_bytes");
+/// Schedules, by name.
+pub(super) const SCHEDULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("schedules");
 
 /// Every table, in the order of the format's page.
-pub const NAMES: [&str; 7] = ["meta", "log", "history", "instances", "running", "modules", "module_bytes"];
+pub const NAMES: [&str; 8] = ["meta", "log", "history", "instances", "running", "modules", "module_bytes", "schedules"];
 
 /// The checksum of a row: the table's name, the key and the content, each after its length.
 fn checksum(table: &str, key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
