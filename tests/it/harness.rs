@@ -19,7 +19,7 @@ use dacapo::core::ids::{ExecutionNumber, InstanceId};
 use dacapo::core::payload::{Failure, Outcome, Payload};
 use dacapo::core::retry::RetryPolicy;
 use dacapo::core::summary::Summary;
-use dacapo::core::turn::{Limits, LogLine, Recorder, TurnRecord};
+use dacapo::core::turn::{Limits, LogLine, Recorder, TurnRecord, module_of};
 use dacapo::engine::{Clock, Engine, EngineError, EngineSettings, IdReuse, StartOutcome, StartRequest, Task, Upload};
 use dacapo::sandbox::guest::{Guest, ReplayError};
 use dacapo::sandbox::settings::SandboxSettings;
@@ -369,11 +369,9 @@ impl Host<'_> {
 
     /// The instance's module, loaded in a sandbox that is not the engine's.
     pub(crate) fn replay_module(&self, records: &[TurnRecord]) -> OrchestrationModule {
-        let Some(Event::ExecutionStarted(started)) = records[0].events.first() else {
-            panic!("a history begins with execution-started")
-        };
-        let bytes = self.engine().modules().bytes(started.module).expect("its module");
-        replay_sandbox().load(started.module, &bytes).expect("a module that was checked")
+        let module = module_of(records).expect("a history begins with execution-started");
+        let bytes = self.engine().modules().bytes(module).expect("its module");
+        replay_sandbox().load(module, &bytes).expect("a module that was checked")
     }
 }
 

@@ -17,6 +17,7 @@ mod s_life;
 mod s_replay;
 mod s_schedules;
 mod s_time;
+mod s_versions;
 mod snapshot;
 mod store_contract;
 mod store_faults;

@@ -156,6 +156,11 @@ fn lists_by_filter_and_pages<S: Store>(open: Box<dyn Fn() -> S>) {
         let all = pages(|after| store.list(&Filter::default(), after, 7).unwrap());
         assert_eq!(all.len(), 40);
         let running = pages(|after| store.unfinished(after, 7).unwrap());
+        let mut ids = store.ids(None, 7).unwrap();
+        while let Some(last) = ids.last().cloned().filter(|_| ids.len() < 40) {
+            ids.extend(store.ids(Some(&last), 7).unwrap());
+        }
+        assert_eq!(ids, all.iter().map(|row| row.instance.clone()).collect::<Vec<_>>());
         assert_eq!(running, all.iter().filter(|s| !s.status.is_final()).cloned().collect::<Vec<_>>());
         for status in [None, Some(Status::Running), Some(Status::Completed), Some(Status::Failed)] {
             for prefix in [None, Some("a"), Some("a-00"), Some("bb-01"), Some("c")] {
@@ -268,6 +273,7 @@ fn keeps_modules<S: Store>(open: Box<dyn Fn() -> S>) {
         uploaded_at: TimestampMs(at),
         offers: vec![Offer { name: "charge".to_owned(), ..Offer::default() }],
         grants: Grants { hosts: vec!["example.com".to_owned()], ..Grants::default() },
+        default_at: Some(TimestampMs(at)),
     };
     let (first, second) = (module(&bytes, "orders", 1), module(&other, "billing", 2));
     assert!(store.module(&first.hash).unwrap().is_none());
@@ -282,6 +288,13 @@ fn keeps_modules<S: Store>(open: Box<dyn Fn() -> S>) {
     assert_eq!(store.modules().unwrap(), [renamed.clone(), second]);
     assert_eq!(store.module(&renamed.hash).unwrap(), Some(renamed));
     assert_eq!(store.module_bytes(&first.hash).unwrap(), Some(bytes));
+    assert!(store.remove_module(&first.hash).unwrap());
+    assert!(!store.remove_module(&first.hash).unwrap(), "it is gone already");
+    drop(store);
+    let store = open();
+    assert_eq!(store.module(&first.hash).unwrap(), None);
+    assert_eq!(store.module_bytes(&first.hash).unwrap(), None);
+    assert_eq!(store.modules().unwrap().len(), 1, "the other one is still there");
 }
 
 /// One thread commits batches in which two instances take the same step; others

@@ -1,6 +1,8 @@
 //! How a command reaches instances: through the server of the data folder if one
 //! runs, else by opening the folder itself. Both answer with the same JSON.
 
+mod upgrade;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +96,7 @@ impl Client {
     pub(crate) fn upload(&self, upload: Upload) -> Result<Value> {
         match self {
             Self::Local(api, data) => Ok(module_json(&Uploader::new(api.store().clone(), data)?.take(upload)?)),
-            Self::Remote(server) => server.upload(&upload),
+            Self::Remote(server) => server.upload(&upload, false),
         }
     }
 
@@ -272,8 +274,13 @@ impl Remote {
         self.answer(request.send(body)).map(drop)
     }
 
-    fn upload(&self, upload: &Upload) -> Result<Value> {
-        let named = json!({ "name": upload.name, "version": upload.version });
+    fn upload(&self, upload: &Upload, check: bool) -> Result<Value> {
+        let named = json!({
+            "name": upload.name,
+            "version": upload.version,
+            "held_back": upload.held_back,
+            "check": check,
+        });
         let grants = serde_json::to_string(&upload.grants).map_err(|error| CliError::input(error.to_string()))?;
         let request = self
             .agent

@@ -70,6 +70,7 @@ fn exit_of(code: &str) -> u8 {
         "unknown-orchestration" | "unknown-module" | "unknown-instance" | "unknown-schedule" | "not-found" => {
             exit::NOT_FOUND
         }
+        "module-in-use" | "version-taken" | "gone-on" => exit::CONFLICT,
         "already-exists" | "other-orchestration" | "instance-ended" => exit::CONFLICT,
         "ambiguous-orchestration" | "too-large" | "invalid-id" | "invalid-input" | "module-refused" => exit::INPUT,
         _ => exit::HOST,

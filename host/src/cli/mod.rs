@@ -5,6 +5,7 @@
 //! terminal; [`error`] maps what goes wrong to exit codes.
 
 mod bench;
+mod check;
 mod client;
 mod error;
 mod history;
@@ -32,10 +33,10 @@ use self::error::{CliError, Result};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  it did what was asked
-  1  the orchestration failed or was terminated, or a replay differs
+  1  the orchestration failed or was terminated, or a replay or check differs
   2  bad usage or input
   3  not found: an instance, an orchestration, a module, a path
-  4  conflict: the id is taken, the instance has ended
+  4  conflict: the id is taken, the instance has ended, the module is in use
   5  trouble with this host: the store, the sandbox, the server
 130  interrupted; what was started goes on when its data folder is opened next
 
@@ -71,8 +72,10 @@ enum Command {
     Serve(serve::Args),
     /// Build modules and keep them, without running anything
     Upload(modules::UploadArgs),
-    /// List the modules
-    Modules,
+    /// List the modules, choose the version that new starts take, remove what nothing needs
+    Modules(modules::ModulesArgs),
+    /// Replay histories with a new build and tell which would differ; move those that match
+    Check(check::Args),
     /// Start an orchestration of an uploaded module and print its id
     Start(instances::StartArgs),
     /// List instances
@@ -139,7 +142,8 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Run(args) => run::run(args, common).await,
         Command::Serve(args) => serve::run(&args, common).await,
         Command::Upload(args) => modules::upload(&args, common).await,
-        Command::Modules => modules::list(common).await,
+        Command::Modules(args) => modules::run(args, common).await,
+        Command::Check(args) => check::run(args, common).await,
         Command::Start(args) => instances::start(args, common).await,
         Command::List(args) => instances::list(args, common).await,
         Command::Show(args) => instances::show(&args, common).await,

@@ -183,6 +183,7 @@ fn list_offers(bytes: &[u8], common: &Common) -> Result<()> {
     let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
     let found = sandbox.inspect(bytes).map_err(EngineError::from)?;
     let module = Module {
+        default_at: None,
         hash: found.hash,
         name: String::new(),
         version: String::new(),

@@ -183,6 +183,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    // ---- deliveries (added later: the encoding is by position) ----
+    /// The execution goes on with another module, against which all of its history
+    /// up to here was replayed and matched.
+    ModuleMigrated {
+        /// The module until now.
+        from: ModuleHash,
+        /// The module from here on, and at every replay.
+        to: ModuleHash,
+    },
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -277,7 +286,8 @@ impl Event {
             | Self::EventRaised { .. }
             | Self::CancelRequested { .. }
             | Self::Suspended { .. }
-            | Self::Resumed { .. } => Origin::Delivery,
+            | Self::Resumed { .. }
+            | Self::ModuleMigrated { .. } => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -324,6 +334,7 @@ impl Event {
             Self::Terminated { .. } => "terminated",
             Self::Suspended { .. } => "suspended",
             Self::Resumed { .. } => "resumed",
+            Self::ModuleMigrated { .. } => "module-migrated",
         }
     }
 
@@ -374,6 +385,7 @@ impl Event {
             Self::Failed { failure, .. } => why(failure),
             Self::ContinuedAsNew { input } => format!("with {}", cut(input)),
             Self::Terminated { reason } => format!("reason: {reason}"),
+            Self::ModuleMigrated { from, to } => format!("from {} to {}", from.short(), to.short()),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::event::{ActivityScheduled, Event, START, Started};
-use super::ids::{Hash, OperationId, TimestampMs};
+use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
 use super::payload::{Failure, Outcome, Payload};
 use super::retry::{self, Attempt, RetryPolicy};
 
@@ -73,6 +73,8 @@ struct Arrived {
 pub struct Execution {
     /// What it started from.
     pub started: Box<Started>,
+    /// The module that it runs: the one it started with, or was migrated to.
+    pub module: ModuleHash,
     /// When its first turn was recorded.
     pub started_at: TimestampMs,
     /// The time of the last turn.
@@ -131,6 +133,7 @@ impl Execution {
             ready: Vec::new(),
             patched: HashMap::new(),
             is_early: false,
+            module: started.module,
             started,
         };
         if let Some(fire_at) = execution.started.start_at {
@@ -253,6 +256,7 @@ impl Execution {
             Event::Terminated { reason } => self.finish(End::Terminated(reason.clone())),
             Event::Suspended { .. } => self.suspended = true,
             Event::Resumed { .. } => self.suspended = false,
+            Event::ModuleMigrated { to, .. } => self.module = *to,
         }
     }
 

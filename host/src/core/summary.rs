@@ -193,6 +193,7 @@ impl Summary {
             Event::Terminated { reason } => self.finish(Status::Terminated, Some(reason.clone())),
             Event::Suspended { .. } => self.status = Status::Suspended,
             Event::Resumed { .. } => self.status = Status::Running,
+            Event::ModuleMigrated { to, .. } => self.module = *to,
             // The next execution's first turn is in the same commit and replaces this row.
             Event::ContinuedAsNew { .. } => self.waits.clear(),
             Event::ExecutionStarted(_)

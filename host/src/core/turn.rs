@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, Started};
 use super::execution::{Delivery, Execution};
-use super::ids::{Hash, OperationId, TimestampMs};
+use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
 use super::payload::{Failure, FailureKind, Outcome, Payload, shortened};
 
 /// What is stored of a turn.
@@ -364,10 +364,18 @@ impl Recorder {
 
     /// Ends the execution by the host's verdict: what the guest asked for in this
     /// turn is forgotten, and what was delivered stays.
-    pub fn fail_by_host(&mut self, failure: Failure) {
+    ///
+    /// # Errors
+    /// At replay: the recorded turn did not end so.
+    pub fn fail_by_host(&mut self, failure: Failure) -> Result<(), Box<Divergence>> {
+        let event = Event::Failed { failure: self.fitting(failure), by_host: true };
+        if let Mode::Replay(expected) = &mut self.mode {
+            let recorded = expected.pop_front();
+            return Err(self.divergence(recorded, Some(event)));
+        }
         self.turn.retain(|event| event.origin() == Origin::Delivery);
-        let failure = self.fitting(failure);
-        self.push(Event::Failed { failure, by_host: true });
+        self.push(event);
+        Ok(())
     }
 
     /// Takes the recorded verdict of a replayed turn that the host ended.
@@ -439,6 +447,7 @@ impl Recorder {
         let ended = &self.execution;
         Box::new(Started {
             execution: ended.started.execution + 1,
+            module: ended.module,
             input,
             seed,
             retry_algorithm: super::retry::ALGORITHM,
@@ -649,12 +658,16 @@ impl Recorder {
     }
 
     fn diverged(&self, recorded: Option<Event>, asked: Option<Event>) -> Stop {
-        Stop::Diverged(Box::new(Divergence {
+        Stop::Diverged(self.divergence(recorded, asked))
+    }
+
+    fn divergence(&self, recorded: Option<Event>, asked: Option<Event>) -> Box<Divergence> {
+        Box::new(Divergence {
             instance: self.execution.started.instance.to_string(),
             event: self.first_event() + self.turn.len() as u32,
             recorded,
             asked,
-        }))
+        })
     }
 
     fn push(&mut self, event: Event) {
@@ -771,6 +784,16 @@ pub fn too_large(what: &str, found: usize, limit: usize) -> Option<Failure> {
 
 fn fingerprint(payload: &Payload) -> String {
     format!("{} bytes {}", payload.len(), Hash::of(&payload.data).short())
+}
+
+/// The module that a history is replayed with: the one that its execution was
+/// migrated to last, else the one that it started with.
+pub fn module_of(records: &[TurnRecord]) -> Option<ModuleHash> {
+    records.iter().flat_map(|record| &record.events).fold(None, |module, event| match event {
+        Event::ExecutionStarted(started) => Some(started.module),
+        Event::ModuleMigrated { to, .. } => Some(*to),
+        _ => module,
+    })
 }
 
 /// What an instance ended with, if `event` is its end.

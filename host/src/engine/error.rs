@@ -32,6 +32,28 @@ pub enum EngineError {
         /// What is there.
         exists: Vec<String>,
     },
+    /// Something needs the module.
+    #[error("module {module} is in use: {why}")]
+    ModuleInUse {
+        /// Which, as name@version.
+        module: String,
+        /// Who needs it, and what to do.
+        why: String,
+    },
+    /// The version names other bytes already.
+    #[error("{module} is there already with other bytes ({}); choose another version", hash.short())]
+    VersionTaken {
+        /// Which, as name@version.
+        module: String,
+        /// What it names.
+        hash: crate::core::ids::ModuleHash,
+    },
+    /// The instance took a turn since it was looked at.
+    #[error("instance {id} has gone on since its history was read; try again")]
+    GoneOn {
+        /// The id.
+        id: InstanceId,
+    },
     /// No such instance.
     #[error("unknown instance {id}; list those that exist with `dacapo list`")]
     UnknownInstance {
@@ -119,6 +141,9 @@ impl EngineError {
             Self::UnknownOrchestration { .. } => "unknown-orchestration",
             Self::AmbiguousOrchestration { .. } => "ambiguous-orchestration",
             Self::UnknownModule { .. } => "unknown-module",
+            Self::ModuleInUse { .. } => "module-in-use",
+            Self::VersionTaken { .. } => "version-taken",
+            Self::GoneOn { .. } => "gone-on",
             Self::UnknownInstance { .. } => "unknown-instance",
             Self::UnknownSchedule { .. } => "unknown-schedule",
             Self::AlreadyExists { .. } => "already-exists",

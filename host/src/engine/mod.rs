@@ -14,6 +14,8 @@ mod life;
 mod modules;
 mod schedules;
 mod turns;
+pub mod upgrade;
+pub mod versions;
 pub mod view;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -1,20 +1,25 @@
 //! Modules: taken at upload, found by name, loaded once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::error::EngineError;
+use super::versions::default_among;
 use crate::core::ids::{Hash, ModuleHash, TimestampMs};
 use crate::sandbox::{OrchestrationModule, Sandbox};
 use crate::store::{Grants, Module, ModuleKind, Store};
 
 /// The modules of a store, as the engine uses them.
 pub struct Modules {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     sandbox: Arc<Sandbox>,
     loaded: Mutex<HashMap<ModuleHash, Arc<OrchestrationModule>>>,
     /// Every module, as the store lists them: only this host writes them.
     listed: RwLock<Option<Arc<Vec<Module>>>>,
+    /// Those that are being removed, see [`super::versions`], and how many they are.
+    pub(super) retired: RwLock<BTreeSet<ModuleHash>>,
+    pub(super) retiring: AtomicUsize,
 }
 
 impl std::fmt::Debug for Modules {
@@ -34,15 +39,25 @@ pub struct Upload {
     pub version: Option<String>,
     /// What it may touch, if it holds activities.
     pub grants: Grants,
+    /// New starts of its name do not take it: it is only found by its version.
+    pub held_back: bool,
 }
 
 impl Modules {
     /// The modules of `store`.
     pub fn new(store: Arc<dyn Store>, sandbox: Arc<Sandbox>) -> Self {
-        Self { store, sandbox, loaded: Mutex::default(), listed: RwLock::default() }
+        Self {
+            store,
+            sandbox,
+            loaded: Mutex::default(),
+            listed: RwLock::default(),
+            retired: RwLock::default(),
+            retiring: AtomicUsize::new(0),
+        }
     }
 
-    /// Checks a module and keeps it.
+    /// Checks a module and keeps it. New starts of its name take it, unless it is
+    /// held back.
     ///
     /// # Errors
     /// [`EngineError::Refused`] with the reason; nothing is kept then.
@@ -61,23 +76,58 @@ impl Modules {
                 upload.name
             )));
         }
+        let before = self.all()?.iter().find(|module| module.hash == inspected.hash).cloned();
+        let before = before.filter(|before| before.name == upload.name);
+        let version = upload.version.clone().or_else(|| before.as_ref().map(|before| before.version.clone()));
+        self.check_version(&upload, inspected.kind, inspected.hash)?;
+        let default_at = match inspected.kind {
+            ModuleKind::Orchestration if !upload.held_back => Some(self.next_default_at(&upload.name, now)?),
+            _ => before.and_then(|before| before.default_at),
+        };
         let module = Module {
             hash: inspected.hash,
             name: upload.name,
-            version: upload.version.unwrap_or_else(|| inspected.hash.short()),
+            version: version.unwrap_or_else(|| inspected.hash.short()),
             kind: inspected.kind,
             size: inspected.component.len() as u64,
             uploaded_at: now,
             offers: inspected.offers,
             grants: upload.grants,
+            default_at,
         };
-        self.store.put_module(&module, &inspected.component)?;
-        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.put(&module, &inspected.component)?;
         Ok(module)
     }
 
-    /// The module that offers `orchestration`: the one named (`name`,
-    /// `name@version` or a hash), else the only name whose newest version does.
+    /// A version that was given names the same bytes for ever.
+    fn check_version(&self, upload: &Upload, kind: ModuleKind, hash: ModuleHash) -> Result<(), EngineError> {
+        let Some(version) = &upload.version else { return Ok(()) };
+        let taken = |module: &&Module| {
+            module.kind == kind && module.name == upload.name && module.version == *version && module.hash != hash
+        };
+        match self.all()?.iter().find(taken) {
+            Some(taken) => {
+                Err(EngineError::VersionTaken { module: format!("{}@{version}", upload.name), hash: taken.hash })
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn put(&self, module: &Module, component: &[u8]) -> Result<(), EngineError> {
+        self.store.put_module(module, component)?;
+        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// What was kept of a module that is no longer there.
+    pub(super) fn forget(&self, hash: ModuleHash) {
+        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.loaded().remove(&hash);
+        self.sandbox.forget(hash);
+    }
+
+    /// The module that offers `orchestration`: the one named (`name` for its
+    /// default, `name@version` or a hash), else the only name whose default does.
     ///
     /// # Errors
     /// If there is none, or more than one.
@@ -86,18 +136,18 @@ impl Modules {
         let orchestrations = all.iter().filter(|module| module.kind == ModuleKind::Orchestration);
         let candidates: Vec<&Module> = match module {
             Some(wanted) => {
-                let found = orchestrations.clone().find(|module| is_called(module, wanted));
+                let found = called(orchestrations.clone(), wanted);
                 vec![found.ok_or_else(|| EngineError::UnknownModule {
                     module: wanted.to_owned(),
                     exists: orchestrations.map(|m| format!("{}@{}", m.name, m.version)).collect(),
                 })?]
             }
             None => {
-                let mut newest = BTreeMap::new();
+                let mut by_name = BTreeMap::<_, Vec<&Module>>::new();
                 for module in orchestrations {
-                    newest.entry(&module.name).or_insert(module);
+                    by_name.entry(&module.name).or_default().push(module);
                 }
-                newest.into_values().collect()
+                by_name.into_values().filter_map(|versions| default_among(versions.into_iter())).collect()
             }
         };
         let offers = |module: &&&Module| module.offers.iter().any(|offer| offer.name == orchestration);
@@ -155,9 +205,14 @@ impl Modules {
     }
 }
 
-fn is_called(module: &Module, wanted: &str) -> bool {
-    match wanted.split_once('@') {
-        Some((name, version)) => module.name == name && module.version == version,
-        None => module.name == wanted || module.hash.to_string() == wanted,
+/// The module called `wanted`: `name` for its default (of activities, the last
+/// uploaded), `name@version` or a hash.
+pub(super) fn called<'m>(modules: impl Iterator<Item = &'m Module> + Clone, wanted: &str) -> Option<&'m Module> {
+    if let Some((name, version)) = wanted.split_once('@') {
+        return modules.clone().find(|module| module.name == name && module.version == version);
     }
+    let named = modules.clone().filter(|module| module.name == wanted);
+    let activity = || modules.clone().find(|module| module.name == wanted && module.kind == ModuleKind::Activity);
+    let hashed = || modules.clone().find(|module| module.hash.to_string() == wanted);
+    default_among(named).or_else(activity).or_else(hashed)
 }

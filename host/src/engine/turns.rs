@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -27,7 +27,7 @@ use super::modules::Modules;
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::event::{ActivityScheduled, Event, Started};
 use crate::core::execution::{End, Execution};
-use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::summary::Summary;
 use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
@@ -51,6 +51,10 @@ pub(super) enum Message {
     LetGo(InstanceId),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
+    /// Another module for an instance that runs.
+    Migrate(Box<Migration>),
+    /// Answer when all that came before is durable.
+    Barrier(oneshot::Sender<Result<(), EngineError>>),
     /// Time has moved.
     Wake,
     /// No more turns.
@@ -84,6 +88,15 @@ pub(super) enum Inbound {
         reason: String,
         reply: oneshot::Sender<Result<(), EngineError>>,
     },
+}
+
+/// A module that an instance is to go on with, if it still stands where it was checked.
+pub(super) struct Migration {
+    pub(super) instance: InstanceId,
+    pub(super) execution: ExecutionNumber,
+    pub(super) head: Hash,
+    pub(super) to: ModuleHash,
+    pub(super) reply: oneshot::Sender<Result<(), EngineError>>,
 }
 
 /// How others reach a worker. Its queue needs no bound of its own: whoever sends
@@ -157,6 +170,13 @@ impl Body {
         match self {
             Self::Bare(recorder) => recorder,
             Self::Guest(guest, _) => guest.recorder_mut(),
+        }
+    }
+
+    fn without_guest(self) -> Self {
+        match self {
+            Self::Guest(guest, _) => Self::Bare(Box::new(guest.into_recorder())),
+            bare @ Self::Bare(_) => bare,
         }
     }
 }
@@ -270,12 +290,18 @@ impl Worker {
             Message::Ended(id, execution, outcome) => self.ended(&id, execution, &outcome),
             Message::LetGo(id) => self.let_go(&id),
             Message::Recover(summary) => self.recover(&summary),
+            Message::Migrate(migration) => self.migrate(*migration),
+            Message::Barrier(reply) => self.replies.push(Box::new(move |durable| drop(reply.send(durable)))),
             Message::Wake | Message::Stop => {}
         }
     }
 
     fn start(&mut self, mut started: Box<Started>, reuse: IdReuse, reply: oneshot::Sender<Result<(), EngineError>>) {
         let id = started.instance.clone();
+        if self.parts.modules.is_retired(started.module) {
+            let _ = reply.send(Err(being_removed(started.module)));
+            return;
+        }
         let known = match self.live.get_mut(&id) {
             Some(slot) => Ok(Some(position_of(&slot.body.recorder().execution))),
             None => self.parts.store.summary(&id).map(|summary| summary.map(|s| (s.execution, s.status))),
@@ -329,6 +355,53 @@ impl Worker {
             slot.inbox.push(inbound);
             self.queue(&id);
         }
+    }
+
+    /// A turn of its own between two others. No turn is under way here, so none is
+    /// lost; the guest of the old module goes, and the next turn re-creates it with
+    /// the new one.
+    fn migrate(&mut self, migration: Migration) {
+        let Migration { instance: id, execution, head, to, reply } = migration;
+        if self.parts.modules.is_retired(to) {
+            let _ = reply.send(Err(being_removed(to)));
+            return;
+        }
+        let loaded = match self.live.remove(&id) {
+            Some(slot) => {
+                self.idle.remove(&slot.stamp);
+                Ok(slot)
+            }
+            None => self.load_bare(&id),
+        };
+        let mut slot = match loaded {
+            Ok(slot) => slot,
+            Err(NotNow::Gone(Some(summary))) => {
+                let what = "the migration".to_owned();
+                let _ = reply.send(Err(EngineError::Ended { id, status: summary.status, what }));
+                return;
+            }
+            Err(reason) => {
+                let _ = reply.send(Err(EngineError::Blocked { id, why: reason.text() }));
+                return;
+            }
+        };
+        let recorder = slot.body.recorder();
+        let now = &recorder.execution;
+        if now.end.is_some() || now.started.execution != execution || now.head != head {
+            self.put_back(&id, slot, false);
+            let _ = reply.send(Err(EngineError::GoneOn { id }));
+            return;
+        }
+        let from = now.module;
+        recorder.begin(self.parts.clock.now());
+        recorder.deliver(Event::ModuleMigrated { from, to });
+        let sealed = recorder.seal();
+        slot.body = slot.body.without_guest();
+        slot.last_group = self.next_group();
+        self.group.push(outbound(&mut slot, sealed, vec![Box::new(move |durable| drop(reply.send(durable)))]));
+        // What the old module could not replay, the new one has just replayed.
+        self.blocked.remove(&id);
+        self.put_back(&id, slot, false);
     }
 
     fn watch(&mut self, id: InstanceId, reply: oneshot::Sender<Result<Outcome, EngineError>>) {
@@ -559,8 +632,12 @@ impl Worker {
         if self.blocked.contains_key(id) {
             return false;
         }
+        if recorder.execution.begun && self.parts.released.load(Ordering::Acquire) < slot.last_group {
+            // It is re-created from the journal, which must have all of it.
+            self.wait_until_durable();
+        }
         self.make_room();
-        let module = match self.parts.modules.load(recorder.execution.started.module) {
+        let module = match self.parts.modules.load(recorder.execution.module) {
             Ok(module) => module,
             Err(error) => {
                 self.give_up(id, NotNow::Blocked(error.to_string()));
@@ -628,6 +705,18 @@ impl Worker {
         self.groups_sent += 1;
         let (turns, replies) = (std::mem::take(&mut self.group), std::mem::take(&mut self.replies));
         self.parts.groups.send(Group { worker: self.parts.number, turns, replies }).is_ok()
+    }
+
+    /// Hands over what is gathered and waits until it is in the journal. If the
+    /// committer is gone instead, the next flush finds out.
+    fn wait_until_durable(&mut self) {
+        let (reply, durable) = mpsc::channel();
+        self.replies.push(Box::new(move |_| {
+            let _ = reply.send(());
+        }));
+        if self.flush() {
+            let _ = durable.recv();
+        }
     }
 
     /// An instance that is not run now: tried again later, or left as it is until
@@ -825,6 +914,10 @@ fn status_of(execution: &Execution) -> crate::core::summary::Status {
         Some(End::Failed(_)) => Status::Failed,
         Some(End::Terminated(_)) => Status::Terminated,
     }
+}
+
+fn being_removed(module: ModuleHash) -> EngineError {
+    EngineError::UnknownModule { module: module.to_string(), exists: Vec::new() }
 }
 
 fn not_delivered(id: &InstanceId, reason: NotNow, inbound: &Inbound) -> EngineError {

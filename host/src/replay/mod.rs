@@ -4,6 +4,7 @@
 //! first difference ends the replay and is told with what was recorded beside
 //! what was asked.
 
+pub mod check;
 pub mod recording;
 
 use crate::core::event::Event;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::event::Event;
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
-use crate::core::turn::TurnRecord;
+use crate::core::turn::{TurnRecord, module_of};
 use crate::store::{History, StoreError};
 
 const MAGIC: &[u8] = b"dacapo recording 1\n";
@@ -22,7 +22,8 @@ pub struct Recording {
     pub instance: String,
     /// Which life of it.
     pub execution: ExecutionNumber,
-    /// The module that it ran.
+    /// The module that it runs: the one it was migrated to last, else the one it
+    /// started with.
     pub module_hash: ModuleHash,
     /// That module, if it was put in.
     pub module: Option<Vec<u8>>,
@@ -56,7 +57,8 @@ impl Recording {
     /// If the history is damaged or empty.
     pub fn of(history: &History, module: Option<Vec<u8>>) -> Result<Self, StoreError> {
         let records = history.decode()?;
-        let Some(Event::ExecutionStarted(started)) = records.first().and_then(|first| first.events.first()) else {
+        let begins = matches!(records.first().and_then(|first| first.events.first()), Some(Event::ExecutionStarted(_)));
+        let Some(module_hash) = module_of(&records).filter(|_| begins) else {
             return Err(StoreError::Corrupt {
                 what: format!("history of {} execution {}", history.instance, history.execution),
                 why: "it does not begin with execution-started".to_owned(),
@@ -65,7 +67,7 @@ impl Recording {
         Ok(Self {
             instance: history.instance.to_string(),
             execution: history.execution,
-            module_hash: started.module,
+            module_hash,
             module,
             turns: history.turns.clone(),
         })

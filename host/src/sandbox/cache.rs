@@ -42,6 +42,15 @@ impl CompiledCache {
         Ok(component)
     }
 
+    /// Removes every compiled form of a module. What stays behind is only unused.
+    pub(super) fn forget(&self, hash: ModuleHash) {
+        let Ok(files) = fs::read_dir(&self.folder) else { return };
+        let of_module = hash.to_string();
+        for file in files.flatten().filter(|file| file.file_name().to_string_lossy().starts_with(&of_module)) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+
     fn load(&self, engine: &Engine, path: &std::path::Path) -> Option<Component> {
         let kept = fs::read(path).ok()?;
         let (hash, compiled) = kept.split_at_checked(32)?;

@@ -140,6 +140,11 @@ impl Guest {
         self.store.data().recorder.as_ref().expect("only describe runs without a recorder")
     }
 
+    /// Lets the guest go and keeps the state of its execution.
+    pub fn into_recorder(self) -> Recorder {
+        self.store.into_data().recorder.expect("only describe runs without a recorder")
+    }
+
     /// The recorder of this guest's execution.
     pub fn recorder_mut(&mut self) -> &mut Recorder {
         self.store.data_mut().recorder.as_mut().expect("only describe runs without a recorder")
@@ -166,10 +171,7 @@ impl Guest {
             return match self.recorder_mut().conclude(progress) {
                 Ok(()) => Ok(()),
                 Err(Stop::Diverged(divergence)) => Err(divergence),
-                Err(Stop::Failed(failure)) => {
-                    self.recorder_mut().fail_by_host(failure);
-                    Ok(())
-                }
+                Err(Stop::Failed(failure)) => self.recorder_mut().fail_by_host(failure),
             };
         }
     }
@@ -201,8 +203,7 @@ impl Guest {
             return Err(divergence.clone());
         }
         let failure = failure_of(error);
-        self.recorder_mut().fail_by_host(failure);
-        Ok(())
+        self.recorder_mut().fail_by_host(failure)
     }
 
     /// Replays recorded turns on top of what the guest has seen so far.

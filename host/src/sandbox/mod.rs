@@ -149,6 +149,13 @@ impl Sandbox {
         activity::ActivityModule::new(&compiled, hash, &self.settings)
     }
 
+    /// Drops what was kept on disk of a module that is gone.
+    pub fn forget(&self, hash: ModuleHash) {
+        if let Some(cache) = &self.cache {
+            cache.forget(hash);
+        }
+    }
+
     fn link(
         &self,
         hash: ModuleHash,

@@ -146,7 +146,9 @@ impl Api {
     /// # Errors
     /// If it is refused.
     pub fn upload(&self, upload: Upload) -> Result<Value> {
-        Ok(module_json(&self.engine()?.upload(upload)?))
+        let engine = self.engine()?;
+        let module = engine.upload(upload)?;
+        super::versions::kept_json(engine.modules(), &module)
     }
 
     /// Every module, the last uploaded first.
@@ -155,7 +157,7 @@ impl Api {
     /// If the store fails.
     pub fn modules(&self) -> Result<Value> {
         let modules = self.store.modules()?;
-        Ok(json!({ "modules": modules.iter().map(module_json).collect::<Vec<_>>() }))
+        Ok(json!({ "modules": super::versions::modules_json(&modules) }))
     }
 
     /// A module's bytes.

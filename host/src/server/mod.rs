@@ -3,9 +3,10 @@
 //! | method, path | |
 //! |---|---|
 //! | `GET health` | that it is alive, and who it is |
-//! | `POST modules?name=&version=` | the module's bytes; grants as JSON in the header `dacapo-grants` |
+//! | `POST modules?name=&version=&held_back=&check=` | the module's bytes; grants as JSON in the header `dacapo-grants` |
 //! | `GET modules` | |
 //! | `GET modules/{hash}` | its bytes |
+//! | `POST modules/..` | see [`versions`] |
 //! | `POST instances` | [`api::StartBody`]; 201 if it is new |
 //! | `GET instances?status=&orchestration=&prefix=&after=&limit=` | |
 //! | `GET instances/{id}` | |
@@ -28,6 +29,7 @@ pub mod api;
 mod life;
 pub mod problem;
 pub mod schedules;
+pub mod versions;
 pub mod watched;
 
 use std::net::SocketAddr;
@@ -119,6 +121,7 @@ pub fn router(api: Api) -> Router {
         .route("/health", get(health))
         .route("/modules", get(modules).post(upload).layer(DefaultBodyLimit::max(MODULE_BYTES)))
         .route("/modules/{hash}", get(module_bytes))
+        .merge(versions::routes())
         .route("/instances", get(list).post(start))
         .route("/instances/{id}", get(instance))
         .route("/instances/{id}/history", get(history))
@@ -192,6 +195,11 @@ async fn module_bytes(State(api): State<Api>, Path(hash): Path<String>) -> Resul
 struct UploadQuery {
     name: String,
     version: Option<String>,
+    #[serde(default)]
+    held_back: bool,
+    /// Only then the default when running instances can go on with it.
+    #[serde(default)]
+    check: bool,
 }
 
 async fn upload(
@@ -205,8 +213,9 @@ async fn upload(
             .map_err(|error| Problem::invalid(format!("the header {GRANTS_HEADER} has no grants: {error}")))?,
         None => Grants::default(),
     };
-    let upload = Upload { bytes: bytes.to_vec(), name: query.name, version: query.version, grants };
-    let module = blocking(move || api.upload(upload)).await?;
+    let UploadQuery { name, version, held_back, check } = query;
+    let upload = Upload { bytes: bytes.to_vec(), name, version, grants, held_back };
+    let module = blocking(move || if check { api.upload_checked(upload) } else { api.upload(upload) }).await?;
     Ok((StatusCode::CREATED, Json(module)).into_response())
 }
 

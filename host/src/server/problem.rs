@@ -35,6 +35,7 @@ fn status_of(code: &str) -> StatusCode {
         "not-found" | "unknown-orchestration" | "unknown-module" | "unknown-instance" | "unknown-schedule" => {
             StatusCode::NOT_FOUND
         }
+        "module-in-use" | "version-taken" | "gone-on" => StatusCode::CONFLICT,
         "already-exists" | "other-orchestration" | "instance-ended" | "instance-blocked" => StatusCode::CONFLICT,
         "invalid-input" | "invalid-id" | "ambiguous-orchestration" => StatusCode::BAD_REQUEST,
         "module-refused" => StatusCode::UNPROCESSABLE_ENTITY,

@@ -123,4 +123,12 @@ impl Store for CrashPoint {
     fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
         self.inner.schedules()
     }
+
+    fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError> {
+        self.inner.remove_module(hash)
+    }
+
+    fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
+        self.inner.ids(after, limit)
+    }
 }

@@ -144,6 +144,9 @@ pub struct Module {
     pub offers: Vec<Offer>,
     /// What an activity module is granted.
     pub grants: Grants,
+    /// When new starts began to take it for its name; the last of a name counts.
+    /// None: never, it is only found by its version.
+    pub default_at: Option<TimestampMs>,
 }
 
 /// One orchestration or activity of a module.
@@ -283,4 +286,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every schedule, by name.
     fn schedules(&self) -> Result<Vec<Schedule>, StoreError>;
+
+    /// Forgets a module and its bytes, together and durably; whether it was there.
+    /// The caller has made sure that nothing needs it.
+    fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError>;
+
+    /// Ids of all instances in their order, at most `limit` after `after`. Reads no
+    /// row, so that a damaged one does not hide the others.
+    fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError>;
 }

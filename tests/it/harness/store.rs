@@ -128,4 +128,12 @@ impl Store for WatchedStore {
     fn modules(&self) -> Result<Vec<Module>, StoreError> {
         self.inner.modules()
     }
+
+    fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError> {
+        self.inner.remove_module(hash)
+    }
+
+    fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
+        self.inner.ids(after, limit)
+    }
 }

@@ -369,6 +369,25 @@ impl Store for RedbStore {
             Ok(schedules)
         })
     }
+
+    fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError> {
+        let mut writer = self.writer()?;
+        Self::write(&mut writer, |_| {
+            let transaction = self.database.begin_write().doing("remove a module")?;
+            let was_there = {
+                let mut modules = transaction.open_table(MODULES).doing("remove a module")?;
+                let mut bytes = transaction.open_table(MODULE_BYTES).doing("remove a module")?;
+                bytes.remove(&hash.0).doing("remove a module")?;
+                modules.remove(&hash.0).doing("remove a module")?.is_some()
+            };
+            transaction.commit().doing("remove a module")?;
+            Ok(was_there)
+        })
+    }
+
+    fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
+        guarded(|| self.view()?.ids(after_id(after), limit))
+    }
 }
 
 fn builder(options: &Options) -> redb::Builder {

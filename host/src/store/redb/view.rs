@@ -97,6 +97,23 @@ impl View {
         Ok(history)
     }
 
+    /// Ids from `from` on, by their keys alone.
+    pub(super) fn ids(&self, from: Bound<&str>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
+        let instances = self.trees.open_table(INSTANCES).doing("open the instances")?;
+        let rows = instances.range::<&str>((from, Bound::Unbounded)).doing("list the instances")?;
+        let mut ids = std::collections::BTreeSet::new();
+        for row in rows.take(limit) {
+            ids.insert(id_of_key(row.doing("list the instances")?.0.value())?);
+        }
+        let mut held = self.overlay.first_from(from);
+        for _ in 0..limit {
+            let Some(id) = held else { break };
+            held = self.overlay.first_from(Bound::Excluded(id.as_str()));
+            ids.insert(id);
+        }
+        Ok(ids.into_iter().take(limit).collect())
+    }
+
     /// Summaries by id from `from` on, until `limit` of them were `wanted` or
     /// `within` says that an id is past the end.
     pub(super) fn scan(
