@@ -17,6 +17,14 @@ lint:
 test:
     cargo test --release --workspace
 
+# Records the scenarios of tests/it/histories.rs that are not in tests/histories yet.
+histories:
+    cargo test --release -p dacapo-tests --test it -- --exact histories::histories_write --ignored
+
+# Keeps a recording (with its module inside) in tests/histories, to be replayed for ever.
+add-history FILE:
+    DACAPO_HISTORY={{absolute_path(FILE)}} cargo test --release -p dacapo-tests --test it -- --exact histories::histories_add --ignored
+
 # Licences and advisories, where their lists can be read.
 deny:
     cargo deny check

@@ -19,6 +19,21 @@ pub(crate) fn bare_guest(name: &str) -> Arc<[u8]> {
     read("wasm32-unknown-unknown", name)
 }
 
+/// The bytes of a guest without names and line tables, for what is kept for ever.
+pub(crate) fn small_guest(name: &str) -> Arc<[u8]> {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let strip = [
+        "--target",
+        "wasm32-wasip2",
+        "--config",
+        "profile.release.strip=true",
+        "--config",
+        "profile.release.debug=false",
+    ];
+    BUILT.get_or_init(|| cargo_build(&[&strip[..], &["--target-dir", "target/small"]].concat()));
+    read("small/wasm32-wasip2", name)
+}
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guests")
 }

@@ -164,6 +164,11 @@ impl World {
         other
     }
 
+    /// The store's file.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.folder.join("journal.redb")
+    }
+
     pub(crate) fn log_lines(&self) -> Vec<String> {
         lock(&self.log).clone()
     }
@@ -400,7 +405,7 @@ pub(crate) fn start(instance: &str, orchestration: &str, input: Value) -> StartR
     }
 }
 
-fn replay_sandbox() -> &'static Sandbox {
+pub(crate) fn replay_sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| {
         let settings = SandboxSettings { resident_guests: 32, memory_bytes: 16 << 20, ..SandboxSettings::default() };

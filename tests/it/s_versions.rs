@@ -4,14 +4,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dacapo::core::event::Event;
+use dacapo::core::payload::Payload;
 use dacapo::engine::upgrade::Scope;
 use dacapo::engine::{EngineError, StartRequest, Upload};
 use dacapo::replay::check::{Checked, Verdict, in_parallel};
 use dacapo::store::Module;
+use dacapo::store::schedule::{Overlap, ScheduleSpec, Timing};
 use serde_json::{Value, json};
 
 use crate::guests::guest;
-use crate::harness::{Host, World, id, start, sweep, text};
+use crate::harness::{DAY, Host, World, id, start, sweep, text};
 
 fn empty() -> World {
     World::with(&[])
@@ -162,6 +164,28 @@ fn s35_collecting_leaves_what_is_needed_and_takes_the_rest() {
     assert_eq!(versions(&host.engine().collect_modules(true).unwrap()), ["ship@2"]);
     go(&host, "runs");
     host.assert_sound("runs");
+}
+
+#[test]
+fn s35_a_version_that_a_schedule_names_is_in_use() {
+    let world = empty();
+    let host = world.open();
+    ship(&host, "1");
+    ship(&host, "2");
+    let spec = ScheduleSpec {
+        timing: Timing::Every { interval_ms: DAY },
+        orchestration: "ship".into(),
+        module: Some("ship@1".into()),
+        input: Payload::json("\"beer\""),
+        tags: Default::default(),
+        overlap: Overlap::Skip,
+        catch_up_ms: DAY,
+    };
+    host.engine().put_schedule("daily", spec).unwrap();
+    let error = host.engine().remove_module("ship@1", true).unwrap_err();
+    assert!(error.code() == "module-in-use" && error.to_string().contains("daily"), "{error}");
+    host.engine().delete_schedule("daily").unwrap();
+    host.engine().remove_module("ship@1", true).unwrap();
 }
 
 #[test]

@@ -63,6 +63,9 @@ struct Promised {
     epoch: u64,
     batches: usize,
     module: bool,
+    /// The removal of the module was asked for: it may be gone.
+    removing: bool,
+    removed: bool,
 }
 
 /// Runs the workload until something fails. The store is closed and opened twice on the way.
@@ -78,6 +81,11 @@ fn run(medium: &Medium, batches: &[Batch], promised: &mut Promised) -> Result<()
         for batch in third {
             store.commit(epoch, batch)?;
             promised.batches += 1;
+        }
+        if part == 2 {
+            promised.removing = true;
+            store.remove_module(&module().hash)?;
+            promised.removed = true;
         }
     }
     Ok(())
@@ -122,8 +130,16 @@ fn check_survivor(medium: &Medium, batches: &[Batch], promised: &Promised) -> Re
         if epoch.0 <= promised.epoch {
             return Err(format!("epoch {} was given twice", epoch.0));
         }
-        if promised.module && store.module_bytes(&module().hash).map_err(fail)?.as_deref() != Some(COMPONENT) {
+        let bytes = store.module_bytes(&module().hash).map_err(fail)?;
+        let row = store.module(&module().hash).map_err(fail)?;
+        if row.is_some() != bytes.is_some() {
+            return Err("the module's row and its bytes are not there together".to_owned());
+        }
+        if promised.module && !promised.removing && bytes.as_deref() != Some(COMPONENT) {
             return Err("the module is missing".to_owned());
+        }
+        if promised.removed && bytes.is_some() {
+            return Err("the removed module is back".to_owned());
         }
         let found = everything(&store, 20).map_err(fail)?;
         let kept = match promised.batches {

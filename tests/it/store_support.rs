@@ -52,6 +52,7 @@ impl Writer {
             tags: vec![("tier".to_owned(), "gold".to_owned())],
             buffered: Vec::new(),
             start_at: None,
+            forked_from: None,
         }));
         self.turn(vec![started])
     }

@@ -145,19 +145,23 @@ fn joined(mut report: Value, more: Value) -> Value {
 
 /// Prints a check and fails if something differs: for pipelines.
 pub(super) fn show(found: &Value, migrate: bool, common: &Common) -> Result<()> {
-    let empty = Vec::new();
-    let lines = found["checked"].as_array().unwrap_or(&empty);
-    let left = lines.iter().filter(|line| line["migrated"] == false).count();
     if common.json {
         output::json(found);
     } else {
-        print(lines);
+        print(found["checked"].as_array().map_or(&[][..], Vec::as_slice));
         let mut sum = format!("{} the same, {} different", field(found, "same"), field(found, "different"));
         if migrate {
             sum.push_str(&format!(", {} migrated", field(found, "migrated")));
         }
         out(sum);
     }
+    verdict(found)
+}
+
+/// Fails if something differs.
+pub(super) fn verdict(found: &Value) -> Result<()> {
+    let lines = found["checked"].as_array().map_or(&[][..], Vec::as_slice);
+    let left = lines.iter().filter(|line| line["migrated"] == false).count();
     let different = found["different"].as_u64().unwrap_or(0);
     if different == 0 && left == 0 {
         return Ok(());

@@ -179,6 +179,10 @@ pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
     ] {
         line(name, field(&view, key));
     }
+    if let Some(from) = view["forked_from"].as_object() {
+        let text = |name: &str| from[name].to_string().trim_matches('"').to_owned();
+        line("forked from", format!("{} at event {}", text("instance"), text("event")));
+    }
     for (name, value) in view["tags"].as_object().into_iter().flatten() {
         line("tag", format!("{name}={}", value.as_str().unwrap_or_default()));
     }

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod client;
 mod error;
+mod fork;
 mod history;
 mod input;
 mod instances;
@@ -21,6 +22,7 @@ mod run;
 mod schedules;
 mod serve;
 mod store;
+mod verify;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -99,6 +101,10 @@ enum Command {
     Schedule(schedules::Schedule),
     /// Run a recorded history again, without effects, and compare every step
     Replay(replay::Args),
+    /// Start a new instance that shares the history of another one up to an event
+    Fork(fork::Args),
+    /// Walk hash chains, check rows against histories, and replay them
+    Verify(verify::Args),
     /// Make a project that builds, runs and is tested
     New(new::Args),
     /// Measure this machine: the real engine on the data folder's disk, beside its floors
@@ -144,6 +150,8 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Upload(args) => modules::upload(&args, common).await,
         Command::Modules(args) => modules::run(args, common).await,
         Command::Check(args) => check::run(args, common).await,
+        Command::Fork(args) => fork::run(args, common).await,
+        Command::Verify(args) => verify::run(args, common).await,
         Command::Start(args) => instances::start(args, common).await,
         Command::List(args) => instances::list(args, common).await,
         Command::Show(args) => instances::show(&args, common).await,

@@ -9,7 +9,7 @@ use super::client::{Access, Client};
 use super::error::{CliError, Result};
 use super::output::{Table, field};
 use super::progress::Progress;
-use super::{Common, input, output, store};
+use super::{Common, check, input, output, store};
 use crate::engine::upgrade::default_if_same;
 use crate::engine::{Clock as _, EngineError, Modules, SystemClock, Upload};
 use crate::project::Project;
@@ -147,7 +147,9 @@ pub(super) async fn upload(args: &UploadArgs, common: &Common) -> Result<()> {
 }
 
 fn refused_as_default(module: &Value, common: &Common) -> Result<()> {
-    let differing = super::check::show(&module["check"], false, &Common { json: false, ..common.clone() });
+    let found = &module["check"];
+    // For programs it is in the answer already.
+    let differing = if common.json { check::verdict(found) } else { check::show(found, false, common) };
     let Err(mut error) = differing else { return Ok(()) };
     error.message = format!(
         "{}@{} was kept, but new starts do not take it: {}",

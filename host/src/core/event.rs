@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::fork::ForkedFrom;
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::payload::{Failure, Payload};
 use super::retry::RetryPolicy;
@@ -223,6 +224,8 @@ pub struct Started {
     pub buffered: Vec<(String, Payload)>,
     /// The guest begins then, not before; none: at once. See [`START`].
     pub start_at: Option<TimestampMs>,
+    /// Where its beginning comes from, if it is a fork.
+    pub forked_from: Option<Box<ForkedFrom>>,
 }
 
 /// The operation that stands for a start at a later date. Its [`Event::TimerFired`]
@@ -344,8 +347,12 @@ impl Event {
         let why = |failure: &Failure| super::payload::shortened(&failure.to_string(), width);
         match self {
             Self::ExecutionStarted(s) => {
+                let fork = s
+                    .forked_from
+                    .as_deref()
+                    .map(|from| format!(", forked from {} at event {}", from.instance, from.event));
                 let later = s.start_at.map(|at| format!(", to begin at {at}")).unwrap_or_default();
-                format!("{} started with {}{later}", s.orchestration, cut(&s.input))
+                format!("{} started with {}{later}{}", s.orchestration, cut(&s.input), fork.unwrap_or_default())
             }
             Self::ActivityCompleted { operation, attempt, result } => {
                 format!("#{operation} returned {}{}", cut(result), at_attempt(*attempt))

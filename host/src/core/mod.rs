@@ -4,6 +4,7 @@
 
 pub mod event;
 pub mod execution;
+pub mod fork;
 pub mod ids;
 pub mod payload;
 pub mod retry;

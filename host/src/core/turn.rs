@@ -223,14 +223,9 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder with no turn recorded yet.
     pub fn new(started: Box<Started>, limits: Limits) -> Self {
-        let stream = |number| {
-            let mut rng = ChaCha12Rng::from_seed(started.seed);
-            rng.set_stream(number);
-            rng
-        };
         Self {
-            values: stream(1),
-            wasi: stream(2),
+            values: stream(started.seed, VALUES),
+            wasi: stream(started.seed, WASI),
             execution: Execution::new(started),
             limits,
             logs: Vec::new(),
@@ -448,6 +443,7 @@ impl Recorder {
         Box::new(Started {
             execution: ended.started.execution + 1,
             module: ended.module,
+            forked_from: None,
             input,
             seed,
             retry_algorithm: super::retry::ALGORITHM,
@@ -679,6 +675,12 @@ impl Recorder {
         if self.execution.turns == 0 {
             self.execution.started_at = at;
         }
+        if let Some(from) = &self.execution.started.forked_from
+            && let Some(seed) = from.begins(self.execution.turns)
+        {
+            // What is drawn from here on is the fork's own.
+            (self.values, self.wasi) = (stream(seed, VALUES), stream(seed, WASI));
+        }
         self.execution.now = at;
         self.ran = false;
         self.turn.clear();
@@ -761,6 +763,16 @@ impl Recorder {
         }
         failure
     }
+}
+
+/// Streams of randomness that are drawn from one seed.
+const VALUES: u64 = 1;
+const WASI: u64 = 2;
+
+fn stream(seed: [u8; 32], number: u64) -> ChaCha12Rng {
+    let mut rng = ChaCha12Rng::from_seed(seed);
+    rng.set_stream(number);
+    rng
 }
 
 /// What a guest is to be called with. See [`Recorder::hand_over`].

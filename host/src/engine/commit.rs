@@ -39,6 +39,9 @@ pub(super) struct Outbound {
     pub(super) replies: Vec<Reply>,
     /// When something is due next, if the turn changed that.
     pub(super) due: Option<TimestampMs>,
+    /// The turn was recorded by another instance: what it asks for was let out
+    /// there. Only these attempts, which it left behind, begin.
+    pub(super) adopted: Option<Vec<Dispatch>>,
 }
 
 /// A caller who waits for a turn to be durable.
@@ -121,7 +124,13 @@ impl Release {
     }
 
     fn release_turn(&self, worker: usize, turn: Outbound) {
-        let Outbound { instance, execution, sealed, logs, replies, due, .. } = turn;
+        let Outbound { instance, execution, sealed, logs, replies, due, adopted, .. } = turn;
+        if let Some(again) = adopted {
+            self.activities.dispatch(again);
+            replies.into_iter().for_each(|reply| reply(Ok(())));
+            due.into_iter().for_each(|due| self.workers[worker].send(Message::Arm(instance.clone(), due)));
+            return;
+        }
         for line in &logs {
             (self.show_log)(&instance, execution, line);
         }

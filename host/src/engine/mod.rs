@@ -10,6 +10,7 @@ mod activities;
 mod clock;
 mod commit;
 mod error;
+pub mod fork;
 mod life;
 mod modules;
 mod schedules;
@@ -307,6 +308,7 @@ impl Engine {
             tags,
             buffered: Vec::new(),
             start_at: start_at.filter(|at| *at > now),
+            forked_from: None,
         });
         let (reply, answer) = oneshot::channel();
         self.worker_of(&id).send(Message::Start(started, reuse, reply));

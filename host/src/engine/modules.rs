@@ -20,6 +20,8 @@ pub struct Modules {
     /// Those that are being removed, see [`super::versions`], and how many they are.
     pub(super) retired: RwLock<BTreeSet<ModuleHash>>,
     pub(super) retiring: AtomicUsize,
+    /// Held by whoever keeps or removes a module.
+    pub(super) changing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Modules {
@@ -53,6 +55,7 @@ impl Modules {
             listed: RwLock::default(),
             retired: RwLock::default(),
             retiring: AtomicUsize::new(0),
+            changing: Mutex::default(),
         }
     }
 
@@ -114,7 +117,9 @@ impl Modules {
     }
 
     pub(super) fn put(&self, module: &Module, component: &[u8]) -> Result<(), EngineError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.put_module(module, component)?;
+        self.unretire(module.hash);
         *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
@@ -172,9 +177,11 @@ impl Modules {
         if let Some(listed) = &*self.listed.read().unwrap_or_else(PoisonError::into_inner) {
             return Ok(listed.clone());
         }
-        let listed = Arc::new(self.store.modules()?);
-        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = Some(listed.clone());
-        Ok(listed)
+        // Read under the lock: what is forgotten meanwhile is forgotten after this.
+        let mut listed = self.listed.write().unwrap_or_else(PoisonError::into_inner);
+        let read = Arc::new(self.store.modules()?);
+        *listed = Some(read.clone());
+        Ok(read)
     }
 
     /// A module, ready to run.

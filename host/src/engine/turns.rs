@@ -9,6 +9,7 @@
 //! guest stays while it may go on soon, and is replayed from its history when it
 //! goes on later.
 
+mod adopt;
 mod life;
 
 use std::cmp::Reverse;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub(super) use self::adopt::Adoption;
 use super::activities::{Activities, Dispatch, Task};
 use super::commit::{Group, Groups, Outbound, Reply, interrupted};
 use super::error::EngineError;
@@ -53,6 +55,8 @@ pub(super) enum Message {
     Recover(Box<Summary>),
     /// Another module for an instance that runs.
     Migrate(Box<Migration>),
+    /// A history that another instance began.
+    Adopt(Box<Adoption>),
     /// Answer when all that came before is durable.
     Barrier(oneshot::Sender<Result<(), EngineError>>),
     /// Time has moved.
@@ -291,6 +295,7 @@ impl Worker {
             Message::LetGo(id) => self.let_go(&id),
             Message::Recover(summary) => self.recover(&summary),
             Message::Migrate(migration) => self.migrate(*migration),
+            Message::Adopt(adoption) => self.adopt(*adoption),
             Message::Barrier(reply) => self.replies.push(Box::new(move |durable| drop(reply.send(durable)))),
             Message::Wake | Message::Stop => {}
         }
@@ -881,7 +886,7 @@ fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outboun
     let (turn, next_due) = (recorder.execution.turns, recorder.execution.next_due());
     let due = next_due.filter(|due| slot.armed.is_none_or(|armed| armed > *due));
     slot.armed = due.or(slot.armed);
-    Outbound { instance, execution, turn, sealed, logs, replies, due }
+    Outbound { instance, execution, turn, sealed, logs, replies, due, adopted: None }
 }
 
 fn dispatches(execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, TimestampMs, u32)>) -> Vec<Dispatch> {

@@ -214,8 +214,10 @@ impl Engine {
     pub fn remove_module(&self, wanted: &str, forget_ended: bool) -> Result<Module, EngineError> {
         let module = self.modules().find(wanted)?;
         self.modules().retire(module.hash);
-        let removed = self.all_durable().and_then(|()| self.modules().remove(&module, forget_ended));
-        self.modules().unretire(module.hash);
+        let removed = self.all_durable().and_then(|()| self.modules().remove_retired(&module, forget_ended));
+        if removed.is_err() {
+            self.modules().unretire(module.hash);
+        }
         removed.map(|()| module)
     }
 

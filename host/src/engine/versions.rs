@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::error::EngineError;
-use super::modules::Modules;
+use super::modules::{Modules, called};
 use crate::core::ids::{ModuleHash, TimestampMs};
 use crate::store::{Filter, Module, ModuleKind, Store, StoreError};
 
@@ -31,6 +31,8 @@ pub struct Usage {
     pub ended: u64,
     /// Activities that it serves.
     pub serves: Vec<String>,
+    /// Schedules that name this very version.
+    pub schedules: Vec<String>,
     /// New starts of its name take it.
     pub default: bool,
 }
@@ -44,6 +46,9 @@ impl Usage {
         }
         if !self.serves.is_empty() {
             return Some(format!("it serves {}; upload what serves them instead", self.serves.join(", ")));
+        }
+        if !self.schedules.is_empty() {
+            return Some(format!("the schedule {} starts it; change or delete that first", self.schedules.join(", ")));
         }
         (self.ended > 0 && !forget_ended).then(|| {
             let many = count(self.ended);
@@ -78,6 +83,12 @@ pub fn usage(store: &dyn Store) -> Result<BTreeMap<ModuleHash, Usage>, StoreErro
         match page.last() {
             Some(last) if page.len() == PAGE => after = Some(last.instance.clone()),
             _ => break,
+        }
+    }
+    for schedule in store.schedules()? {
+        let pinned = schedule.spec.module.as_deref().and_then(|wanted| called(modules.iter(), wanted));
+        if let Some(used) = pinned.and_then(|module| usage.get_mut(&module.hash)) {
+            used.schedules.push(schedule.name);
         }
     }
     let mut served = BTreeSet::new();
@@ -126,7 +137,7 @@ impl Modules {
     /// If there is none, or the store fails.
     pub fn find(&self, wanted: &str) -> Result<Module, EngineError> {
         let all = self.all()?;
-        super::modules::called(all.iter(), wanted).cloned().ok_or_else(|| unknown(wanted, &all))
+        called(all.iter(), wanted).cloned().ok_or_else(|| unknown(wanted, &all))
     }
 
     /// New starts of its name take `wanted` (`name@version` or a hash) from here
@@ -159,9 +170,24 @@ impl Modules {
     /// # Errors
     /// [`EngineError::ModuleInUse`], or if the store fails.
     pub fn remove(&self, module: &Module, forget_ended: bool) -> Result<(), EngineError> {
+        self.remove_if(module, forget_ended, || true)
+    }
+
+    /// [`Self::remove`], unless the module was uploaded again since it was retired.
+    pub(super) fn remove_retired(&self, module: &Module, forget_ended: bool) -> Result<(), EngineError> {
+        self.remove_if(module, forget_ended, || self.is_retired(module.hash))
+    }
+
+    fn remove_if(&self, module: &Module, forget_ended: bool, still: impl Fn() -> bool) -> Result<(), EngineError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = || format!("{}@{}", module.name, module.version);
+        if !still() {
+            let why = "it was just uploaded again".to_owned();
+            return Err(EngineError::ModuleInUse { module: name(), why });
+        }
         let used = usage(&*self.store)?.remove(&module.hash).unwrap_or_default();
         if let Some(why) = used.holds(forget_ended) {
-            return Err(EngineError::ModuleInUse { module: format!("{}@{}", module.name, module.version), why });
+            return Err(EngineError::ModuleInUse { module: name(), why });
         }
         self.store.remove_module(&module.hash)?;
         self.forget(module.hash);
@@ -189,7 +215,8 @@ impl Modules {
         self.retiring.store(retired.len(), Ordering::Release);
     }
 
-    /// The removal was done, or given up.
+    /// The removal was given up, or the module was uploaded again. What has been
+    /// removed stays retired: a start that found it before may still be on its way.
     pub(super) fn unretire(&self, hash: ModuleHash) {
         let mut retired = self.retired.write().unwrap_or_else(PoisonError::into_inner);
         retired.remove(&hash);

@@ -75,6 +75,20 @@ pub struct InstanceView {
     pub pending: Vec<PendingView>,
     /// Events that came and were not taken, by name and in order.
     pub untaken_events: Vec<String>,
+    /// Whose beginning it shares, if it is a fork.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkView>,
+}
+
+/// Where a fork comes from.
+#[derive(Clone, Debug, Serialize)]
+pub struct ForkView {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Which life of it.
+    pub execution: ExecutionNumber,
+    /// The last event that is shared.
+    pub event: u32,
 }
 
 /// An incomplete operation.
@@ -151,6 +165,11 @@ pub fn instance(
         failure,
         pending: pending.collect(),
         untaken_events: execution.buffered_names(),
+        forked_from: execution.started.forked_from.as_deref().map(|from| ForkView {
+            instance: from.instance.clone(),
+            execution: from.execution,
+            event: from.event,
+        }),
         row: summary.into(),
     })
 }

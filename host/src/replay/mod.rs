@@ -5,7 +5,9 @@
 //! what was asked.
 
 pub mod check;
+pub mod fork;
 pub mod recording;
+pub mod verify;
 
 use crate::core::event::Event;
 use crate::core::execution::End;

@@ -36,13 +36,19 @@ impl wit::Host for GuestState {
     fn info(&mut self) -> wasmtime::Result<wit::InstanceInfo> {
         let execution = &self.turn("info")?.execution;
         let started = &execution.started;
+        // In the turns that a fork shares, it is told what the other one was told.
+        let shared = started.forked_from.as_deref().and_then(|from| from.told(execution.turns));
+        let (instance, parent) = match shared {
+            Some(from) => (&from.instance, &from.parent),
+            None => (&started.instance, &started.parent),
+        };
         Ok(wit::InstanceInfo {
-            instance: started.instance.to_string(),
+            instance: instance.to_string(),
             execution: started.execution,
             orchestration: started.orchestration.clone(),
             module_hash: started.module.to_string(),
             started_at: execution.started_at.0,
-            parent: started.parent.as_ref().map(ToString::to_string),
+            parent: parent.as_ref().map(ToString::to_string),
             tags: started
                 .tags
                 .iter()

@@ -436,6 +436,6 @@ fn bounded(wait_ms: u64) -> Duration {
     Duration::from_millis(wait_ms).min(MAX_WAIT)
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<Value> {
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<Value> {
     serde_json::to_value(value).map_err(|error| Problem::new("internal", error.to_string()))
 }

@@ -7,6 +7,8 @@
 //! | `GET modules` | |
 //! | `GET modules/{hash}` | its bytes |
 //! | `POST modules/..` | see [`versions`] |
+//! | `POST instances/{id}/fork` | see [`fork`] |
+//! | `POST verify?replay=` | see [`verify`] |
 //! | `POST instances` | [`api::StartBody`]; 201 if it is new |
 //! | `GET instances?status=&orchestration=&prefix=&after=&limit=` | |
 //! | `GET instances/{id}` | |
@@ -26,9 +28,11 @@
 
 pub mod address;
 pub mod api;
+pub mod fork;
 mod life;
 pub mod problem;
 pub mod schedules;
+pub mod verify;
 pub mod versions;
 pub mod watched;
 
@@ -122,6 +126,8 @@ pub fn router(api: Api) -> Router {
         .route("/modules", get(modules).post(upload).layer(DefaultBodyLimit::max(MODULE_BYTES)))
         .route("/modules/{hash}", get(module_bytes))
         .merge(versions::routes())
+        .merge(fork::routes())
+        .merge(verify::routes())
         .route("/instances", get(list).post(start))
         .route("/instances/{id}", get(instance))
         .route("/instances/{id}/history", get(history))
