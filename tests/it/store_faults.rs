@@ -32,6 +32,7 @@ fn module() -> Module {
         offers: Vec::new(),
         grants: Grants::default(),
         default_at: None,
+        updates: Vec::new(),
     }
 }
 

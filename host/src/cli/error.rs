@@ -71,7 +71,7 @@ fn exit_of(code: &str) -> u8 {
             exit::NOT_FOUND
         }
         "module-in-use" | "version-taken" | "gone-on" => exit::CONFLICT,
-        "already-exists" | "other-orchestration" | "instance-ended" => exit::CONFLICT,
+        "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" => exit::CONFLICT,
         "ambiguous-orchestration" | "too-large" | "invalid-id" | "invalid-input" | "module-refused" => exit::INPUT,
         _ => exit::HOST,
     }

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::fork::ForkedFrom;
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
-use super::payload::{Failure, Payload};
+use super::payload::{Failure, Outcome, Payload};
+use super::request::{Carried, Request, RequestId, readable_outcome};
 use super::retry::RetryPolicy;
 
 /// Version of the encoding of turns and events.
@@ -193,6 +194,20 @@ pub enum Event {
         /// The module from here on, and at every replay.
         to: ModuleHash,
     },
+    // ---- requests: a delivery and its answer ----
+    /// Somebody asks for something and waits for the answer.
+    RequestReceived(Arc<Request>),
+    /// `respond`.
+    Responded {
+        /// The request.
+        request: RequestId,
+        /// What the caller is told.
+        #[serde(serialize_with = "readable_outcome")]
+        answer: Outcome,
+    },
+    /// What the execution before had not answered, and the answers it remembered;
+    /// beside the start.
+    RequestsCarried(Box<Carried>),
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -290,7 +305,9 @@ impl Event {
             | Self::CancelRequested { .. }
             | Self::Suspended { .. }
             | Self::Resumed { .. }
-            | Self::ModuleMigrated { .. } => Origin::Delivery,
+            | Self::ModuleMigrated { .. }
+            | Self::RequestReceived(_)
+            | Self::RequestsCarried(_) => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -302,7 +319,8 @@ impl Event {
             | Self::OperationCancelled { .. }
             | Self::OperationRefused { .. }
             | Self::CustomStatusSet { .. }
-            | Self::TagSet { .. } => Origin::Guest,
+            | Self::TagSet { .. }
+            | Self::Responded { .. } => Origin::Guest,
             Self::Completed { .. } | Self::Failed { .. } | Self::ContinuedAsNew { .. } | Self::Terminated { .. } => {
                 Origin::Outcome
             }
@@ -338,6 +356,9 @@ impl Event {
             Self::Suspended { .. } => "suspended",
             Self::Resumed { .. } => "resumed",
             Self::ModuleMigrated { .. } => "module-migrated",
+            Self::RequestReceived(_) => "request-received",
+            Self::Responded { .. } => "responded",
+            Self::RequestsCarried(_) => "requests-carried",
         }
     }
 
@@ -393,6 +414,10 @@ impl Event {
             Self::ContinuedAsNew { input } => format!("with {}", cut(input)),
             Self::Terminated { reason } => format!("reason: {reason}"),
             Self::ModuleMigrated { from, to } => format!("from {} to {}", from.short(), to.short()),
+            Self::RequestsCarried(c) => format!("{} to answer, {} answered", c.open.len(), c.answered.len()),
+            Self::RequestReceived(r) => format!("?{} {}({})", r.id, r.name, cut(&r.input)),
+            Self::Responded { request, answer: Ok(output) } => format!("?{request} answered {}", cut(output)),
+            Self::Responded { request, answer: Err(failure) } => format!("?{request} refused: {}", why(failure)),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::event::{ActivityScheduled, Event, START, Started};
 use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
 use super::payload::{Failure, Outcome, Payload};
+use super::request::{Request, Requests};
 use super::retry::{self, Attempt, RetryPolicy};
 
 /// An operation that is not complete: all that waiting costs.
@@ -46,6 +47,8 @@ pub enum Delivery {
     Completed(OperationId, Outcome),
     /// Somebody asks the instance to end.
     CancelRequested(String),
+    /// Somebody waits for an answer.
+    Requested(Arc<Request>),
 }
 
 /// How an execution ended.
@@ -97,6 +100,8 @@ pub struct Execution {
     pub begun: bool,
     /// Whether somebody holds it: nothing is run until it is resumed.
     pub suspended: bool,
+    /// What was asked of it.
+    pub requests: Requests,
     next_operation: OperationId,
     waiters: HashMap<String, VecDeque<OperationId>>,
     /// Events that no wait has taken, by name and order of arrival.
@@ -125,6 +130,7 @@ impl Execution {
             end: None,
             begun: false,
             suspended: false,
+            requests: Requests::default(),
             next_operation: 1,
             waiters: HashMap::new(),
             buffered: HashMap::new(),
@@ -257,6 +263,16 @@ impl Execution {
             Event::Suspended { .. } => self.suspended = true,
             Event::Resumed { .. } => self.suspended = false,
             Event::ModuleMigrated { to, .. } => self.module = *to,
+            Event::RequestsCarried(carried) => {
+                let (requests, open) = Requests::of(carried);
+                self.requests = requests;
+                self.ready.extend(open.into_iter().map(Delivery::Requested));
+            }
+            Event::RequestReceived(request) => {
+                self.requests.receive(request);
+                self.ready.push(Delivery::Requested(request.clone()));
+            }
+            Event::Responded { request, answer } => drop(self.requests.answer(*request, answer)),
         }
     }
 

@@ -205,7 +205,10 @@ impl Summary {
             | Event::ValueRecorded { .. }
             | Event::Patched { .. }
             | Event::EventAwaited { .. }
-            | Event::OperationRefused { .. } => {}
+            | Event::OperationRefused { .. }
+            | Event::RequestReceived(_)
+            | Event::RequestsCarried(_)
+            | Event::Responded { .. } => {}
         }
     }
 
@@ -225,6 +228,8 @@ fn tells(record: &TurnRecord) -> bool {
                 | Event::TimerFired { .. }
                 | Event::EventRaised { .. }
                 | Event::CancelRequested { .. }
+                | Event::RequestReceived(_)
+                | Event::RequestsCarried(_)
         )
     })
 }

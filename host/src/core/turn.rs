@@ -9,6 +9,8 @@
 //! A finished turn is a [`TurnRecord`]. It carries the hash of the turn before
 //! it, so a history is a chain that can be verified from its last hash.
 
+mod requests;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,6 +24,7 @@ use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, Started};
 use super::execution::{Delivery, Execution};
 use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
 use super::payload::{Failure, FailureKind, Outcome, Payload, shortened};
+use super::request::Carried;
 
 /// What is stored of a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -239,9 +242,23 @@ impl Recorder {
 
     /// Records a new execution's first turn: that it exists.
     pub fn start(started: Box<Started>, limits: Limits, at: TimestampMs) -> (Self, SealedTurn) {
+        Self::start_with(started, None, limits, at)
+    }
+
+    /// As [`Self::start`], for the execution after one that ended with requests to
+    /// answer, or to remember.
+    pub fn start_with(
+        started: Box<Started>,
+        carried: Option<Box<Carried>>,
+        limits: Limits,
+        at: TimestampMs,
+    ) -> (Self, SealedTurn) {
         let mut recorder = Self::new(started, limits);
         recorder.begin(at);
         recorder.deliver(Event::ExecutionStarted(recorder.execution.started.clone()));
+        if let Some(carried) = carried {
+            recorder.deliver(Event::RequestsCarried(carried));
+        }
         let sealed = recorder.seal();
         (recorder, sealed)
     }
@@ -369,6 +386,7 @@ impl Recorder {
             return Err(self.divergence(recorded, Some(event)));
         }
         self.turn.retain(|event| event.origin() == Origin::Delivery);
+        self.execution.requests.take_back();
         self.push(event);
         Ok(())
     }
@@ -377,6 +395,7 @@ impl Recorder {
     pub fn repeat_verdict(&mut self, record: &TurnRecord) {
         if let Some(Event::Failed { failure, by_host: true }) = record.events.last() {
             self.turn.retain(|event| event.origin() == Origin::Delivery);
+            self.execution.requests.take_back();
             self.push(Event::Failed { failure: failure.clone(), by_host: true });
         }
     }
@@ -686,6 +705,7 @@ impl Recorder {
         self.turn.clear();
         self.turn_bytes = 0;
         self.logs.clear();
+        self.execution.requests.begin_turn();
     }
 
     fn first_event(&self) -> u32 {
@@ -709,6 +729,7 @@ impl Recorder {
             Event::EventAwaited { name, .. } => name.len(),
             Event::TagSet { name, value } => name.len() + value.len(),
             Event::OperationRefused { asked, .. } => asked.len(),
+            Event::Responded { answer: Ok(output), .. } => output.len(),
             _ => 0,
         };
         let limits = &self.limits;

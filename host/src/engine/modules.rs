@@ -97,6 +97,7 @@ impl Modules {
             offers: inspected.offers,
             grants: upload.grants,
             default_at,
+            updates: inspected.updates,
         };
         self.put(&module, &inspected.component)?;
         Ok(module)

@@ -26,11 +26,13 @@ use super::activities::{Activities, Dispatch, Task};
 use super::commit::{Group, Groups, Outbound, Reply, interrupted};
 use super::error::EngineError;
 use super::modules::Modules;
+use super::requests::{Asked, Callers};
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::event::{ActivityScheduled, Event, Started};
 use crate::core::execution::{End, Execution};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Outcome, Payload};
+use crate::core::request::RequestId;
 use crate::core::summary::Summary;
 use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
 use crate::sandbox::OrchestrationModule;
@@ -51,6 +53,8 @@ pub(super) enum Message {
     Ended(InstanceId, ExecutionNumber, Outcome),
     /// A durable turn lets go what was held back of the instance.
     LetGo(InstanceId),
+    /// A durable turn answered a request.
+    Answered(InstanceId, RequestId, Outcome),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
     /// Another module for an instance that runs.
@@ -92,6 +96,7 @@ pub(super) enum Inbound {
         reason: String,
         reply: oneshot::Sender<Result<(), EngineError>>,
     },
+    Request(Box<Asked>),
 }
 
 /// A module that an instance is to go on with, if it still stands where it was checked.
@@ -124,29 +129,32 @@ pub(super) struct Parts {
     pub(super) modules: Arc<Modules>,
     pub(super) activities: Arc<Activities>,
     pub(super) settings: EngineSettings,
+    /// All workers, this one among them.
+    pub(super) links: Vec<WorkerLink>,
     pub(super) groups: Groups,
     pub(super) released: Arc<AtomicU64>,
     pub(super) resident_guests: Arc<AtomicU64>,
 }
 
 pub(super) struct Worker {
-    parts: Parts,
+    pub(super) parts: Parts,
     live: HashMap<InstanceId, Slot>,
     /// Guests by when they last ran: the first makes room first.
     idle: BTreeMap<u64, InstanceId>,
     stamps: u64,
     timers: BinaryHeap<Reverse<(TimestampMs, InstanceId)>>,
     watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Outcome, EngineError>>>>,
+    pub(super) callers: Callers,
     ready: VecDeque<InstanceId>,
     /// Instances that this host cannot run, with the reason: until it restarts.
     /// What comes in for them is recorded all the same.
-    blocked: HashMap<InstanceId, String>,
+    pub(super) blocked: HashMap<InstanceId, String>,
     /// Attempts that may begin only after a turn that is not durable yet, see [`life`].
     held: HashMap<InstanceId, Vec<Dispatch>>,
     /// Sealed turns that go to the committer together.
     group: Vec<Outbound>,
     /// Answers that wait for the group and all before it, and for no turn of their own.
-    replies: Vec<Reply>,
+    pub(super) replies: Vec<Reply>,
     groups_sent: u64,
 }
 
@@ -202,7 +210,7 @@ impl Drop for Resident {
 }
 
 /// Why an instance is not run now.
-enum NotNow {
+pub(super) enum NotNow {
     /// The host has no room; try again.
     Later(String),
     /// Its history cannot be run here.
@@ -229,6 +237,7 @@ impl Worker {
             stamps: 0,
             timers: BinaryHeap::new(),
             watchers: HashMap::new(),
+            callers: Callers::default(),
             ready: VecDeque::new(),
             blocked: HashMap::new(),
             held: HashMap::new(),
@@ -293,6 +302,7 @@ impl Worker {
             }
             Message::Ended(id, execution, outcome) => self.ended(&id, execution, &outcome),
             Message::LetGo(id) => self.let_go(&id),
+            Message::Answered(id, request, answer) => self.callers.answer(&id, request, &answer),
             Message::Recover(summary) => self.recover(&summary),
             Message::Migrate(migration) => self.migrate(*migration),
             Message::Adopt(adoption) => self.adopt(*adoption),
@@ -350,6 +360,7 @@ impl Worker {
                     self.live.insert(id.clone(), slot);
                 }
                 Err(reason) => {
+                    let Some((reason, inbound)) = self.deliver_to_ended(&id, reason, inbound) else { return };
                     let error = not_delivered(&id, reason, &inbound);
                     inbound.refuse(error);
                     return;
@@ -441,6 +452,7 @@ impl Worker {
             self.drop_slot(id);
             self.blocked.remove(id);
             self.held.remove(id);
+            self.callers.ended(id, outcome);
         }
         for watcher in self.watchers.remove(id).unwrap_or_default() {
             let _ = watcher.send(Ok(outcome.clone()));
@@ -537,7 +549,7 @@ impl Worker {
         let recorder = slot.body.recorder();
         recorder.begin(now);
         let was_suspended = recorder.execution.suspended;
-        let replies = self.record_inbox(recorder, inbox);
+        let replies = self.record_inbox(id, recorder, inbox);
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
             recorder.deliver(fired);
         }
@@ -568,23 +580,27 @@ impl Worker {
         }
         let sealed = recorder.seal();
         let next = match &recorder.execution.end {
-            Some(End::ContinuedAsNew(input)) => Some(recorder.next_execution(input.clone(), fresh_seed())),
+            Some(End::ContinuedAsNew(input)) => {
+                let carried = recorder.execution.requests.carried_on();
+                Some((recorder.next_execution(input.clone(), fresh_seed()), carried))
+            }
             _ => None,
         };
         slot.last_group = self.next_group();
         self.group.push(outbound(slot, sealed, replies));
-        if let Some(started) = next {
-            let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, now);
+        if let Some((started, carried)) = next {
+            let (recorder, sealed) = Recorder::start_with(started, carried, self.parts.settings.limits, now);
             slot.body = Body::Bare(Box::new(recorder));
             self.group.push(outbound(slot, sealed, Vec::new()));
         }
     }
 
     /// Records what came in; returns whom to answer once that is durable.
-    fn record_inbox(&self, recorder: &mut Recorder, inbox: Vec<Inbound>) -> Vec<Reply> {
+    fn record_inbox(&mut self, id: &InstanceId, recorder: &mut Recorder, inbox: Vec<Inbound>) -> Vec<Reply> {
         let mut replies: Vec<Reply> = Vec::new();
         for inbound in inbox {
             if recorder.execution.end.is_some() {
+                let Some(inbound) = self.deliver_again_later(id, inbound) else { continue };
                 let execution = &recorder.execution;
                 let error = ended_error(&execution.started.instance, status_of(execution), &inbound);
                 inbound.refuse(error);
@@ -625,6 +641,7 @@ impl Worker {
                     }
                     replies.push(Box::new(move |durable| drop(reply.send(durable))));
                 }
+                Inbound::Request(asked) => self.record_request(id, recorder, *asked),
             }
         }
         replies
@@ -741,6 +758,7 @@ impl Worker {
                 for watcher in self.watchers.remove(id).unwrap_or_default() {
                     let _ = watcher.send(Err(EngineError::Blocked { id: id.clone(), why: why.clone() }));
                 }
+                self.callers.blocked(id, &why);
                 self.blocked.insert(id.clone(), why);
             }
         }
@@ -942,6 +960,7 @@ fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &
         Inbound::Terminate { .. } => "the termination".to_owned(),
         Inbound::Hold { suspend: true, .. } => "the suspension".to_owned(),
         Inbound::Hold { suspend: false, .. } => "the resumption".to_owned(),
+        Inbound::Request(asked) => asked.what(),
     };
     EngineError::Ended { id: id.clone(), status, what }
 }
@@ -950,6 +969,7 @@ impl Inbound {
     fn refuse(self, error: EngineError) {
         match self {
             Self::ActivityOutcome { .. } => {}
+            Self::Request(asked) => asked.refuse(error),
             Self::Event { reply, .. }
             | Self::Cancel { reply, .. }
             | Self::Terminate { reply, .. }

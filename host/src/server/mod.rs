@@ -16,6 +16,7 @@
 //! | `GET instances/{id}/recording?execution=&with_module=` | bytes |
 //! | `GET instances/{id}/outcome?wait_ms=` | |
 //! | `POST instances/{id}/events/{name}` | the value as JSON |
+//! | `POST instances/{id}/updates/{name}?id=&wait_ms=` | the input as JSON; 202 if it is not answered yet |
 //! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
 //! | `GET schedules` | |
 //! | `PUT schedules/{name}` | [`schedules::ScheduleBody`]: makes or changes it |
@@ -31,6 +32,7 @@ pub mod api;
 pub mod fork;
 mod life;
 pub mod problem;
+mod requests;
 pub mod schedules;
 pub mod verify;
 pub mod versions;
@@ -138,6 +140,7 @@ pub fn router(api: Api) -> Router {
         .route("/instances/{id}/cancel", post(cancel))
         .merge(life::routes())
         .merge(schedules::routes())
+        .merge(requests::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(api);
     Router::new()

@@ -36,7 +36,9 @@ fn status_of(code: &str) -> StatusCode {
             StatusCode::NOT_FOUND
         }
         "module-in-use" | "version-taken" | "gone-on" => StatusCode::CONFLICT,
-        "already-exists" | "other-orchestration" | "instance-ended" | "instance-blocked" => StatusCode::CONFLICT,
+        "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "instance-blocked" => {
+            StatusCode::CONFLICT
+        }
         "invalid-input" | "invalid-id" | "ambiguous-orchestration" => StatusCode::BAD_REQUEST,
         "module-refused" => StatusCode::UNPROCESSABLE_ENTITY,
         "too-large" => StatusCode::PAYLOAD_TOO_LARGE,

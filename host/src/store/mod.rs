@@ -147,6 +147,8 @@ pub struct Module {
     /// When new starts began to take it for its name; the last of a name counts.
     /// None: never, it is only found by its version.
     pub default_at: Option<TimestampMs>,
+    /// Updates that its orchestrations answer, as far as `describe` said.
+    pub updates: Vec<Offer>,
 }
 
 /// One orchestration or activity of a module.
