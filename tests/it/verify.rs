@@ -185,7 +185,7 @@ fn verify_replays_to_the_recorded_outcome() {
     let events: u32 = records.iter().map(|record| record.events.len() as u32).sum();
     let Some(Event::Completed { output }) = records.last_mut().unwrap().events.last_mut() else { panic!() };
     *output = Payload::json("\"a better one\"");
-    let turns = records.iter().map(|record: &TurnRecord| record.encode().into()).collect();
+    let turns = records.iter().map(|record: &TurnRecord| record.encode()).collect();
     let history = dacapo::store::History { instance: id("order"), execution: 1, turns };
     let forged = Recording::of(&history, Some(guest("steps").to_vec())).unwrap().encode();
     assert_eq!(verify_recording("forged", &forged, None, |_| None).findings, [], "the chain of a forgery holds");
