@@ -22,7 +22,7 @@ use crate::core::summary::Status;
 use crate::engine::{Engine, SystemClock, Upload};
 use crate::server::GRANTS_HEADER;
 use crate::server::address::Address;
-use crate::server::api::{Api, HistoryQuery, ListQuery, MAX_WAIT, RecordingQuery, StartBody, module_json};
+use crate::server::api::{Api, HistoryQuery, ListQuery, MAX_WAIT, RecordingQuery, StartBody};
 use crate::server::problem::Problem;
 use crate::server::schedules::{ScheduleAction, ScheduleBody, ScheduleQuery};
 use crate::server::watched::Watched;
@@ -95,7 +95,7 @@ impl Client {
 
     pub(crate) fn upload(&self, upload: Upload) -> Result<Value> {
         match self {
-            Self::Local(api, data) => Ok(module_json(&Uploader::new(api.store().clone(), data)?.take(upload)?)),
+            Self::Local(api, data) => Uploader::new(api.store().clone(), data)?.take_json(upload),
             Self::Remote(server) => server.upload(&upload, false),
         }
     }
