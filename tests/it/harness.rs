@@ -24,7 +24,7 @@ use dacapo::engine::{Clock, Engine, EngineError, EngineSettings, IdReuse, StartO
 use dacapo::sandbox::guest::{Guest, ReplayError};
 use dacapo::sandbox::settings::SandboxSettings;
 use dacapo::sandbox::{OrchestrationModule, Sandbox};
-use dacapo::store::redb::RedbStore;
+use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::schedule::Schedule;
 use dacapo::store::{Module, Store};
 use serde_json::Value;
@@ -85,6 +85,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) settings: EngineSettings,
+    /// How the file is written.
+    pub(crate) store: Options,
     /// What `step.flaky` says of itself.
     pub(crate) flaky_policy: Option<RetryPolicy>,
     /// What guests logged: instance and line.
@@ -113,6 +115,7 @@ impl World {
             clock: ManualClock::at(NEW_YEAR),
             desk: Arc::default(),
             settings,
+            store: Options::default(),
             flaky_policy: None,
             log: Arc::default(),
             modules: modules.iter().map(|name| ((*name).to_owned(), guest(name))).collect(),
@@ -131,8 +134,16 @@ impl World {
         self.try_open(Some(death)).expect("the engine opens")
     }
 
+    /// Why no host can be opened.
+    pub(crate) fn open_error(&self) -> EngineError {
+        match self.try_open(None) {
+            Ok(_) => panic!("it was opened"),
+            Err(error) => error,
+        }
+    }
+
     fn try_open(&self, death: Option<Death>) -> Result<Host<'_>, EngineError> {
-        let store = Arc::new(WatchedStore::open(&self.folder.join("journal.redb"), death)?);
+        let store = Arc::new(WatchedStore::open(&self.folder.join("journal.redb"), self.store.clone(), death)?);
         self.desk.serve(&store);
         let log = self.log.clone();
         let show = move |instance: &InstanceId, execution: ExecutionNumber, line: &LogLine| {
@@ -167,6 +178,11 @@ impl World {
     /// The store's file.
     pub(crate) fn journal(&self) -> PathBuf {
         self.folder.join("journal.redb")
+    }
+
+    /// The bytes of the journal.
+    pub(crate) fn journal_bytes(&self) -> Vec<u8> {
+        std::fs::read(self.journal()).expect("a journal")
     }
 
     pub(crate) fn log_lines(&self) -> Vec<String> {

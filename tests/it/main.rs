@@ -15,6 +15,7 @@ mod histories;
 mod s_bad_input;
 mod s_calls;
 mod s_determinism;
+mod s_codec;
 mod s_instances;
 mod s_life;
 mod s_replay;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use dacapo::core::ids::{Hash, InstanceId, TimestampMs};
 use dacapo::core::summary::{Status, Summary};
 use dacapo::core::turn::TurnRecord;
+use dacapo::store::codec::Codec;
 use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::{Batch, Filter, Grants, Module, ModuleKind, Offer, Store, StoreError, TurnCommit};
 
@@ -359,6 +360,13 @@ fn store_contract_on_redb_folding_all_the_time() {
 fn store_contract_on_redb_folding_now_and_then() {
     redb_with(Options { fold_at_turns: 7, fold_per_commit: 2, ..Options::default() });
     redb_with(Options { fold_at_turns: 40, fold_at_bytes: 2000, fold_per_commit: 5, ..Options::default() });
+}
+
+#[test]
+fn store_contract_on_redb_with_a_codec() {
+    let key = format!("k:{}", "5a".repeat(32));
+    let codec = Codec::plain().compress_above(64).encrypt([key.as_str()]).unwrap();
+    redb_with(Options { fold_at_turns: 7, fold_per_commit: 2, codec: Arc::new(codec), ..Options::default() });
 }
 
 #[test]

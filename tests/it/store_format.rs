@@ -9,6 +9,7 @@ use dacapo::core::ids::Hash;
 use dacapo::core::summary::Summary;
 use dacapo::core::turn::TurnRecord;
 use dacapo::store::TurnCommit;
+use dacapo::store::codec::Codec;
 use dacapo::store::redb::tables;
 
 use crate::store_support::Writer;
@@ -24,6 +25,10 @@ fn turns() -> Vec<TurnCommit> {
         one.continue_as_new()
     };
     vec![two.start(), last, first, two.step(), one.step(), two.complete()]
+}
+
+fn plain() -> Codec {
+    Codec::plain()
 }
 
 fn fixture(name: &str, written_now: &[u8]) -> Vec<u8> {
@@ -43,9 +48,9 @@ fn store_format_of_turns_and_summaries_is_that_of_the_fixtures() {
     assert_eq!(*record.encode(), *stored);
 
     let summary = Summary::of_first(&record, Hash::of(&stored)).unwrap();
-    let stored = fixture("summary-v1.bin", &tables::encode_summary(&summary));
-    assert_eq!(tables::encode_summary(&summary), stored, "a summary is written as it was");
-    assert_eq!(tables::decode_summary(&summary.instance, &stored).unwrap(), summary);
+    let stored = fixture("summary-v1.bin", &tables::encode_summary(&plain(), &summary));
+    assert_eq!(tables::encode_summary(&plain(), &summary), stored, "a summary is written as it was");
+    assert_eq!(tables::decode_summary(&plain(), &summary.instance, &stored).unwrap(), summary);
 }
 
 #[test]
@@ -55,13 +60,13 @@ fn store_format_of_log_rows_is_that_of_the_fixture() {
     tables::encode_log_row(COMMIT, &turns, &mut row);
     let stored = fixture("log-row-v1.bin", &row);
     assert_eq!(row, stored, "a log row is written as it was");
-    assert_eq!(tables::decode_log_row(COMMIT, &stored).unwrap(), turns);
-    assert!(tables::decode_log_row(COMMIT + 1, &stored).is_err(), "its number is part of the checksum");
+    assert_eq!(tables::decode_log_row(&plain(), COMMIT, &stored).unwrap(), turns);
+    assert!(tables::decode_log_row(&plain(), COMMIT + 1, &stored).is_err(), "its number is part of the checksum");
     for at in 0..stored.len() {
         let mut damaged = stored.clone();
         damaged[at] ^= 0x10;
-        assert!(tables::decode_log_row(COMMIT, &damaged).is_err(), "byte {at}");
-        assert!(tables::decode_log_row(COMMIT, &stored[..at]).is_err(), "cut at {at}");
+        assert!(tables::decode_log_row(&plain(), COMMIT, &damaged).is_err(), "byte {at}");
+        assert!(tables::decode_log_row(&plain(), COMMIT, &stored[..at]).is_err(), "cut at {at}");
     }
 }
 
@@ -70,14 +75,14 @@ fn store_format_of_history_rows_is_that_of_the_fixture() {
     let turns = turns();
     let key = tables::history_key(&turns[0].instance, 1, 1);
     let bytes: Vec<_> = [0, 3, 5].iter().map(|&at| turns[at].bytes.clone()).collect();
-    let row = tables::encode_history_row(&key, bytes.iter().map(|turn| &**turn));
+    let row = tables::encode_history_row(&plain(), &key, bytes.iter().map(|turn| &**turn));
     let stored = fixture("history-row-v1.bin", &row);
     assert_eq!(row, stored, "a history row is written as it was");
     let mut found = Vec::new();
-    tables::decode_history_row(&key, &stored, &mut found, || "it".to_owned()).unwrap();
+    tables::decode_history_row(&plain(), &key, &stored, &mut found, || "it".to_owned()).unwrap();
     assert_eq!(found, bytes);
     let other = tables::history_key(&turns[0].instance, 1, 2);
-    assert!(tables::decode_history_row(&other, &stored, &mut found, || "it".to_owned()).is_err());
+    assert!(tables::decode_history_row(&plain(), &other, &stored, &mut found, || "it".to_owned()).is_err());
 }
 
 #[test]

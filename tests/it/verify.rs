@@ -9,6 +9,7 @@ use dacapo::replay::recording::Recording;
 use dacapo::replay::verify::{Finding, Verified, verify_recording, verify_store};
 use dacapo::sandbox::Sandbox;
 use dacapo::sandbox::settings::SandboxSettings;
+use dacapo::store::codec::Codec;
 use dacapo::store::redb::{RedbStore, tables};
 use redb::{ReadableTable as _, TableDefinition};
 use serde_json::{Value, json};
@@ -63,10 +64,10 @@ fn change_turn(transaction: &redb::WriteTransaction, instance: &str, change: imp
     let mut rows = transaction.open_table(HISTORY).unwrap();
     let row = rows.get(key.as_slice()).unwrap().expect("its row").value().to_vec();
     let mut turns = Vec::new();
-    tables::decode_history_row(&key, &row, &mut turns, || "it".to_owned()).unwrap();
+    tables::decode_history_row(&Codec::plain(), &key, &row, &mut turns, || "it".to_owned()).unwrap();
     let mut turns: Vec<Vec<u8>> = turns.iter().map(|turn| turn.to_vec()).collect();
     change(&mut turns);
-    let row = tables::encode_history_row(&key, turns.iter().map(Vec::as_slice));
+    let row = tables::encode_history_row(&Codec::plain(), &key, turns.iter().map(Vec::as_slice));
     rows.insert(key.as_slice(), row.as_slice()).unwrap();
 }
 
@@ -116,9 +117,9 @@ fn s43_verify_names_the_instance_and_event_of_each_kind_of_damage() {
             Box::new(|t| {
                 let mut rows = t.open_table(INSTANCES).unwrap();
                 let row = rows.get("waits").unwrap().unwrap().value().to_vec();
-                let mut summary = tables::decode_summary(&id("waits"), &row).unwrap();
+                let mut summary = tables::decode_summary(&Codec::plain(), &id("waits"), &row).unwrap();
                 summary.tags.insert("forged".into(), "yes".into());
-                rows.insert("waits", tables::encode_summary(&summary).as_slice()).unwrap();
+                rows.insert("waits", tables::encode_summary(&Codec::plain(), &summary).as_slice()).unwrap();
             }),
             "waits",
             "its row is not what its history says",

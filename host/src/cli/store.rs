@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use super::error::{CliError, Result};
 use crate::engine::EngineSettings;
+use crate::sandbox::secrets::Secrets;
+use crate::sandbox::settings::SandboxSettings;
+use crate::store::codec::Codec;
 use crate::store::crash::CrashPoint;
-use crate::store::redb::RedbStore;
+use crate::store::redb::{Options, RedbStore};
 use crate::store::{Store, StoreError};
 
 /// The store's file in a data folder.
@@ -22,7 +25,9 @@ const BETWEEN: Duration = Duration::from_millis(50);
 /// # Errors
 /// If it is in use, damaged, or cannot be made.
 pub(crate) fn open(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    let store = RedbStore::open(&data.join(JOURNAL))?;
+    let codec = Codec::from_environment(data)?;
+    let options = Options { codec: Arc::new(codec), ..Options::default() };
+    let store = RedbStore::open_with(&data.join(JOURNAL), options)?;
     CrashPoint::from_environment(Arc::new(store)).map_err(StoreError::Io)
 }
 

@@ -174,6 +174,8 @@ impl EngineError {
     }
 }
 
+            Self::Store(StoreError::Codec(_)) => "store-keys-invalid",
+            Self::Store(StoreError::KeyMissing { .. }) => "store-key-missing",
 fn what_exists(what: &str, names: &[String]) -> String {
     match names {
         [] if what == "schedules" => "there are no schedules yet".to_owned(),

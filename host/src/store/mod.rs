@@ -15,6 +15,7 @@
 //! 5. Bytes that were changed behind its back are never returned as good:
 //!    reading them is [`StoreError::Corrupt`].
 
+pub mod codec;
 pub mod crash;
 pub mod redb;
 pub mod schedule;
@@ -237,6 +238,19 @@ pub enum StoreError {
     },
     /// Another process has it open.
     #[error("{path} is in use by another process; stop that one, or talk to it through its server")]
+    /// A row is encrypted with a key that this host was not given.
+    #[error(
+        "{what} is encrypted with the key {key:?}, which is not among this host's; add it to DACAPO_KEYS or the key file"
+    )]
+    KeyMissing {
+        /// Which part.
+        what: String,
+        /// The key's id.
+        key: String,
+    },
+    /// Keys or thresholds that cannot be used.
+    #[error(transparent)]
+    Codec(#[from] codec::InvalidCodec),
     InUse {
         /// The file.
         path: String,

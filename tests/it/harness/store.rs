@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex};
 
 use dacapo::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use dacapo::core::summary::Summary;
-use dacapo::store::redb::RedbStore;
+use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::schedule::Schedule;
 use dacapo::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
 
@@ -36,9 +36,9 @@ struct Seen {
 
 impl WatchedStore {
     /// Opens the file at `path`.
-    pub(super) fn open(path: &Path, death: Option<Death>) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, options: Options, death: Option<Death>) -> Result<Self, StoreError> {
         let seen = Seen { commits: 0, death, is_dead: false };
-        Ok(Self { inner: RedbStore::open(path)?, seen: Mutex::new(seen), changed: Condvar::new() })
+        Ok(Self { inner: RedbStore::open_with(path, options)?, seen: Mutex::new(seen), changed: Condvar::new() })
     }
 
     /// Commits so far.

@@ -17,11 +17,13 @@ use crate::core::ids::{Hash, InstanceId};
 use crate::core::summary::Summary;
 use crate::core::turn::TurnRecord;
 use crate::store::StoreError;
+use crate::store::codec::Codec;
 
 /// Folds instances after `after`, by id, until `turns` turns or `bytes` bytes are
 /// done. Returns the last instance folded; none when nothing is left.
 pub(super) fn fold_slice(
     transaction: &WriteTransaction,
+    codec: &Codec,
     held: &Held,
     after: Option<&InstanceId>,
     turns: usize,
@@ -35,7 +37,7 @@ pub(super) fn fold_slice(
     let (mut turns_done, mut bytes_done) = (0, 0);
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
     for (instance, entries) in held.instances.range::<str, _>((from, Bound::Unbounded)) {
-        fold_instance(&mut rows, instance, entries)?;
+        fold_instance(&mut rows, codec, instance, entries)?;
         turns_done += entries.len();
         bytes_done += entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
         if turns_done >= turns || bytes_done >= bytes {
@@ -51,10 +53,15 @@ struct Rows<'t> {
     running: Table<'t, &'static str, ()>,
 }
 
-fn fold_instance(rows: &mut Rows<'_>, instance: &InstanceId, entries: &[Entry]) -> Result<(), StoreError> {
+fn fold_instance(
+    rows: &mut Rows<'_>,
+    codec: &Codec,
+    instance: &InstanceId,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
     let id = instance.as_str();
     let folded = match rows.instances.get(id).doing("read an instance")? {
-        Some(row) => Some(tables::decode_summary(instance, row.value())?),
+        Some(row) => Some(tables::decode_summary(codec, instance, row.value())?),
         None => None,
     };
     let entries = unfolded(folded.as_ref(), entries);
@@ -63,13 +70,13 @@ fn fold_instance(rows: &mut Rows<'_>, instance: &InstanceId, entries: &[Entry]) 
     }
     for run in entries.chunk_by(|a, b| a.execution == b.execution) {
         let key = tables::history_key(instance, run[0].execution, run[0].turn);
-        let row = tables::encode_history_row(&key, run.iter().map(|entry| &*entry.bytes));
+        let row = tables::encode_history_row(codec, &key, run.iter().map(|entry| &*entry.bytes));
         rows.history.insert(key.as_slice(), row.as_slice()).doing("write a history")?;
     }
     let was_running = folded.as_ref().is_some_and(|summary| !summary.status.is_final());
     let Some(summary) = advance(instance, folded, entries)? else { return Ok(()) };
     let is_running = !summary.status.is_final();
-    rows.instances.insert(id, tables::encode_summary(&summary).as_slice()).doing("write an instance")?;
+    rows.instances.insert(id, tables::encode_summary(codec, &summary).as_slice()).doing("write an instance")?;
     if is_running && !was_running {
         rows.running.insert(id, ()).doing("write a running instance")?;
     } else if was_running && !is_running {

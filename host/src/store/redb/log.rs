@@ -15,6 +15,7 @@ use super::fold::fold_slice;
 use super::overlay::{Generation, Held};
 use super::tables::{self, LOG};
 use crate::core::ids::InstanceId;
+use crate::store::codec::Codec;
 use crate::store::{Batch, StoreError};
 
 /// Rows that a commit removes at most, so that none takes long.
@@ -61,7 +62,7 @@ impl Log {
             let (held, commits) = read_generation(database, options, next)?;
             let Some(commits) = commits else { break };
             next = commits.end() + 1;
-            fold_all(database, &held, commits)?;
+            fold_all(database, &options.codec, &held, commits)?;
             folds += 1;
         }
         Ok((Self { next, folding: None, first: next, folded_before: next, active: Load::default() }, folds))
@@ -92,7 +93,7 @@ impl Log {
         batch: &Batch,
     ) -> Result<usize, StoreError> {
         let transaction = database.begin_write().doing("append")?;
-        let bytes = append_row(&transaction, self.next, batch)?;
+        let bytes = append_row(&transaction, &options.codec, self.next, batch)?;
         self.active.turns += batch.turns.len();
         self.active.bytes += bytes;
         let folded = self.fold_some(&transaction, options, batch.turns.len(), bytes)?;
@@ -129,7 +130,7 @@ impl Log {
             // Bytes follow turns at the same pace, with room for one large turn.
             (options.fold_per_commit.max(2 * turns), (1 << 20).max(2 * bytes))
         };
-        fold_slice(transaction, &folding.generation.read(), folding.after.as_ref(), turns, bytes)
+        fold_slice(transaction, &options.codec, &folding.generation.read(), folding.after.as_ref(), turns, bytes)
     }
 
     /// Removes some of the folded rows; returns the first one left.
@@ -142,8 +143,13 @@ impl Log {
     }
 }
 
-fn append_row(transaction: &WriteTransaction, number: u64, batch: &Batch) -> Result<usize, StoreError> {
+fn append_row(transaction: &WriteTransaction, codec: &Codec, number: u64, batch: &Batch) -> Result<usize, StoreError> {
     let mut log = transaction.open_table(LOG).doing("append")?;
+    if !codec.is_plain() {
+        let row = tables::coded_log_row(codec, number, &batch.turns);
+        log.insert(number, row.as_slice()).doing("append")?;
+        return Ok(row.len());
+    }
     let len = tables::log_row_len(&batch.turns);
     let mut row = log.insert_reserve(number, len).doing("append")?;
     tables::encode_log_row(number, &batch.turns, row.as_mut());
@@ -172,7 +178,7 @@ fn read_generation(
             let what = format!("commit {} of the log", before.end() + 1);
             return Err(tables::corrupt(what, format!("the next commit that is stored is {number}")));
         }
-        let turns = tables::decode_log_row(number, row.value())?;
+        let turns = tables::decode_log_row(&options.codec, number, row.value())?;
         turns.iter().for_each(|turn| held.push(number, turn));
         commits = Some(commits.map_or(number, |commits| *commits.start())..=number);
         if held.turns >= options.fold_at_turns || held.bytes >= options.fold_at_bytes {
@@ -183,11 +189,11 @@ fn read_generation(
 }
 
 /// Folds a generation and removes its rows, in transactions of bounded size.
-fn fold_all(database: &Database, held: &Held, commits: RangeInclusive<u64>) -> Result<(), StoreError> {
+fn fold_all(database: &Database, codec: &Codec, held: &Held, commits: RangeInclusive<u64>) -> Result<(), StoreError> {
     let mut after = None;
     loop {
         let transaction = database.begin_write().doing("fold the log")?;
-        let last = fold_slice(&transaction, held, after.as_ref(), TURNS_PER_REPLAY, usize::MAX)?;
+        let last = fold_slice(&transaction, codec, held, after.as_ref(), TURNS_PER_REPLAY, usize::MAX)?;
         if last.is_none() {
             trim(&transaction, commits.clone())?;
         }

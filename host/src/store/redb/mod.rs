@@ -20,15 +20,16 @@ mod view;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableError};
 
 use self::error::{Doing, guarded, of_open};
 use self::log::Log;
 use self::overlay::Overlay;
-use self::tables::{META, META_EPOCH, META_FORMAT, MODULE_BYTES, MODULES, SCHEDULES, corrupt};
+use self::tables::{META, META_EPOCH, META_FORMAT, META_KEY, MODULE_BYTES, MODULES, SCHEDULES, corrupt};
 use self::view::{Among, View};
+use super::codec::Codec;
 use super::schedule::Schedule;
 use super::{Batch, Epoch, Filter, History, Module, Store, StoreError};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
@@ -50,6 +51,8 @@ pub struct Options {
     /// Read and check every page when the file is opened. Without it a changed
     /// page is noticed where it is read, and a changed key perhaps not at all.
     pub check_on_open: bool,
+    /// How rows are written.
+    pub codec: Arc<Codec>,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             fold_per_commit: 64,
             cache_bytes: 256 << 20,
             check_on_open: true,
+            codec: Arc::default(),
         }
     }
 }
@@ -148,6 +152,7 @@ impl RedbStore {
             Some(epoch) => epoch,
             None => create_tables(&database)?,
         };
+        check_key(&database, &options.codec)?;
         let (log, folds) = Log::replay(&database, &options)?;
         let counters = Counters { folds: AtomicU64::new(folds), ..Counters::default() };
         let writer = Mutex::new(Writer { epoch, log, lost: false });
@@ -159,7 +164,7 @@ impl RedbStore {
     fn view(&self) -> Result<View, StoreError> {
         let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
         let trees = self.database.begin_read().doing("read")?;
-        Ok(View { overlay: overlay.clone(), trees })
+        Ok(View { overlay: overlay.clone(), trees, codec: self.options.codec.clone() })
     }
 
     /// The writer, unless an earlier write was lost.
@@ -288,7 +293,9 @@ impl Store for RedbStore {
             let transaction = self.database.begin_write().doing("keep a module")?;
             {
                 let mut modules = transaction.open_table(MODULES).doing("keep a module")?;
-                modules.insert(hash, tables::seal_value("modules", hash, module).as_slice()).doing("keep a module")?;
+                modules
+                    .insert(hash, tables::seal_value(&self.options.codec, "modules", hash, module).as_slice())
+                    .doing("keep a module")?;
                 let mut bytes = transaction.open_table(MODULE_BYTES).doing("keep a module")?;
                 bytes.insert(hash, component).doing("keep a module")?;
             }
@@ -301,7 +308,7 @@ impl Store for RedbStore {
             let trees = self.database.begin_read().doing("read a module")?;
             let modules = trees.open_table(MODULES).doing("read a module")?;
             let row = modules.get(&hash.0).doing("read a module")?;
-            row.map(|row| read_module(&hash.0, row.value())).transpose()
+            row.map(|row| read_module(&self.options.codec, &hash.0, row.value())).transpose()
         })
     }
 
@@ -326,7 +333,7 @@ impl Store for RedbStore {
             let mut modules = Vec::new();
             for row in rows.iter().doing("list the modules")? {
                 let (hash, row) = row.doing("list the modules")?;
-                modules.push(read_module(hash.value(), row.value())?);
+                modules.push(read_module(&self.options.codec, hash.value(), row.value())?);
             }
             modules.sort_by_key(|module| std::cmp::Reverse(module.uploaded_at));
             Ok(modules)
@@ -344,7 +351,7 @@ impl Store for RedbStore {
                 let mut schedules = transaction.open_table(SCHEDULES).doing("keep a schedule")?;
                 match schedule {
                     Some(schedule) => {
-                        let row = tables::seal_value("schedules", name.as_bytes(), schedule);
+                        let row = tables::seal_value(&self.options.codec, "schedules", name.as_bytes(), schedule);
                         schedules.insert(name, row.as_slice()).doing("keep a schedule")?;
                     }
                     None => {
@@ -364,7 +371,9 @@ impl Store for RedbStore {
             for row in rows.iter().doing("list the schedules")? {
                 let (name, row) = row.doing("list the schedules")?;
                 let (name, row) = (name.value(), row.value());
-                schedules.push(tables::open_value("schedules", name.as_bytes(), row, || format!("schedule {name}"))?);
+                schedules.push(tables::open_value(&self.options.codec, "schedules", name.as_bytes(), row, || {
+                    format!("schedule {name}")
+                })?);
             }
             Ok(schedules)
         })
@@ -400,8 +409,8 @@ fn after_id(after: Option<&InstanceId>) -> Bound<&str> {
     after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()))
 }
 
-fn read_module(hash: &[u8; 32], row: &[u8]) -> Result<Module, StoreError> {
-    tables::open_value("modules", hash, row, || format!("module {}", Hash(*hash).short()))
+fn read_module(codec: &Codec, hash: &[u8; 32], row: &[u8]) -> Result<Module, StoreError> {
+    tables::open_value(codec, "modules", hash, row, || format!("module {}", Hash(*hash).short()))
 }
 
 fn open_file(path: &Path, options: &Options) -> Result<Database, StoreError> {
@@ -449,12 +458,38 @@ fn read_meta(database: &Database) -> Result<Option<u64>, StoreError> {
     let number = |name: &'static str| -> Result<u64, StoreError> {
         let row = meta.get(name).doing("read its format")?;
         let row = row.ok_or_else(|| corrupt(name, "it is missing"))?;
-        tables::open_value("meta", name.as_bytes(), row.value(), || format!("its {name}"))
+        tables::open_value(&Codec::plain(), "meta", name.as_bytes(), row.value(), || format!("its {name}"))
     };
     match number(META_FORMAT)? {
         tables::FORMAT => number(META_EPOCH).map(Some),
         found => Err(StoreError::Newer { found, known: tables::FORMAT }),
     }
+}
+
+/// A journal that is encrypted is opened with its keys, or not at all: what a host
+/// without them wrote would stand there for all to read.
+fn check_key(database: &Database, codec: &Codec) -> Result<(), StoreError> {
+    let noted: Option<String> = {
+        let trees = database.begin_read().doing("read its key")?;
+        let meta = trees.open_table(META).doing("read its key")?;
+        match meta.get(META_KEY).doing("read its key")? {
+            Some(row) => {
+                Some(tables::open_value(codec, "meta", META_KEY.as_bytes(), row.value(), || "the journal".to_owned())?)
+            }
+            None => None,
+        }
+    };
+    if noted.as_deref() == codec.key_id() {
+        return Ok(());
+    }
+    let transaction = database.begin_write().doing("note its key")?;
+    {
+        let mut meta = transaction.open_table(META).doing("note its key")?;
+        let id = codec.key_id().unwrap_or_default();
+        let row = tables::seal_value(codec, "meta", META_KEY.as_bytes(), &id);
+        meta.insert(META_KEY, row.as_slice()).doing("note its key")?;
+    }
+    transaction.commit().doing("note its key")
 }
 
 fn create_tables(database: &Database) -> Result<u64, StoreError> {
@@ -477,7 +512,7 @@ fn create_tables(database: &Database) -> Result<u64, StoreError> {
 }
 
 fn write_meta(meta: &mut redb::Table<'_, &'static str, &'static [u8]>, name: &str, n: u64) -> Result<(), StoreError> {
-    let row = tables::seal_value("meta", name.as_bytes(), &n);
+    let row = tables::seal_value(&Codec::plain(), "meta", name.as_bytes(), &n);
     meta.insert(name, row.as_slice()).doing("write its numbers")?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! [`StoreError::Corrupt`] and never good. Which rows exist when, and what they
 //! mean, is left to the other files of this folder.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use redb::TableDefinition;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::core::summary::Summary;
+use crate::store::codec::{self, Codec, Unreadable};
 use crate::store::{StoreError, TurnCommit};
 
 /// Version of everything on this page. It stands in [`META`] under [`META_FORMAT`].
@@ -22,12 +24,18 @@ pub const FORMAT: u64 = 1;
 /// Bytes of the checksum that every value begins with.
 pub const CHECKSUM_BYTES: usize = 16;
 
+/// The checksum, and the byte that says how the content is written: see
+/// [`crate::store::codec`].
+const HEAD_BYTES: usize = CHECKSUM_BYTES + 1;
+
 /// Few named numbers.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// In [`META`]: the format of this file.
 pub(super) const META_FORMAT: &str = "format";
 /// In [`META`]: the epoch of the last claim.
 pub(super) const META_EPOCH: &str = "epoch";
+/// In [`META`]: the id of the key that encrypts, encrypted with it; absent while none does.
+pub(super) const META_KEY: &str = "key";
 
 /// Commits that are not folded yet: one row each, by commit number.
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -65,37 +73,64 @@ fn seal_in_place(table: &str, key: &[u8], row: &mut [u8]) {
     head.copy_from_slice(&checksum(table, key, content));
 }
 
-/// The content of a stored value. `what` names it for people.
-pub(super) fn open<'a>(
-    table: &str,
-    key: &[u8],
-    row: &'a [u8],
-    what: impl FnOnce() -> String,
-) -> Result<&'a [u8], StoreError> {
-    match row.split_at_checked(CHECKSUM_BYTES) {
-        Some((sum, content)) if sum == checksum(table, key, content) => Ok(content),
-        Some(_) => Err(corrupt(what(), "its checksum does not match")),
-        None => Err(corrupt(what(), "it is shorter than its checksum")),
+/// Seals a row whose content stands, plain, behind the room for its head.
+fn finish(codec: &Codec, table: &str, key: &[u8], mut row: Vec<u8>) -> Vec<u8> {
+    if !codec.is_plain() {
+        let coded = {
+            let (encoding, content) = codec.encode(&place(table, key), &row[HEAD_BYTES..]);
+            [&[0; CHECKSUM_BYTES][..], &[encoding], &content].concat()
+        };
+        row = coded;
     }
-}
-
-/// The value to store for `value`: its postcard encoding behind its checksum.
-pub(super) fn seal_value<T: Serialize>(table: &str, key: &[u8], value: &T) -> Vec<u8> {
-    let room = vec![0; CHECKSUM_BYTES];
-    let mut row = postcard::to_extend(value, room).expect("a stored value has no part that postcard cannot write");
     seal_in_place(table, key, &mut row);
     row
 }
 
+/// The content of a stored value. `what` names it for people.
+pub(super) fn open<'a>(
+    codec: &Codec,
+    table: &str,
+    key: &[u8],
+    row: &'a [u8],
+    what: impl FnOnce() -> String,
+) -> Result<Cow<'a, [u8]>, StoreError> {
+    let (encoding, content) = match row.split_at_checked(CHECKSUM_BYTES) {
+        Some((sum, sealed)) if sum == checksum(table, key, sealed) => match sealed.split_first() {
+            Some((&codec::PLAIN, content)) => return Ok(Cow::Borrowed(content)),
+            Some((encoding, content)) => (*encoding, content),
+            None => return Err(corrupt(what(), "it does not say how it is written")),
+        },
+        Some(_) => return Err(corrupt(what(), "its checksum does not match")),
+        None => return Err(corrupt(what(), "it is shorter than its checksum")),
+    };
+    codec.decode(&place(table, key), encoding, content).map_err(|error| match error {
+        Unreadable::NoKey(key) => StoreError::KeyMissing { what: what(), key },
+        Unreadable::Damaged(why) => corrupt(what(), why),
+    })
+}
+
+/// Where a row stands: what its encryption is bound to.
+fn place(table: &str, key: &[u8]) -> Vec<u8> {
+    [&(table.len() as u32).to_le_bytes()[..], table.as_bytes(), key].concat()
+}
+
+/// The value to store for `value`: its postcard encoding behind its checksum.
+pub(super) fn seal_value<T: Serialize>(codec: &Codec, table: &str, key: &[u8], value: &T) -> Vec<u8> {
+    let room = vec![0; HEAD_BYTES];
+    let row = postcard::to_extend(value, room).expect("a stored value has no part that postcard cannot write");
+    finish(codec, table, key, row)
+}
+
 /// [`open`] of a value's postcard encoding.
 pub(super) fn open_value<T: DeserializeOwned>(
+    codec: &Codec,
     table: &str,
     key: &[u8],
     row: &[u8],
     what: impl Fn() -> String,
 ) -> Result<T, StoreError> {
-    let content = open(table, key, row, &what)?;
-    match postcard::take_from_bytes(content) {
+    let content = open(codec, table, key, row, &what)?;
+    match postcard::take_from_bytes(&content) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(corrupt(what(), format!("{} bytes follow it", rest.len()))),
         Err(error) => Err(corrupt(what(), error)),
@@ -109,16 +144,16 @@ pub(super) fn corrupt(what: impl Into<String>, why: impl ToString) -> StoreError
 // ---- instance rows ----
 
 /// The row of an instance.
-pub fn encode_summary(summary: &Summary) -> Vec<u8> {
-    seal_value("instances", summary.instance.as_str().as_bytes(), summary)
+pub fn encode_summary(codec: &Codec, summary: &Summary) -> Vec<u8> {
+    seal_value(codec, "instances", summary.instance.as_str().as_bytes(), summary)
 }
 
 /// Reads what [`encode_summary`] wrote.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] naming the instance.
-pub fn decode_summary(instance: &InstanceId, row: &[u8]) -> Result<Summary, StoreError> {
-    open_value("instances", instance.as_str().as_bytes(), row, || format!("the row of {instance}"))
+pub fn decode_summary(codec: &Codec, instance: &InstanceId, row: &[u8]) -> Result<Summary, StoreError> {
+    open_value(codec, "instances", instance.as_str().as_bytes(), row, || format!("the row of {instance}"))
 }
 
 // ---- log rows ----
@@ -126,12 +161,25 @@ pub fn decode_summary(instance: &InstanceId, row: &[u8]) -> Result<Summary, Stor
 /// Size of the log row of `turns`.
 pub fn log_row_len(turns: &[TurnCommit]) -> usize {
     let turn = |turn: &TurnCommit| 1 + turn.instance.as_str().len() + 12 + turn.bytes.len();
-    CHECKSUM_BYTES + 4 + turns.iter().map(turn).sum::<usize>()
+    HEAD_BYTES + 4 + turns.iter().map(turn).sum::<usize>()
 }
 
-/// Writes the log row of commit `number` into `row`, which has [`log_row_len`] bytes.
+/// Writes the log row of commit `number`, plain, into `row`, which has [`log_row_len`] bytes.
 pub fn encode_log_row(number: u64, turns: &[TurnCommit], row: &mut [u8]) {
-    let mut at = CHECKSUM_BYTES;
+    write_log_content(turns, row);
+    seal_in_place("log", &number.to_le_bytes(), row);
+}
+
+/// The log row of commit `number` as `codec` writes it.
+pub fn coded_log_row(codec: &Codec, number: u64, turns: &[TurnCommit]) -> Vec<u8> {
+    let mut row = vec![0; log_row_len(turns)];
+    write_log_content(turns, &mut row);
+    finish(codec, "log", &number.to_le_bytes(), row)
+}
+
+fn write_log_content(turns: &[TurnCommit], row: &mut [u8]) {
+    row[CHECKSUM_BYTES] = codec::PLAIN;
+    let mut at = HEAD_BYTES;
     let mut put = |bytes: &[u8]| {
         row[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
@@ -147,16 +195,16 @@ pub fn encode_log_row(number: u64, turns: &[TurnCommit], row: &mut [u8]) {
         put(&turn.bytes);
     }
     assert_eq!(at, row.len(), "a log row fills its room");
-    seal_in_place("log", &number.to_le_bytes(), row);
 }
 
 /// Reads what [`encode_log_row`] wrote.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] naming the commit.
-pub fn decode_log_row(number: u64, row: &[u8]) -> Result<Vec<TurnCommit>, StoreError> {
+pub fn decode_log_row(codec: &Codec, number: u64, row: &[u8]) -> Result<Vec<TurnCommit>, StoreError> {
     let what = || format!("commit {number} of the log");
-    let mut rest = Bytes(open("log", &number.to_le_bytes(), row, what)?);
+    let content = open(codec, "log", &number.to_le_bytes(), row, what)?;
+    let mut rest = Bytes(&content);
     let mut read = || {
         let count = rest.u32()?;
         let mut turns = Vec::new();
@@ -192,17 +240,16 @@ pub(super) fn first_turn_of_key(key: &[u8]) -> Option<u32> {
 }
 
 /// The history row of consecutive turns.
-pub fn encode_history_row<'a>(key: &[u8], turns: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
+pub fn encode_history_row<'a>(codec: &Codec, key: &[u8], turns: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
     let content: usize = turns.clone().map(|turn| 4 + turn.len()).sum();
-    let mut row = Vec::with_capacity(CHECKSUM_BYTES + 4 + content);
-    row.resize(CHECKSUM_BYTES, 0);
+    let mut row = Vec::with_capacity(HEAD_BYTES + 4 + content);
+    row.resize(HEAD_BYTES, 0);
     row.extend_from_slice(&(turns.clone().count() as u32).to_le_bytes());
     for turn in turns {
         row.extend_from_slice(&(turn.len() as u32).to_le_bytes());
         row.extend_from_slice(turn);
     }
-    seal_in_place("history", key, &mut row);
-    row
+    finish(codec, "history", key, row)
 }
 
 /// Appends the turns of a history row to `turns`.
@@ -210,12 +257,14 @@ pub fn encode_history_row<'a>(key: &[u8], turns: impl Iterator<Item = &'a [u8]> 
 /// # Errors
 /// [`StoreError::Corrupt`] with `what` as its name.
 pub fn decode_history_row(
+    codec: &Codec,
     key: &[u8],
     row: &[u8],
     turns: &mut Vec<Arc<[u8]>>,
     what: impl Fn() -> String,
 ) -> Result<(), StoreError> {
-    let mut rest = Bytes(open("history", key, row, &what)?);
+    let content = open(codec, "history", key, row, &what)?;
+    let mut rest = Bytes(&content);
     let mut read = || {
         let count = rest.u32()?;
         for _ in 0..count {

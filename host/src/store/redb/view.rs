@@ -5,6 +5,7 @@
 //! in both count once: the summary row says how far the trees go.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use redb::{ReadOnlyTable, ReadTransaction};
 
@@ -14,6 +15,7 @@ use super::overlay::Overlay;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
 use crate::core::summary::Summary;
+use crate::store::codec::Codec;
 use crate::store::{History, StoreError};
 
 /// See the module's page.
@@ -21,6 +23,7 @@ pub(super) struct View {
     pub(super) overlay: Overlay,
     /// Begun when the overlay was copied, under the same lock.
     pub(super) trees: ReadTransaction,
+    pub(super) codec: Arc<Codec>,
 }
 
 /// Which instances [`View::scan`] goes through.
@@ -36,7 +39,7 @@ impl View {
     fn folded(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
         let instances = self.trees.open_table(INSTANCES).doing("open the instances")?;
         match instances.get(instance.as_str()).doing("read an instance")? {
-            Some(row) => tables::decode_summary(instance, row.value()).map(Some),
+            Some(row) => tables::decode_summary(&self.codec, instance, row.value()).map(Some),
             None => Ok(None),
         }
     }
@@ -92,7 +95,7 @@ impl View {
                 return Err(missing_turns(&history, first_turn));
             }
             let what = || format!("history of {instance} execution {execution} from turn {first_turn}");
-            tables::decode_history_row(key.value(), value.value(), &mut history.turns, what)?;
+            tables::decode_history_row(&self.codec, key.value(), value.value(), &mut history.turns, what)?;
         }
         Ok(history)
     }
@@ -156,7 +159,7 @@ impl View {
                 next_held = self.overlay.first_from(Bound::Excluded(id.as_str()));
             }
             let row = instances.get(id.as_str()).doing("read an instance")?;
-            let row = row.map(|row| tables::decode_summary(&id, row.value())).transpose()?;
+            let row = row.map(|row| tables::decode_summary(&self.codec, &id, row.value())).transpose()?;
             if let Some(summary) = self.with_overlay(&id, row)?
                 && wanted(&summary)
             {
@@ -186,9 +189,8 @@ impl Positions<'_> {
             none => none.insert(self.view.trees.open_table(INSTANCES).doing("open the instances")?),
         };
         match instances.get(instance.as_str()).doing("read an instance")? {
-            Some(row) => {
-                tables::decode_summary(instance, row.value()).map(|summary| (summary.execution, summary.turns))
-            }
+            Some(row) => tables::decode_summary(&self.view.codec, instance, row.value())
+                .map(|summary| (summary.execution, summary.turns)),
             None => Ok((0, 0)),
         }
     }
