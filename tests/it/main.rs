@@ -21,6 +21,7 @@ mod s_life;
 mod s_replay;
 mod s_schedules;
 mod s_time;
+mod s_secrets;
 mod s_updates;
 mod s_versions;
 mod snapshot;

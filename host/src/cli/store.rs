@@ -66,5 +66,13 @@ pub(crate) fn exists(data: &Path) -> bool {
 
 /// How engines of this folder work.
 pub(crate) fn settings(data: &Path) -> EngineSettings {
-    EngineSettings { cache: Some(data.join("cache")), ..EngineSettings::default() }
+    let sandbox = SandboxSettings { secrets: secrets(), ..SandboxSettings::default() };
+    EngineSettings { cache: Some(data.join("cache")), sandbox, ..EngineSettings::default() }
+}
+
+/// The secrets of this host: `DACAPO_SECRET_*`, and the file that
+/// `DACAPO_SECRETS_FILE` names.
+pub(crate) fn secrets() -> Secrets {
+    let file = std::env::var_os("DACAPO_SECRETS_FILE").filter(|path| !path.is_empty());
+    Secrets::of_host(file.map(PathBuf::from))
 }

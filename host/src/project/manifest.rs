@@ -12,6 +12,7 @@
 //! env = { BOOKING_URL = "${services.booking.url}" }
 //! hosts = ["${services.booking.host}"]
 //! directories = [{ host = "${data}/out", guest = "/out", write = true }]
+//! secrets = { API_KEY = "booking-key" } # the variable and the secret's name
 //!
 //! [[services]]                       # a program that runs while `dacapo run` does
 //! name = "booking"
@@ -177,6 +178,7 @@ pub(super) fn substitute(
         env: env.collect::<Result<_, ManifestError>>()?,
         hosts: grants.hosts.iter().map(|host| expand(host, &names)).collect::<Result<_, _>>()?,
         directories: directories.collect::<Result<_, ManifestError>>()?,
+        secrets: grants.secrets.clone(),
     })
 }
 

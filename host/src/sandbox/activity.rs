@@ -2,7 +2,8 @@
 //!
 //! A fresh component instance runs each attempt, so nothing of one task is left
 //! for the next. What was not granted does not exist: no environment, no folder,
-//! no host; sockets are never given, outbound HTTP goes to granted hosts only.
+//! no host; sockets are never given, outbound HTTP goes to granted hosts only (see
+//! [`super::outbound`]), and secrets are handed over by name ([`super::secrets`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
 use super::bindings::activity::dacapo::workflow::activity_context as wit;
 use super::bindings::activity::{Activity, ActivityPre};
 use super::bindings::orchestration::dacapo::workflow::types;
+use super::outbound::{Outbound, Resolver, Sent};
+use super::secrets::{self, NoSecret, Scrubber, Secret, Secrets};
 use super::settings::SandboxSettings;
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId};
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
@@ -52,6 +55,8 @@ pub struct ActivityModule {
     pub hash: ModuleHash,
     pre: ActivityPre<ActivityState>,
     memory_bytes: usize,
+    secrets: Secrets,
+    resolver: Resolver,
 }
 
 impl std::fmt::Debug for ActivityModule {
@@ -64,9 +69,18 @@ struct ActivityState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     table: ResourceTable,
-    hooks: GrantedHosts,
+    hooks: Outbound,
     limits: wasmtime::StoreLimits,
     task: Option<Arc<Task>>,
+    scrubber: Scrubber,
+}
+
+/// Secrets of one attempt: by the variable that holds them, and what finds them in
+/// all that the guest lets out.
+#[derive(Default)]
+struct Granted {
+    variables: Vec<(String, Secret)>,
+    scrubber: Scrubber,
 }
 
 impl ActivityModule {
@@ -77,13 +91,14 @@ impl ActivityModule {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         wit::add_to_linker::<_, HasSelf<ActivityState>>(&mut linker, |state| state)?;
         let pre = ActivityPre::new(linker.instantiate_pre(component)?)?;
-        Ok(Self { hash, pre, memory_bytes: settings.memory_bytes })
+        let (secrets, resolver) = (settings.secrets.clone(), settings.resolver.clone());
+        Ok(Self { hash, pre, memory_bytes: settings.memory_bytes, secrets, resolver })
     }
 
     /// What the module says of itself; it has no capability then.
     pub(super) fn describe(&self) -> wasmtime::Result<Vec<Offer>> {
         let offers = futures::executor::block_on(async {
-            let (mut store, activity) = self.instantiate(None, &Grants::default()).await?;
+            let (mut store, activity) = self.instantiate(None, &Grants::default(), Granted::default()).await?;
             // Long enough for any honest answer; an endless one traps.
             store.set_epoch_deadline(1000);
             store.epoch_deadline_trap();
@@ -102,7 +117,19 @@ impl ActivityModule {
     /// Runs one attempt. Whatever goes wrong is a failure of the activity; one of
     /// the host (no memory for it) may be tried again like any other.
     pub async fn run(&self, task: Arc<Task>, grants: &Grants) -> Outcome {
-        let (mut store, activity) = match self.instantiate(Some(task.clone()), grants).await {
+        if grants.secrets.is_empty() {
+            return self.attempt(task, grants, Granted::default()).await;
+        }
+        let granted = self.granted_secrets(grants).map_err(|why| secrets::missing(&task.name, &why))?;
+        let scrubber = granted.scrubber.clone();
+        match self.attempt(task, grants, granted).await {
+            Ok(output) => Ok(scrubber.payload(output)),
+            Err(failure) => Err(scrubber.failure(failure)),
+        }
+    }
+
+    async fn attempt(&self, task: Arc<Task>, grants: &Grants, secrets: Granted) -> Outcome {
+        let (mut store, activity) = match self.instantiate(Some(task.clone()), grants, secrets).await {
             Ok(ready) => ready,
             Err(error) => return Err(failure_of(&task.name, &error)),
         };
@@ -114,16 +141,28 @@ impl ActivityModule {
         }
     }
 
+    /// The values of the secrets that are granted.
+    fn granted_secrets(&self, grants: &Grants) -> Result<Granted, NoSecret> {
+        let value =
+            |(variable, name): (&String, &String)| Ok((variable.clone(), name.clone(), self.secrets.get(name)?));
+        let values: Vec<_> = grants.secrets.iter().map(value).collect::<Result<_, NoSecret>>()?;
+        let scrubber = Scrubber::new(values.iter().map(|(_, name, secret)| (name.clone(), secret.clone())));
+        let variables = values.into_iter().map(|(variable, _, secret)| (variable, secret)).collect();
+        Ok(Granted { variables, scrubber })
+    }
+
     async fn instantiate(
         &self,
         task: Option<Arc<Task>>,
         grants: &Grants,
+        secrets: Granted,
     ) -> wasmtime::Result<(Store<ActivityState>, Activity)> {
         let state = ActivityState {
-            wasi: granted(grants, task.as_ref())?,
+            wasi: granted(grants, &secrets, task.as_ref())?,
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
-            hooks: GrantedHosts(grants.hosts.clone()),
+            hooks: Outbound { granted: grants.hosts.clone(), resolver: self.resolver.clone() },
+            scrubber: secrets.scrubber,
             limits: wasmtime::StoreLimitsBuilder::new()
                 .memory_size(self.memory_bytes)
                 .trap_on_grow_failure(true)
@@ -148,10 +187,13 @@ fn failure_of(name: &str, error: &wasmtime::Error) -> Failure {
 }
 
 /// What the grants make of the world.
-fn granted(grants: &Grants, task: Option<&Arc<Task>>) -> wasmtime::Result<WasiCtx> {
+fn granted(grants: &Grants, secrets: &Granted, task: Option<&Arc<Task>>) -> wasmtime::Result<WasiCtx> {
     let mut wasi = WasiCtxBuilder::new();
     for (name, value) in &grants.env {
         wasi.env(name, value);
+    }
+    for (name, secret) in &secrets.variables {
+        wasi.env(name, secret.reveal());
     }
     for directory in &grants.directories {
         let permissions = if directory.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
@@ -160,8 +202,9 @@ fn granted(grants: &Grants, task: Option<&Arc<Task>>) -> wasmtime::Result<WasiCt
         })?;
     }
     let key = task.map(|task| task.idempotency_key()).unwrap_or_default();
-    wasi.stdout(LogStream { key: key.clone(), error: false });
-    wasi.stderr(LogStream { key, error: true });
+    let scrubber = &secrets.scrubber;
+    wasi.stdout(LogStream { key: key.clone(), error: false, scrubber: scrubber.clone() });
+    wasi.stderr(LogStream { key, error: true, scrubber: scrubber.clone() });
     Ok(wasi.build())
 }
 
@@ -177,45 +220,14 @@ impl WasiHttpView for ActivityState {
     }
 }
 
-/// Hosts that outbound HTTP may go to: `name`, or `name:port`.
-struct GrantedHosts(Vec<String>);
-
-type Sent = Result<
-    (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>),
-    wasmtime_wasi_http::Error,
->;
-
-impl WasiHttpHooks for GrantedHosts {
+impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _errors: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let allowed = request.uri().authority().is_some_and(|authority| self.allows(authority));
-        if !allowed {
-            let wanted = request.uri().authority().map_or("no host", |authority| authority.as_str());
-            tracing::warn!(wanted, granted = ?self.0, "an activity's HTTP request was denied: grant the host to its module");
-            return Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) });
-        }
-        Box::new(async move {
-            use http_body_util::BodyExt;
-            let (response, io) = wasmtime_wasi_http::default_send_request(request, options).await?;
-            let io: Box<dyn Future<Output = _> + Send> = Box::new(io);
-            Ok((response.map(BodyExt::boxed_unsync), io))
-        })
-    }
-}
-
-impl GrantedHosts {
-    fn allows(&self, authority: &http::uri::Authority) -> bool {
-        self.0.iter().any(|granted| match granted.rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
-                host.eq_ignore_ascii_case(authority.host())
-                    && authority.port_u16().map(|p| p.to_string()).as_deref() == Some(port)
-            }
-            _ => granted.eq_ignore_ascii_case(authority.host()),
-        })
+        Box::new(self.send(request, options))
     }
 }
 
@@ -245,7 +257,9 @@ impl wit::Host for ActivityState {
     fn log(&mut self, line: types::LogLine) -> wasmtime::Result<()> {
         let key = self.task.as_ref().map(|task| task.idempotency_key()).unwrap_or_default();
         let line: crate::core::turn::LogLine = line.into();
-        tracing::info!(target: "dacapo::activity", task = key, level = ?line.level, "{line}");
+        let text = line.to_string();
+        let text = self.scrubber.text(&text);
+        tracing::info!(target: "dacapo::activity", task = key, level = ?line.level, "{text}");
         Ok(())
     }
 }
@@ -255,6 +269,7 @@ impl wit::Host for ActivityState {
 struct LogStream {
     key: String,
     error: bool,
+    scrubber: Scrubber,
 }
 
 impl wasmtime_wasi::cli::IsTerminal for LogStream {
@@ -271,7 +286,8 @@ impl wasmtime_wasi::cli::StdoutStream for LogStream {
 
 impl tokio::io::AsyncWrite for LogStream {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        for line in String::from_utf8_lossy(bytes).lines().filter(|line| !line.is_empty()) {
+        let text = String::from_utf8_lossy(bytes);
+        for line in self.scrubber.text(&text).lines().filter(|line| !line.is_empty()) {
             tracing::info!(target: "dacapo::activity", task = self.key, stderr = self.error, "{line}");
         }
         Poll::Ready(Ok(bytes.len()))

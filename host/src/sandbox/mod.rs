@@ -11,6 +11,8 @@ mod context;
 pub mod guest;
 pub mod inspect;
 mod layout;
+pub mod outbound;
+pub mod secrets;
 pub mod settings;
 pub mod snapshot;
 mod wasi;

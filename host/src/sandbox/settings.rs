@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::outbound::Resolver;
+use super::secrets::Secrets;
 use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
 
 /// What a guest is granted.
@@ -18,6 +20,10 @@ pub struct SandboxSettings {
     pub resident_guests: u32,
     /// Largest module that is taken, bytes.
     pub module_bytes: usize,
+    /// What activities may be granted by name.
+    pub secrets: Secrets,
+    /// How names of hosts are resolved for activities.
+    pub resolver: Resolver,
 }
 
 impl Default for SandboxSettings {
@@ -28,6 +34,8 @@ impl Default for SandboxSettings {
             stack_bytes: 512 << 10,
             resident_guests: 4096,
             module_bytes: 32 << 20,
+            secrets: Secrets::default(),
+            resolver: Resolver::default(),
         }
     }
 }

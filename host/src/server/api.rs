@@ -426,6 +426,7 @@ fn events_json(records: &[TurnRecord], page: Range<usize>) -> Vec<Value> {
 
 fn read_history(store: &Watched, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<History> {
     match store.history(id, execution)? {
+            "secrets": module.grants.secrets,
         Some(history) => Ok(history),
         None => match (execution, store.summary(id)?) {
             (Some(execution), Some(now)) => Err(Problem::new(

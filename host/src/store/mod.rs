@@ -177,6 +177,8 @@ pub struct Grants {
     pub hosts: Vec<String>,
     /// Folders it sees.
     pub directories: Vec<DirectoryGrant>,
+    /// Environment variables and the names of the secrets that they hold.
+    pub secrets: std::collections::BTreeMap<String, String>,
 }
 
 /// A folder that an activity module sees.
