@@ -84,7 +84,10 @@ impl Data {
 
     /// Starts a command whose lines are read as they come.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(arguments);
+        self.spawn_with(self.command(arguments))
+    }
+
+    fn spawn_with(&self, mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("dacapo can be run");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let (sender, lines) = mpsc::channel();
@@ -94,7 +97,14 @@ impl Data {
 
     /// Serves this folder on a free port.
     pub(crate) fn serve(&self) -> Served {
-        let running = self.spawn(&["serve", "--listen", "127.0.0.1:0"]);
+        self.serve_with(&[], &[])
+    }
+
+    /// Serves with more arguments and these environment variables.
+    pub(crate) fn serve_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Served {
+        let mut command = self.command(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat());
+        command.envs(environment.iter().copied());
+        let running = self.spawn_with(command);
         let line = running.line();
         let address =
             line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("unexpected: {line}")).to_owned();

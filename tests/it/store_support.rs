@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dacapo::core::event::{Event, FORMAT, Started};
 use dacapo::core::ids::{Hash, InstanceId, TimestampMs};
+use dacapo::core::keys::Keys;
 use dacapo::core::payload::Payload;
 use dacapo::core::turn::TurnRecord;
 use dacapo::store::{Batch, TurnCommit};
@@ -53,6 +54,7 @@ impl Writer {
             buffered: Vec::new(),
             start_at: None,
             forked_from: None,
+            keys: Keys::default(),
         }));
         self.turn(vec![started])
     }

@@ -20,12 +20,12 @@ use crate::core::ids::{InstanceId, ModuleHash};
 use crate::core::payload::Payload;
 use crate::core::summary::Status;
 use crate::engine::{Engine, SystemClock, Upload};
-use crate::server::GRANTS_HEADER;
 use crate::server::address::Address;
-use crate::server::api::{Api, HistoryQuery, ListQuery, MAX_WAIT, RecordingQuery, StartBody};
+use crate::server::api::{Api, HistoryQuery, ListQuery, MAX_WAIT, RecordingQuery, StartBody, module_json};
 use crate::server::problem::Problem;
 use crate::server::schedules::{ScheduleAction, ScheduleBody, ScheduleQuery};
 use crate::server::watched::Watched;
+use crate::server::{GRANTS_HEADER, IDEMPOTENCY_KEY};
 use crate::store::Store as _;
 
 /// A module of 32 MiB and its history.
@@ -95,7 +95,7 @@ impl Client {
 
     pub(crate) fn upload(&self, upload: Upload) -> Result<Value> {
         match self {
-            Self::Local(api, data) => Uploader::new(api.store().clone(), data)?.take_json(upload),
+            Self::Local(api, data) => Ok(module_json(&Uploader::new(api.store().clone(), data)?.take(upload)?)),
             Self::Remote(server) => server.upload(&upload, false),
         }
     }
@@ -167,10 +167,10 @@ impl Client {
         }
     }
 
-    pub(crate) async fn raise(&self, id: &InstanceId, name: &str, value: Payload) -> Result<()> {
+    pub(crate) async fn raise(&self, id: &InstanceId, name: &str, value: Payload, key: Option<&str>) -> Result<()> {
         match self {
-            Self::Local(api, _) => Ok(api.raise(id, name, value).await?),
-            Self::Remote(server) => server.post_bytes(&of(id, &format!("/events/{}", escaped(name))), &value.data),
+            Self::Local(api, _) => Ok(api.raise(id, name, value, key).await?),
+            Self::Remote(server) => server.raise(&of(id, &format!("/events/{}", escaped(name))), &value.data, key),
         }
     }
 
@@ -218,6 +218,13 @@ impl Client {
             Self::Remote(server) => {
                 server.answer(server.agent.delete(server.url(&schedule(name, ""))).call()).map(drop)
             }
+        }
+    }
+
+    pub(crate) fn webhooks(&self) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.webhooks().to_json()),
+            Self::Remote(server) => server.get("webhooks"),
         }
     }
 
@@ -269,9 +276,10 @@ impl Remote {
         if bytes.is_empty() { Ok(Value::Null) } else { as_json(&bytes) }
     }
 
-    fn post_bytes(&self, path: &str, body: &[u8]) -> Result<()> {
+    fn raise(&self, path: &str, value: &[u8], key: Option<&str>) -> Result<()> {
         let request = self.agent.post(self.url(path)).header("content-type", "application/json");
-        self.answer(request.send(body)).map(drop)
+        let request = key.into_iter().fold(request, |request, key| request.header(IDEMPOTENCY_KEY, key));
+        self.answer(request.send(value)).map(drop)
     }
 
     /// Posts a payload; the answer's JSON.

@@ -73,6 +73,9 @@ pub(super) struct RaiseArgs {
     /// What it carries
     #[arg(long, value_name = "JSON|@FILE|-", default_value = "null")]
     value: String,
+    /// Raise it once for this key, however often this is run
+    #[arg(long)]
+    key: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -198,7 +201,7 @@ pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
 pub(super) async fn raise(args: &RaiseArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
     let value = input::payload("the value", &args.value)?;
-    Client::open(&common.data, Access::Run).await?.raise(&id, &args.event, value).await?;
+    Client::open(&common.data, Access::Run).await?.raise(&id, &args.event, value, args.key.as_deref()).await?;
     done(&id, &format!("{:?} was raised", args.event), common);
     Ok(())
 }

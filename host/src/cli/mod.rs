@@ -102,6 +102,8 @@ enum Command {
     /// Start instances by the calendar: set, list, show, pause, unpause, trigger, delete
     #[command(subcommand)]
     Schedule(schedules::Schedule),
+    /// List the webhooks that the server takes
+    Webhooks,
     /// Run a recorded history again, without effects, and compare every step
     Replay(replay::Args),
     /// Start a new instance that shares the history of another one up to an event
@@ -166,6 +168,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Suspend(args) => life::suspend(&args, common).await,
         Command::Resume(args) => life::resume(&args, common).await,
         Command::Schedule(what) => schedules::run(what, common).await,
+        Command::Webhooks => serve::webhooks_of(common).await,
         Command::Replay(args) => replay::run(&args, common).await,
         Command::Bench(args) => bench::run(&args, common).await,
         Command::New(args) => new::run(&args, common),

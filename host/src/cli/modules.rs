@@ -15,7 +15,7 @@ use crate::engine::{Clock as _, EngineError, Modules, SystemClock, Upload};
 use crate::project::Project;
 use crate::replay::check::sandbox_of;
 use crate::sandbox::Sandbox;
-use crate::server::versions::{CollectBody, Named, RemoveBody, checked_json, kept_json};
+use crate::server::versions::{CollectBody, Named, RemoveBody, checked_json};
 use crate::store::{Grants, Module, Store};
 
 #[derive(Debug, clap::Args)]
@@ -98,12 +98,6 @@ impl Uploader {
         let sandbox = sandbox_of(&Default::default(), None).map_err(EngineError::Sandbox)?;
         let (module, checked) = default_if_same(&self.modules, &sandbox, module, SystemClock.now())?;
         Ok(checked_json(&self.modules, &module, &checked)?)
-    }
-
-    /// Takes a module, and tells whether new starts take it.
-    pub(super) fn take_json(&self, upload: Upload) -> Result<Value> {
-        let module = self.take(upload)?;
-        Ok(kept_json(&self.modules, &module)?)
     }
 
     pub(super) fn take(&self, upload: Upload) -> Result<Module> {

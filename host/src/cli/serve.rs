@@ -1,9 +1,10 @@
 //! `dacapo serve`: runs everything in a data folder until it is told to stop.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::client::Remote;
+use super::client::{Access, Client, Remote};
 use super::error::{CliError, Result, exit};
 use super::{Common, output, store};
 use crate::engine::{Engine, SystemClock};
@@ -11,16 +12,21 @@ use crate::server::Server;
 use crate::server::address::Address;
 use crate::server::api::Api;
 use crate::server::watched::Watched;
+use crate::server::webhooks::{ServerConfig, Webhooks};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7007")]
     listen: SocketAddr,
+    /// A file that configures webhooks
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let data = store::make_folder(&common.data)?;
+    let webhooks = Arc::new(webhooks(args.config.as_deref())?);
     let kept = match store::open_in_turn(&data, || Remote::find(&data)).await? {
         Ok(kept) => Watched::new(kept),
         Err(server) => {
@@ -29,7 +35,10 @@ pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
         }
     };
     let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), store::settings(&data), None)?);
-    let server = Server::start(args.listen, |stopping| Api::new(kept.clone(), Some(engine.clone()), stopping)).await?;
+    let server = Server::start(args.listen, |stopping| {
+        Api::new(kept.clone(), Some(engine.clone()), stopping).with_webhooks(webhooks)
+    })
+    .await?;
     let published = Address { address: server.address, pid: std::process::id() }.publish(&data);
     let published =
         published.map_err(|error| CliError::host(format!("cannot write to {}: {error}", data.display())))?;
@@ -40,6 +49,30 @@ pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     server.stop().await;
     engine.shutdown();
     Ok(())
+}
+
+/// Lists the webhooks of the server that runs.
+pub(super) async fn webhooks_of(common: &Common) -> Result<()> {
+    let answer = Client::open(&common.data, Access::Read).await?.webhooks()?;
+    if common.json {
+        output::json(&answer);
+        return Ok(());
+    }
+    let mut table = output::Table::new(&["PATH", "STARTS", "RAISES", "INSTANCE"]);
+    for row in answer["webhooks"].as_array().into_iter().flatten() {
+        table.row(["path", "start", "raise", "instance"].map(|name| output::field(row, name)));
+    }
+    table.print();
+    Ok(())
+}
+
+/// The webhooks that the file configures.
+fn webhooks(config: Option<&Path>) -> Result<Webhooks> {
+    let Some(path) = config else { return Ok(Webhooks::default()) };
+    let wrong = |why: String| CliError::input(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let config = ServerConfig::parse(&text).map_err(|problem| wrong(problem.detail))?;
+    Webhooks::new(config.webhooks, store::secrets()).map_err(|problem| wrong(problem.detail))
 }
 
 /// Waits for ctrl-c or SIGTERM.

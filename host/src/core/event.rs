@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fork::ForkedFrom;
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
+use super::keys::Keys;
 use super::payload::{Failure, Outcome, Payload};
 use super::request::{Carried, Request, RequestId, readable_outcome};
 use super::retry::RetryPolicy;
@@ -208,6 +209,16 @@ pub enum Event {
     /// What the execution before had not answered, and the answers it remembered;
     /// beside the start.
     RequestsCarried(Box<Carried>),
+    /// A delivery: somebody raised an event with a key; a second one with that key is
+    /// none. See [`super::keys`].
+    EventRaisedOnce {
+        /// The key.
+        key: String,
+        /// The event's name.
+        name: String,
+        /// What it carries.
+        value: Payload,
+    },
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -241,6 +252,8 @@ pub struct Started {
     pub start_at: Option<TimestampMs>,
     /// Where its beginning comes from, if it is a fork.
     pub forked_from: Option<Box<ForkedFrom>>,
+    /// Keys of events that earlier executions took.
+    pub keys: Keys,
 }
 
 /// The operation that stands for a start at a later date. Its [`Event::TimerFired`]
@@ -302,6 +315,7 @@ impl Event {
             | Self::ActivityAttemptFailed { .. }
             | Self::TimerFired { .. }
             | Self::EventRaised { .. }
+            | Self::EventRaisedOnce { .. }
             | Self::CancelRequested { .. }
             | Self::Suspended { .. }
             | Self::Resumed { .. }
@@ -336,6 +350,7 @@ impl Event {
             Self::ActivityAttemptFailed { .. } => "activity-attempt-failed",
             Self::TimerFired { .. } => "timer-fired",
             Self::EventRaised { .. } => "event-raised",
+            Self::EventRaisedOnce { .. } => "event-raised-once",
             Self::CancelRequested { .. } => "cancel-requested",
             Self::NowRead { .. } => "now-read",
             Self::RandomDrawn { .. } => "random-drawn",
@@ -386,6 +401,7 @@ impl Event {
             }
             Self::TimerFired { operation: START } => "the start is due".to_owned(),
             Self::TimerFired { operation } => format!("#{operation} fired"),
+            Self::EventRaisedOnce { key, name, value } => format!("{name:?} with {}, once for {key:?}", cut(value)),
             Self::EventRaised { name, value } => format!("{name:?} with {}", cut(value)),
             Self::CancelRequested { reason } | Self::Suspended { reason } | Self::Resumed { reason } => {
                 format!("reason: {reason}")

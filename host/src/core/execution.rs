@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::event::{ActivityScheduled, Event, START, Started};
 use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
+use super::keys::Keys;
 use super::payload::{Failure, Outcome, Payload};
 use super::request::{Request, Requests};
 use super::retry::{self, Attempt, RetryPolicy};
@@ -113,6 +114,8 @@ pub struct Execution {
     patched: HashMap<String, bool>,
     /// The guest is to begin at a date that has not come: see [`START`].
     is_early: bool,
+    /// Keys of events that were raised.
+    pub keys: Keys,
 }
 
 impl Execution {
@@ -140,6 +143,7 @@ impl Execution {
             patched: HashMap::new(),
             is_early: false,
             module: started.module,
+            keys: started.keys.clone(),
             started,
         };
         if let Some(fire_at) = execution.started.start_at {
@@ -234,6 +238,10 @@ impl Execution {
             }
             Event::TimerFired { operation } => self.complete(*operation, Ok(Payload::null())),
             Event::EventRaised { name, value } => self.raise(name, value),
+            Event::EventRaisedOnce { key, name, value } => {
+                self.keys.take(key);
+                self.raise(name, value);
+            }
             Event::CancelRequested { reason } => self.ready.push(Delivery::CancelRequested(reason.clone())),
             Event::Patched { id } => {
                 self.patched.insert(id.clone(), true);

@@ -181,6 +181,7 @@ fn edited(at: u32, event: &Event, outcome: Outcome) -> Result<Event, ForkError> 
             Err(failure) => Event::ActivityFailed { operation, attempt, failure },
         },
         (Event::EventRaised { name, .. }, Ok(value)) => Event::EventRaised { name, value },
+        (Event::EventRaisedOnce { key, name, .. }, Ok(value)) => Event::EventRaisedOnce { key, name, value },
         (Event::ExecutionStarted(mut started), Ok(input)) => {
             started.input = input;
             Event::ExecutionStarted(started)
@@ -239,6 +240,7 @@ mod tests {
             buffered: Vec::new(),
             start_at: None,
             forked_from: None,
+            keys: crate::core::keys::Keys::default(),
         };
         let call = |operation| {
             let (input, options) = (Payload::null(), ActivityOptions::default());

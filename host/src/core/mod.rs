@@ -6,6 +6,7 @@ pub mod event;
 pub mod execution;
 pub mod fork;
 pub mod ids;
+pub mod keys;
 pub mod payload;
 pub mod request;
 pub mod retry;

@@ -198,6 +198,7 @@ impl Summary {
             Event::ContinuedAsNew { .. } => self.waits.clear(),
             Event::ExecutionStarted(_)
             | Event::EventRaised { .. }
+            | Event::EventRaisedOnce { .. }
             | Event::CancelRequested { .. }
             | Event::NowRead { .. }
             | Event::RandomDrawn { .. }
@@ -227,6 +228,7 @@ fn tells(record: &TurnRecord) -> bool {
                 | Event::ActivityFailed { .. }
                 | Event::TimerFired { .. }
                 | Event::EventRaised { .. }
+                | Event::EventRaisedOnce { .. }
                 | Event::CancelRequested { .. }
                 | Event::RequestReceived(_)
                 | Event::RequestsCarried(_)

@@ -470,6 +470,7 @@ impl Recorder {
             tags: ended.tags.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
             buffered: ended.untaken_events(),
             start_at: None,
+            keys: ended.keys.clone(),
             ..(*ended.started).clone()
         })
     }

@@ -106,6 +106,14 @@ pub enum EngineError {
         /// What was asked.
         what: String,
     },
+    /// An event with that key was raised before.
+    #[error("instance {id} has an event with the key {key:?} already")]
+    AlreadyRaised {
+        /// The id.
+        id: InstanceId,
+        /// The key.
+        key: String,
+    },
     /// A payload over the limit.
     #[error("{what} has {found} bytes, at most {limit} are allowed; store it elsewhere and pass a reference")]
     TooLarge {
@@ -160,11 +168,14 @@ impl EngineError {
             Self::OtherOrchestration { .. } => "other-orchestration",
             Self::Ended { .. } => "instance-ended",
             Self::Unanswered { .. } => "request-unanswered",
+            Self::AlreadyRaised { .. } => "already-raised",
             Self::TooLarge { .. } => "too-large",
             Self::InvalidId(_) => "invalid-id",
             Self::InvalidInput(_) => "invalid-input",
             Self::Refused(_) => "module-refused",
             Self::Store(StoreError::Corrupt { .. }) => "store-damaged",
+            Self::Store(StoreError::Codec(_)) => "store-keys-invalid",
+            Self::Store(StoreError::KeyMissing { .. }) => "store-key-missing",
             Self::Store(StoreError::InUse { .. }) => "store-in-use",
             Self::Store(_) => "store-failed",
             Self::Blocked { .. } => "instance-blocked",
@@ -174,8 +185,6 @@ impl EngineError {
     }
 }
 
-            Self::Store(StoreError::Codec(_)) => "store-keys-invalid",
-            Self::Store(StoreError::KeyMissing { .. }) => "store-key-missing",
 fn what_exists(what: &str, names: &[String]) -> String {
     match names {
         [] if what == "schedules" => "there are no schedules yet".to_owned(),

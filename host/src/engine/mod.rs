@@ -43,6 +43,7 @@ use self::schedules::Schedules;
 use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
 use crate::core::event::Started;
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
+use crate::core::keys::Keys;
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::{RequestKind, Source};
 use crate::core::summary::Summary;
@@ -313,6 +314,7 @@ impl Engine {
             buffered: Vec::new(),
             start_at: start_at.filter(|at| *at > now),
             forked_from: None,
+            keys: Keys::default(),
         });
         let (reply, answer) = oneshot::channel();
         self.worker_of(&id).send(Message::Start(started, reuse, reply));
@@ -331,12 +333,45 @@ impl Engine {
     /// # Errors
     /// If the instance is unknown or has ended, or the value too large.
     pub async fn raise(&self, id: &InstanceId, name: &str, value: Payload) -> Result<(), EngineError> {
-        self.check_size("the event's value", &value)?;
+        self.check_event(name, &value)?;
+        let name = name.to_owned();
+        self.tell(id, |reply| Inbound::Event { name, value, reply }).await
+    }
+
+    /// [`Engine::raise`], once for that key: false where an event with it was raised
+    /// on this instance before (one of its last thousand), and nothing was done.
+    ///
+    /// # Errors
+    /// Those of [`Engine::raise`]; or if the key has not 1 to 250 bytes.
+    pub async fn raise_once(
+        &self,
+        id: &InstanceId,
+        name: &str,
+        value: Payload,
+        key: &str,
+    ) -> Result<bool, EngineError> {
+        self.check_event(name, &value)?;
+        if key.is_empty() || key.len() > 250 {
+            return Err(EngineError::InvalidInput("an event's key has 1 to 250 bytes".to_owned()));
+        }
+        let (key, name) = (key.to_owned(), name.to_owned());
+        match self.tell(id, |reply| Inbound::EventOnce { key, name, value, reply }).await {
+            Err(EngineError::AlreadyRaised { .. }) => Ok(false),
+            raised => raised.map(|()| true),
+        }
+    }
+
+    fn check_event(&self, name: &str, value: &Payload) -> Result<(), EngineError> {
+        self.check_size("the event's value", value)?;
         if name.is_empty() || name.len() > 200 {
             return Err(EngineError::InvalidInput("an event's name has 1 to 200 bytes".to_owned()));
         }
-        let name = name.to_owned();
-        self.tell(id, |reply| Inbound::Event { name, value, reply }).await
+        Ok(())
+    }
+
+    /// The time on the engine's clock.
+    pub fn now(&self) -> TimestampMs {
+        self.clock.now()
     }
 
     /// Asks an instance to end; its code decides how. Durable when this returns.

@@ -82,6 +82,12 @@ pub(super) enum Inbound {
         value: Payload,
         reply: oneshot::Sender<Result<(), EngineError>>,
     },
+    EventOnce {
+        key: String,
+        name: String,
+        value: Payload,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
     Cancel {
         reason: String,
         reply: oneshot::Sender<Result<(), EngineError>>,
@@ -627,6 +633,15 @@ impl Worker {
                     recorder.deliver(Event::EventRaised { name, value });
                     replies.push(Box::new(move |durable| drop(reply.send(durable))));
                 }
+                Inbound::EventOnce { key, reply, .. } if recorder.execution.keys.has(&key) => {
+                    let error = EngineError::AlreadyRaised { id: recorder.execution.started.instance.clone(), key };
+                    // Once the first one is durable: whoever hears this relies on it.
+                    replies.push(Box::new(move |durable| drop(reply.send(durable.and(Err(error))))));
+                }
+                Inbound::EventOnce { key, name, value, reply } => {
+                    recorder.deliver(Event::EventRaisedOnce { key, name, value });
+                    replies.push(Box::new(move |durable| drop(reply.send(durable))));
+                }
                 Inbound::Cancel { reason, reply } => {
                     recorder.deliver(Event::CancelRequested { reason });
                     replies.push(Box::new(move |durable| drop(reply.send(durable))));
@@ -955,7 +970,7 @@ fn not_delivered(id: &InstanceId, reason: NotNow, inbound: &Inbound) -> EngineEr
 fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &Inbound) -> EngineError {
     let what = match inbound {
         Inbound::ActivityOutcome { .. } => "the result".to_owned(),
-        Inbound::Event { name, .. } => format!("the event {name:?}"),
+        Inbound::Event { name, .. } | Inbound::EventOnce { name, .. } => format!("the event {name:?}"),
         Inbound::Cancel { .. } => "the cancellation".to_owned(),
         Inbound::Terminate { .. } => "the termination".to_owned(),
         Inbound::Hold { suspend: true, .. } => "the suspension".to_owned(),
@@ -971,6 +986,7 @@ impl Inbound {
             Self::ActivityOutcome { .. } => {}
             Self::Request(asked) => asked.refuse(error),
             Self::Event { reply, .. }
+            | Self::EventOnce { reply, .. }
             | Self::Cancel { reply, .. }
             | Self::Terminate { reply, .. }
             | Self::Hold { reply, .. } => {

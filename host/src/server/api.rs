@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::problem::Problem;
 use super::watched::Watched;
+use super::webhooks::Webhooks;
 use crate::core::ids::{ExecutionNumber, InstanceId, InvalidHash, ModuleHash, TimestampMs};
 use crate::core::payload::Payload;
 use crate::core::summary::{Status, Summary};
@@ -44,6 +45,7 @@ pub struct Api {
     store: Arc<Watched>,
     engine: Option<Arc<Engine>>,
     stopping: watch::Receiver<bool>,
+    webhooks: Arc<Webhooks>,
 }
 
 /// A start, as it is asked for.
@@ -120,7 +122,18 @@ impl Api {
     /// An API on `store`, and on the engine that runs it, if one does. What waits
     /// is answered when `stopping` becomes true.
     pub fn new(store: Arc<Watched>, engine: Option<Arc<Engine>>, stopping: watch::Receiver<bool>) -> Self {
-        Self { store, engine, stopping }
+        Self { store, engine, stopping, webhooks: Arc::default() }
+    }
+
+    /// This API, which takes webhooks as well.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: Arc<Webhooks>) -> Self {
+        Self { webhooks, ..self }
+    }
+
+    /// The webhooks.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// The engine.
@@ -298,12 +311,16 @@ impl Api {
         Ok(answer)
     }
 
-    /// Raises an event.
+    /// Raises an event; with a key, once for that key.
     ///
     /// # Errors
     /// Those of [`Engine::raise`].
-    pub async fn raise(&self, id: &InstanceId, name: &str, value: Payload) -> Result<()> {
-        Ok(self.engine()?.raise(id, name, value).await?)
+    pub async fn raise(&self, id: &InstanceId, name: &str, value: Payload, key: Option<&str>) -> Result<()> {
+        match key {
+            Some(key) => self.engine()?.raise_once(id, name, value, key).await.map(drop)?,
+            None => self.engine()?.raise(id, name, value).await?,
+        }
+        Ok(())
     }
 
     /// Ends an instance at once.
@@ -409,6 +426,7 @@ pub fn module_json(module: &Module) -> Value {
             "env": module.grants.env.keys().collect::<Vec<_>>(),
             "hosts": module.grants.hosts,
             "directories": module.grants.directories,
+            "secrets": module.grants.secrets,
         },
     })
 }
@@ -426,7 +444,6 @@ fn events_json(records: &[TurnRecord], page: Range<usize>) -> Vec<Value> {
 
 fn read_history(store: &Watched, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<History> {
     match store.history(id, execution)? {
-            "secrets": module.grants.secrets,
         Some(history) => Ok(history),
         None => match (execution, store.summary(id)?) {
             (Some(execution), Some(now)) => Err(Problem::new(

@@ -15,13 +15,14 @@
 //! | `GET instances/{id}/history?execution=&from=&limit=&wait_ms=` | |
 //! | `GET instances/{id}/recording?execution=&with_module=` | bytes |
 //! | `GET instances/{id}/outcome?wait_ms=` | |
-//! | `POST instances/{id}/events/{name}` | the value as JSON |
 //! | `POST instances/{id}/updates/{name}?id=&wait_ms=` | the input as JSON; 202 if it is not answered yet |
+//! | `POST instances/{id}/events/{name}` | the value as JSON; with the header `idempotency-key` once for that key |
 //! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
 //! | `GET schedules` | |
 //! | `PUT schedules/{name}` | [`schedules::ScheduleBody`]: makes or changes it |
 //! | `GET schedules/{name}?next=` | with its next times |
 //! | `DELETE schedules/{name}` | |
+//! | `GET webhooks` | those that `/hooks/{name}` takes, see [`webhooks`] |
 //! | `POST schedules/{name}/pause`, `unpause`, `trigger` | pause: `{"reason": ".."}` |
 //!
 //! It asks for no password, so it listens on the loopback address only, and takes
@@ -37,6 +38,7 @@ pub mod schedules;
 pub mod verify;
 pub mod versions;
 pub mod watched;
+pub mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,6 +65,9 @@ use crate::core::payload::Payload;
 use crate::engine::{StartOutcome, Upload};
 use crate::store::Grants;
 
+/// Where webhooks are.
+const HOOKS: &str = "/hooks";
+
 /// A payload may have 2 MiB; JSON around it needs some room more.
 const BODY_BYTES: usize = 3 << 20;
 /// What the sandbox takes, and room for it to say how much too large it is.
@@ -71,6 +76,9 @@ const MODULE_BYTES: usize = 33 << 20;
 const CONCURRENT_REQUESTS: usize = 1024;
 /// How long requests under way may take when the server ends.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The header of an event that makes it come once, however often it is sent.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The header of an upload that carries its grants, as JSON.
 pub const GRANTS_HEADER: &str = "dacapo-grants";
@@ -141,10 +149,12 @@ pub fn router(api: Api) -> Router {
         .merge(life::routes())
         .merge(schedules::routes())
         .merge(requests::routes())
+        .merge(webhooks::api_routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .with_state(api);
+        .with_state(api.clone());
     Router::new()
         .nest("/api/v1", v1)
+        .nest(HOOKS, webhooks::routes(api))
         .fallback(|| async { Problem::new("not-found", "no such path; the API is under /api/v1") })
         .method_not_allowed_fallback(|| async { Problem::invalid("this path does not take that method") })
         .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(CONCURRENT_REQUESTS)), guard))
@@ -153,7 +163,9 @@ pub fn router(api: Api) -> Router {
 /// Refuses what a web page of another origin could send: a host name that only
 /// looks local, or a foreign `Origin`. And more requests than can be held.
 async fn guard(State(slots): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    if let Err(problem) = check_origin(request.headers()) {
+    // A webhook comes through a proxy, and proves by its signature who sent it.
+    let is_signed = request.uri().path().starts_with(HOOKS);
+    if !is_signed && let Err(problem) = check_origin(request.headers()) {
         return problem.into_response();
     }
     match slots.try_acquire() {
@@ -271,9 +283,12 @@ async fn outcome(State(api): State<Api>, Path(id): Path<String>, Query(query): Q
 async fn raise(
     State(api): State<Api>,
     Path((id, name)): Path<(String, String)>,
+    headers: HeaderMap,
     JsonText(value): JsonText,
 ) -> Result<StatusCode, Problem> {
-    api.raise(&instance_id(&id)?, &name, value).await?;
+    let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str());
+    let key = key.transpose().map_err(|_| Problem::invalid("the header idempotency-key is not text"))?;
+    api.raise(&instance_id(&id)?, &name, value, key).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

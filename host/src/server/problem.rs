@@ -43,6 +43,7 @@ fn status_of(code: &str) -> StatusCode {
         "module-refused" => StatusCode::UNPROCESSABLE_ENTITY,
         "too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "forbidden" => StatusCode::FORBIDDEN,
+        "signature-refused" => StatusCode::UNAUTHORIZED,
         "stopped" | "busy" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -238,8 +238,6 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// Another process has it open.
-    #[error("{path} is in use by another process; stop that one, or talk to it through its server")]
     /// A row is encrypted with a key that this host was not given.
     #[error(
         "{what} is encrypted with the key {key:?}, which is not among this host's; add it to DACAPO_KEYS or the key file"
@@ -253,6 +251,8 @@ pub enum StoreError {
     /// Keys or thresholds that cannot be used.
     #[error(transparent)]
     Codec(#[from] codec::InvalidCodec),
+    /// Another process has it open.
+    #[error("{path} is in use by another process; stop that one, or talk to it through its server")]
     InUse {
         /// The file.
         path: String,
