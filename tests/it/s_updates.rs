@@ -95,6 +95,8 @@ fn s32_a_rejected_update_records_the_request_and_its_refusal_and_nothing_else() 
     let refused = refusal(&host, "add", &json!("apple"), "k1");
     assert_eq!((refused.error_type.as_str(), refused.message.as_str()), ("Rejected", "apple is there already"));
     assert_eq!(host.kinds("cart")[before..], ["request-received", "responded"]);
+    let shown = host.events("cart")[before].to_json();
+    assert_eq!((&shown["kind"], &shown["request_kind"]), (&json!("request-received"), &json!("update")));
     // Input of another type never reaches the validator.
     assert_eq!(refusal(&host, "add", &json!(7), "k2").error_type, "InvalidPayload");
     let unknown = refusal(&host, "ad", &json!("pear"), "k3");

@@ -68,7 +68,8 @@ impl fmt::Display for Source {
 pub struct Request {
     /// Its number.
     pub id: RequestId,
-    /// What kind it is.
+    /// What kind it is. (In JSON, `kind` is the event's.)
+    #[serde(rename = "request_kind")]
     pub kind: RequestKind,
     /// The update's or operation's name.
     pub name: String,
