@@ -13,13 +13,13 @@ use dacapo::store::Grants;
 use serde_json::json;
 
 use crate::cli_support::Data;
-use crate::guests::guest;
+use crate::guests::{guest, vault};
 use crate::harness::{Host, World};
 
 const SECRET: &str = "s3cr3t-of-the-vault";
 
 fn upload(host: &Host<'_>, grants: Grants) {
-    let upload = Upload { bytes: guest("vault").to_vec(), name: "vault".to_owned(), grants, ..Upload::default() };
+    let upload = Upload { bytes: vault().to_vec(), name: "vault".to_owned(), grants, ..Upload::default() };
     host.engine().upload(upload).expect("a module");
 }
 
@@ -71,9 +71,8 @@ fn secrets_that_are_not_granted_or_not_set_are_not_there() {
 fn project(data: &Data) -> String {
     let folder = data.path().join("project");
     std::fs::create_dir_all(&folder).unwrap();
-    for name in ["delegates", "vault"] {
-        std::fs::write(folder.join(format!("{name}.wasm")), guest(name)).unwrap();
-    }
+    std::fs::write(folder.join("delegates.wasm"), guest("delegates")).unwrap();
+    std::fs::write(folder.join("vault.wasm"), vault()).unwrap();
     let manifest = "name = \"delegates\"\n[orchestration]\npath = \"delegates.wasm\"\n[[activities]]\npath = \"vault.wasm\"\n\
         [activities.grants]\nsecrets = { VAULT_KEY = \"vault-key\" }\n";
     std::fs::write(folder.join("dacapo.toml"), manifest).unwrap();
