@@ -8,6 +8,7 @@ use crate::bindings::types as wit;
 use crate::context::Context;
 use crate::error::{Error, FailureKind, Result};
 use crate::payload::Payload;
+use crate::query::ExportedQuery;
 use crate::{executor, imports, logging, requests};
 
 /// An orchestration, as the `orchestration` attribute defines it on a type with
@@ -19,6 +20,9 @@ pub trait Orchestration {
     const DESCRIPTION: &'static str;
     /// The updates that it answers, as `#[orchestration(updates = [..])]` says.
     const UPDATES: &'static [&'static str] = &[];
+
+    /// The queries that it answers, as far as the attribute lists them.
+    const QUERIES: &'static [ExportedQuery] = &[];
 
     /// JSON Schemas of input and output, where they are known.
     fn schemas() -> (Option<String>, Option<String>);
@@ -33,6 +37,7 @@ pub struct Exported {
     name: &'static str,
     description: &'static str,
     updates: &'static [&'static str],
+    queries: &'static [ExportedQuery],
     schemas: fn() -> (Option<String>, Option<String>),
     run: fn(Context, Payload) -> LocalBoxFuture<'static, Result<Payload>>,
 }
@@ -40,7 +45,14 @@ pub struct Exported {
 impl Exported {
     /// The line of `O`.
     pub const fn of<O: Orchestration>() -> Self {
-        Self { name: O::NAME, description: O::DESCRIPTION, updates: O::UPDATES, schemas: O::schemas, run: O::run }
+        Self {
+            name: O::NAME,
+            description: O::DESCRIPTION,
+            updates: O::UPDATES,
+            queries: O::QUERIES,
+            schemas: O::schemas,
+            run: O::run,
+        }
     }
 }
 
@@ -50,10 +62,21 @@ pub fn describe(module: &[Exported]) -> Description {
     Description {
         sdk: concat!("rust dacapo-sdk ", env!("CARGO_PKG_VERSION")).to_owned(),
         orchestrations: module.iter().map(offer).collect(),
-        queries: Vec::new(),
+        queries: queries(module),
         updates: module.iter().flat_map(updates).collect(),
         entities: Vec::new(),
     }
+}
+
+/// The queries of all orchestrations, each name once.
+fn queries(module: &[Exported]) -> Vec<Offer> {
+    let mut all: Vec<Offer> = Vec::new();
+    for query in module.iter().flat_map(|exported| exported.queries).map(ExportedQuery::offer) {
+        if all.iter().all(|known| known.name != query.name) {
+            all.push(query);
+        }
+    }
+    all
 }
 
 fn offer(exported: &Exported) -> Offer {

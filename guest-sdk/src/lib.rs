@@ -70,6 +70,7 @@ mod imports;
 mod logging;
 mod operation;
 pub mod payload;
+mod query;
 mod requests;
 mod retry;
 mod saga;
@@ -85,12 +86,13 @@ pub use activity::{
 };
 pub use activity_call::ActivityCall;
 pub use context::{Context, Guid, Info};
-pub use dacapo_sdk_macros::{activities, orchestration};
+pub use dacapo_sdk_macros::{activities, orchestration, query};
 pub use error::{Error, Failure, FailureKind, Result};
 pub use executor::{Cancelled, JoinHandle};
 pub use guest::Orchestration;
 pub use operation::{Delay, Operation};
 pub use payload::Payload;
+pub use query::Query;
 pub use retry::RetryPolicy;
 pub use saga::{FailedCompensation, Saga, SagaOutcome};
 pub use time::{InvalidTimestamp, Timestamp};
@@ -105,6 +107,7 @@ pub mod __private {
     pub use crate::activity_guest::{describe as describe_activities, run as run_activity};
     pub use crate::bindings;
     pub use crate::guest::{Exported, describe, query, resume, start};
+    pub use crate::query::ExportedQuery;
     pub use crate::schema::{Probe, WithSchema, WithoutSchema};
     pub use futures::future::LocalBoxFuture;
 

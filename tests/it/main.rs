@@ -1,6 +1,7 @@
 //! Every integration test, in one binary: it links once.
 
 mod alone;
+mod cli_life;
 mod cli_new;
 mod cli_run;
 mod cli_schedules;
@@ -19,6 +20,7 @@ mod s_codec;
 mod s_determinism;
 mod s_instances;
 mod s_life;
+mod s_look;
 mod s_replay;
 mod s_schedules;
 mod s_secrets;

@@ -170,6 +170,7 @@ fn lists_by_filter_and_pages<S: Store>(open: Box<dyn Fn() -> S>) {
                         status,
                         orchestration: orchestration.map(str::to_owned),
                         id_prefix: prefix.map(str::to_owned),
+                        ..Filter::default()
                     };
                     let expected: Vec<_> = all.iter().filter(|s| filter.matches(s)).cloned().collect();
                     assert_eq!(pages(|after| store.list(&filter, after, 3).unwrap()), expected, "{filter:?}");
@@ -276,6 +277,7 @@ fn keeps_modules<S: Store>(open: Box<dyn Fn() -> S>) {
         grants: Grants { hosts: vec!["example.com".to_owned()], ..Grants::default() },
         default_at: Some(TimestampMs(at)),
         updates: Vec::new(),
+        queries: Vec::new(),
     };
     let (first, second) = (module(&bytes, "orders", 1), module(&other, "billing", 2));
     assert!(store.module(&first.hash).unwrap().is_none());

@@ -33,6 +33,7 @@ fn module() -> Module {
         grants: Grants::default(),
         default_at: None,
         updates: Vec::new(),
+        queries: Vec::new(),
     }
 }
 

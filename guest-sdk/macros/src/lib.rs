@@ -3,6 +3,7 @@
 
 mod activities;
 mod orchestration;
+mod query;
 mod signature;
 
 use proc_macro::TokenStream;
@@ -14,12 +15,25 @@ use proc_macro::TokenStream;
 /// schemas are shown to callers. The orchestration has the function's name, or
 /// `#[orchestration(name = "...")]`; the doc comment is its description.
 /// `updates = ["..."]` lists the updates that it answers, for callers to see.
+/// `queries = [seats, price]` lists the queries that it answers.
 ///
 /// The function stays as it is and can be called. Beside it stands a type of the
 /// same name that implements `dacapo_sdk::Orchestration`.
 #[proc_macro_attribute]
 pub fn orchestration(arguments: TokenStream, item: TokenStream) -> TokenStream {
     orchestration::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a function a query: a question about an orchestration's state.
+///
+/// `fn name(state: &State, input: T) -> Result<U>`, or without an input. It cannot
+/// wait and cannot ask the host for anything. The query has the function's name, or
+/// `#[query(name = "...")]`; the doc comment is its description. The orchestration
+/// lists it, `#[orchestration(queries = [name])]`, and answers it from when it says
+/// `ctx.answer::<name>(&state)`.
+#[proc_macro_attribute]
+pub fn query(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    query::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Makes a trait a service of activities.

@@ -12,7 +12,7 @@ use crate::signature::{self, Complaints, Options};
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let function: ItemFn =
         syn::parse2(item).map_err(|error| Error::new(error.span(), "#[orchestration] goes on an async function"))?;
-    let (name, updates) = options(arguments, &function)?;
+    let Chosen { name, updates, queries } = chosen(arguments, &function)?;
     let input = check(&function)?;
 
     let description = signature::doc_text(&function.attrs);
@@ -49,6 +49,8 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
             const NAME: &'static str = #name;
             const DESCRIPTION: &'static str = #description;
             const UPDATES: &'static [&'static str] = &[#(#updates),*];
+            const QUERIES: &'static [::dacapo_sdk::__private::ExportedQuery] =
+                &[#(::dacapo_sdk::__private::ExportedQuery::of::<#queries>()),*];
 
             fn schemas() -> (
                 ::core::option::Option<::std::string::String>,
@@ -79,20 +81,30 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     })
 }
 
-/// The name, and the updates that it says it answers.
-fn options(arguments: TokenStream, function: &ItemFn) -> Result<(String, Vec<String>)> {
-    let mut name = function.sig.ident.to_string();
-    let mut updates = Vec::new();
+/// What the attribute says.
+struct Chosen {
+    name: String,
+    /// Names of the updates that it says it answers.
+    updates: Vec<String>,
+    /// Types of the queries that it says it answers.
+    queries: Vec<syn::Expr>,
+}
+
+fn chosen(arguments: TokenStream, function: &ItemFn) -> Result<Chosen> {
+    let mut chosen = Chosen { name: function.sig.ident.to_string(), updates: Vec::new(), queries: Vec::new() };
     for option in &Options::parse_terminated.parse2(arguments)? {
         if option.path.is_ident("name") {
-            name = signature::text(option)?;
+            chosen.name = signature::text(option)?;
         } else if option.path.is_ident("updates") {
-            updates = signature::texts(option)?;
+            chosen.updates = signature::texts(option)?;
+        } else if option.path.is_ident("queries") {
+            chosen.queries = signature::list(option, "queries")?;
         } else {
-            return Err(signature::unknown(option, "`name = \"...\"` or `updates = [\"...\"]`"));
+            let known = "`name = \"...\"`, `updates = [\"...\"]` or `queries = [...]`";
+            return Err(signature::unknown(option, known));
         }
     }
-    Ok((name, updates))
+    Ok(chosen)
 }
 
 /// The type of the input, if there is one.
@@ -164,7 +176,10 @@ mod tests {
         );
         assert!(expand(quote!(name = "trip-v2"), function.clone()).is_ok());
         let unknown = expand(quote!(nam = "x"), function.clone()).unwrap_err();
-        assert_eq!(unknown.to_string(), "unknown option; expected `name = \"...\"` or `updates = [\"...\"]`");
+        assert_eq!(
+            unknown.to_string(),
+            "unknown option; expected `name = \"...\"`, `updates = [\"...\"]` or `queries = [...]`"
+        );
         let number = expand(quote!(name = 1), function).unwrap_err();
         assert_eq!(number.to_string(), "expected a name in quotes");
     }

@@ -36,6 +36,12 @@ pub(crate) fn check(signature: &Signature, noun: &str, complaints: &mut Complain
             format!("{noun} cannot be generic: its input and output are recorded"),
         ));
     }
+    returns_result(signature, noun, complaints);
+}
+
+/// That it returns a `Result`.
+pub(crate) fn returns_result(signature: &Signature, noun: &str, complaints: &mut Complaints) {
+    let name = &signature.ident;
     let returns_result = match &signature.output {
         ReturnType::Default => false,
         ReturnType::Type(_, ty) => is_result(ty),
@@ -124,6 +130,16 @@ pub(crate) fn texts(option: &syn::MetaNameValue) -> Result<Vec<String>> {
         _ => Err(Error::new_spanned(element, "expected a name in quotes")),
     };
     array.elems.iter().map(text).collect()
+}
+
+/// The names in brackets that are given as an option's value.
+pub(crate) fn list(option: &syn::MetaNameValue, what: &str) -> Result<Vec<Expr>> {
+    match &option.value {
+        Expr::Array(array) if array.elems.iter().all(|name| matches!(name, Expr::Path(_))) => {
+            Ok(array.elems.iter().cloned().collect())
+        }
+        other => Err(Error::new_spanned(other, format!("expected the names of {what} in brackets: [one, another]"))),
+    }
 }
 
 /// An option that is not known.

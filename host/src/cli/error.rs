@@ -66,10 +66,13 @@ impl CliError {
 
 fn exit_of(code: &str) -> u8 {
     match code {
-        "instance-blocked" => exit::FAILED,
-        "unknown-orchestration" | "unknown-module" | "unknown-instance" | "unknown-schedule" | "not-found" => {
-            exit::NOT_FOUND
-        }
+        "instance-blocked" | "query-failed" => exit::FAILED,
+        "unknown-orchestration"
+        | "unknown-module"
+        | "unknown-instance"
+        | "unknown-schedule"
+        | "unknown-query"
+        | "not-found" => exit::NOT_FOUND,
         "module-in-use" | "version-taken" | "gone-on" => exit::CONFLICT,
         "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" => exit::CONFLICT,
         "ambiguous-orchestration" | "too-large" | "invalid-id" | "invalid-input" | "module-refused" => exit::INPUT,

@@ -1,5 +1,7 @@
 //! Commands on instances: start, list, show, raise, terminate, cancel.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::client::{Access, Client};
@@ -56,6 +58,18 @@ pub(super) struct ListArgs {
     /// From behind this id
     #[arg(long, value_name = "ID")]
     after: Option<String>,
+    /// Of this module: name (all its versions), name@version or hash
+    #[arg(long)]
+    module: Option<String>,
+    /// With this tag; given more than once: with all of them
+    #[arg(long, value_name = "NAME=VALUE", value_parser = input::pair)]
+    tag: Vec<(String, String)>,
+    /// Created then or later, as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    created_from: Option<String>,
+    /// Created before then
+    #[arg(long, value_name = "TIME")]
+    created_before: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -129,6 +143,10 @@ pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
         prefix: args.prefix,
         after: args.after,
         limit: Some(args.limit),
+        module: args.module,
+        tags: (!args.tag.is_empty()).then(|| json!(args.tag.into_iter().collect::<BTreeMap<_, _>>()).to_string()),
+        created_from: args.created_from,
+        created_before: args.created_before,
     })?;
     if common.json {
         output::json(&answer);

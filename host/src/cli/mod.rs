@@ -17,6 +17,7 @@ mod modules;
 mod new;
 mod output;
 mod progress;
+mod query;
 mod replay;
 mod requests;
 mod run;
@@ -104,6 +105,8 @@ enum Command {
     Schedule(schedules::Schedule),
     /// List the webhooks that the server takes
     Webhooks,
+    /// Ask an instance's code about its state; nothing is changed by that
+    Query(query::Args),
     /// Run a recorded history again, without effects, and compare every step
     Replay(replay::Args),
     /// Start a new instance that shares the history of another one up to an event
@@ -169,6 +172,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Resume(args) => life::resume(&args, common).await,
         Command::Schedule(what) => schedules::run(what, common).await,
         Command::Webhooks => serve::webhooks_of(common).await,
+        Command::Query(args) => query::run(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
         Command::Bench(args) => bench::run(&args, common).await,
         Command::New(args) => new::run(&args, common),

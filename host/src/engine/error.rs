@@ -1,6 +1,7 @@
 //! What the engine answers when it cannot do what was asked.
 
 use crate::core::ids::{InstanceId, InvalidId};
+use crate::core::payload::{Failure, FailureKind};
 use crate::core::summary::Status;
 use crate::sandbox::inspect::Refused;
 use crate::store::StoreError;
@@ -144,6 +145,19 @@ pub enum EngineError {
         /// Why.
         why: String,
     },
+    /// A query was not answered.
+    #[error("{id} did not answer the query {name:?}: {failure}")]
+    QueryFailed {
+        /// The instance.
+        id: InstanceId,
+        /// The query.
+        name: String,
+        /// What its code said.
+        failure: Box<Failure>,
+    },
+    /// The host has no room for it now.
+    #[error("{0}")]
+    Busy(String),
     /// The engine has stopped.
     #[error("the engine has stopped{}; start the host again", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     Stopped(Option<String>),
@@ -179,6 +193,9 @@ impl EngineError {
             Self::Store(StoreError::InUse { .. }) => "store-in-use",
             Self::Store(_) => "store-failed",
             Self::Blocked { .. } => "instance-blocked",
+            Self::QueryFailed { failure, .. } if failure.kind == FailureKind::NotFound => "unknown-query",
+            Self::QueryFailed { .. } => "query-failed",
+            Self::Busy(_) => "busy",
             Self::Stopped(_) => "stopped",
             Self::Sandbox(_) => "sandbox-failed",
         }

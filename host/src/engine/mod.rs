@@ -13,6 +13,7 @@ mod error;
 pub mod fork;
 mod life;
 mod modules;
+mod query;
 mod requests;
 mod schedules;
 mod turns;
@@ -33,6 +34,7 @@ use tokio::sync::oneshot;
 pub use self::activities::{Handler, Task};
 pub use self::clock::{Clock, SystemClock};
 pub use self::error::EngineError;
+pub(crate) use self::modules::is_called;
 pub use self::modules::{Modules, Upload};
 pub(crate) use self::turns::bare_recorder;
 
@@ -144,6 +146,9 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stopped: Arc<OnceLock<String>>,
     resident_guests: Arc<AtomicU64>,
+    /// As many queries at a time as there are workers.
+    queries: Arc<tokio::sync::Semaphore>,
+    show_log: ShowLog,
     settings: EngineSettings,
     schedules: Arc<Schedules>,
     /// False for the face that the engine's own threads have: it stops nothing.
@@ -211,11 +216,12 @@ impl Engine {
         let signal = schedules.signal();
         clock.on_jump(Box::new(move || signal.wake()));
         let stopped = Arc::new(OnceLock::new());
+        let show_log = show_log.unwrap_or_else(|| Arc::new(log_to_tracing));
         let release = Release {
             activities: activities.clone(),
             workers: workers.clone(),
             released,
-            show_log: show_log.unwrap_or_else(|| Arc::new(log_to_tracing)),
+            show_log: show_log.clone(),
             schedules: schedules.signal(),
         };
         let (committing, why, links) = (store.clone(), stopped.clone(), workers.clone());
@@ -237,6 +243,8 @@ impl Engine {
             threads,
             stopped,
             resident_guests,
+            queries: Arc::new(tokio::sync::Semaphore::new(count)),
+            show_log,
             settings,
             schedules,
             is_owner: true,
@@ -500,6 +508,8 @@ impl Engine {
             threads: Mutex::default(),
             stopped: self.stopped.clone(),
             resident_guests: self.resident_guests.clone(),
+            queries: self.queries.clone(),
+            show_log: self.show_log.clone(),
             settings: self.settings.clone(),
             schedules: self.schedules.clone(),
             is_owner: false,

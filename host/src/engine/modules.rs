@@ -98,6 +98,7 @@ impl Modules {
             grants: upload.grants,
             default_at,
             updates: inspected.updates,
+            queries: inspected.queries,
         };
         self.put(&module, &inspected.component)?;
         Ok(module)
@@ -223,4 +224,12 @@ pub(super) fn called<'m>(modules: impl Iterator<Item = &'m Module> + Clone, want
     let activity = || modules.clone().find(|module| module.name == wanted && module.kind == ModuleKind::Activity);
     let hashed = || modules.clone().find(|module| module.hash.to_string() == wanted);
     default_among(named).or_else(activity).or_else(hashed)
+}
+
+/// Whether `wanted` is the module's name, name@version or hash.
+pub(crate) fn is_called(module: &Module, wanted: &str) -> bool {
+    match wanted.split_once('@') {
+        Some((name, version)) => module.name == name && module.version == version,
+        None => module.name == wanted || module.hash.to_string() == wanted,
+    }
 }

@@ -6,6 +6,8 @@
 //! and leaves no trace; whatever the guest does wrong ends its own execution as a
 //! recorded failure.
 
+mod query;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -73,6 +73,8 @@ pub struct Inspected {
     pub offers: Vec<Offer>,
     /// The updates that it said its orchestrations answer.
     pub updates: Vec<Offer>,
+    /// The queries that it said its orchestrations answer.
+    pub queries: Vec<Offer>,
 }
 
 impl Sandbox {
@@ -118,10 +120,12 @@ impl Sandbox {
         let component = inspect::to_component(bytes, self.settings.module_bytes)?.into_owned();
         let hash = ModuleHash::of(&component);
         let compiled = self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?;
+        let mut queries = Vec::new();
         let (kind, offers, updates) = match inspect::kind_of(&compiled, &self.orchestrations)? {
             ModuleKind::Orchestration => {
                 let module = self.link(hash, &compiled, None).map_err(not_a_component)?;
                 let said = Guest::describe(&module).map_err(|error| Refused::Describe(format!("{:#}", error)))?;
+                queries = said.queries.into_iter().map(offer).collect();
                 let updates = said.updates.into_iter().map(offer).collect();
                 (ModuleKind::Orchestration, said.orchestrations.into_iter().map(offer).collect(), updates)
             }
@@ -132,7 +136,7 @@ impl Sandbox {
             }
         };
         check_offers(kind, &offers)?;
-        Ok(Inspected { hash, component, kind, offers, updates })
+        Ok(Inspected { hash, component, kind, offers, updates, queries })
     }
 
     /// Loads a module with orchestrations that was checked at upload.

@@ -21,9 +21,9 @@ use crate::core::ids::{ExecutionNumber, InstanceId, InvalidHash, ModuleHash, Tim
 use crate::core::payload::Payload;
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
-use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, Upload, view};
+use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, Upload, is_called, view};
 use crate::replay::recording::Recording;
-use crate::store::{Filter, History, Module, Store as _};
+use crate::store::{Filter, History, Module, Offer, Store as _};
 
 pub use self::requests::RequestQuery;
 
@@ -90,6 +90,14 @@ pub struct ListQuery {
     pub after: Option<String>,
     /// At most so many.
     pub limit: Option<usize>,
+    /// Of this module: name (all its versions), name@version or hash.
+    pub module: Option<String>,
+    /// With these tags: a JSON object.
+    pub tags: Option<String>,
+    /// Created then or later, as `2026-01-31T12:00:00Z`.
+    pub created_from: Option<String>,
+    /// Created before then.
+    pub created_before: Option<String>,
 }
 
 /// Which events to read.
@@ -218,13 +226,43 @@ impl Api {
         if !(1..=MAX_LIST_LIMIT).contains(&limit) {
             return Err(Problem::invalid(format!("limit is {limit}: expected 1 to {MAX_LIST_LIMIT}; page with after")));
         }
-        let filter = Filter { status: query.status, orchestration: query.orchestration, id_prefix: query.prefix };
+        let filter = self.filter(query)?;
         let mut rows = self.store.list(&filter, after.as_ref(), limit + 1)?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = rows.last().filter(|_| more).map(|row| row.instance.clone());
         let rows: Vec<_> = rows.into_iter().map(view::InstanceRow::from).collect();
         Ok(json!({ "instances": rows, "next": next }))
+    }
+
+    fn filter(&self, query: ListQuery) -> Result<Filter> {
+        let modules = match &query.module {
+            Some(wanted) => {
+                let all = self.store.modules()?;
+                let found: Vec<_> = all.iter().filter(|m| is_called(m, wanted)).map(|m| m.hash).collect();
+                if found.is_empty() {
+                    let exists = all.iter().map(|m| format!("{}@{}", m.name, m.version)).collect();
+                    return Err(EngineError::UnknownModule { module: wanted.clone(), exists }.into());
+                }
+                Some(found)
+            }
+            None => None,
+        };
+        let tags = query.tags.as_deref().map_or(Ok(BTreeMap::new()), |text| {
+            serde_json::from_str(text).map_err(|error| {
+                Problem::invalid(format!("tags is {text:?}: expected a JSON object of texts: {error}"))
+            })
+        })?;
+        Ok(Filter {
+            status: query.status,
+            orchestration: query.orchestration,
+            id_prefix: query.prefix,
+            modules,
+            tags,
+            created_from: query.created_from.as_deref().map(time).transpose()?,
+            created_before: query.created_before.as_deref().map(time).transpose()?,
+            updated_before: None,
+        })
     }
 
     /// One instance in full.
@@ -391,6 +429,18 @@ pub fn instance_id(text: &str) -> Result<InstanceId> {
     Ok(InstanceId::new(text).map_err(EngineError::from)?)
 }
 
+/// Reads a time that came as text.
+///
+/// # Errors
+/// If it is none.
+pub fn time(text: &str) -> Result<TimestampMs> {
+    let parsed: std::result::Result<jiff::Timestamp, _> = text.parse();
+    match parsed.map(|time| u64::try_from(time.as_millisecond())) {
+        Ok(Ok(ms)) => Ok(TimestampMs(ms)),
+        _ => Err(Problem::invalid(format!("{text:?} is not a time: expected one as 2026-01-31T12:00:00Z"))),
+    }
+}
+
 /// Runs what may block, such as the store's calls, where that is allowed.
 ///
 /// # Errors
@@ -404,15 +454,18 @@ pub async fn blocking<T: Send + 'static>(run: impl FnOnce() -> Result<T> + Send 
 /// which may be a secret.
 pub fn module_json(module: &Module) -> Value {
     let schema = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let offers = module.offers.iter().map(|offer| {
-        json!({
-            "name": offer.name,
-            "description": offer.description,
-            "input_schema": schema(&offer.input_schema),
-            "output_schema": schema(&offer.output_schema),
-            "default_retry": offer.default_retry,
-        })
-    });
+    let offers = |offers: &[Offer]| {
+        let offers = offers.iter().map(|offer| {
+            json!({
+                "name": offer.name,
+                "description": offer.description,
+                "input_schema": schema(&offer.input_schema),
+                "output_schema": schema(&offer.output_schema),
+                "default_retry": offer.default_retry,
+            })
+        });
+        offers.collect::<Vec<_>>()
+    };
     json!({
         "name": module.name,
         "version": module.version,
@@ -420,7 +473,8 @@ pub fn module_json(module: &Module) -> Value {
         "kind": module.kind,
         "size": module.size,
         "uploaded_at": module.uploaded_at.to_string(),
-        "offers": offers.collect::<Vec<_>>(),
+        "offers": offers(&module.offers),
+        "queries": offers(&module.queries),
         "updates": module.updates.iter().map(|offer| &offer.name).collect::<Vec<_>>(),
         "grants": {
             "env": module.grants.env.keys().collect::<Vec<_>>(),

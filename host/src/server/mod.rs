@@ -10,7 +10,7 @@
 //! | `POST instances/{id}/fork` | see [`fork`] |
 //! | `POST verify?replay=` | see [`verify`] |
 //! | `POST instances` | [`api::StartBody`]; 201 if it is new |
-//! | `GET instances?status=&orchestration=&prefix=&after=&limit=` | |
+//! | `GET instances?status=&orchestration=&module=&tags=&prefix=` | also `&created_from=&created_before=&after=&limit=` |
 //! | `GET instances/{id}` | |
 //! | `GET instances/{id}/history?execution=&from=&limit=&wait_ms=` | |
 //! | `GET instances/{id}/recording?execution=&with_module=` | bytes |
@@ -24,6 +24,7 @@
 //! | `DELETE schedules/{name}` | |
 //! | `GET webhooks` | those that `/hooks/{name}` takes, see [`webhooks`] |
 //! | `POST schedules/{name}/pause`, `unpause`, `trigger` | pause: `{"reason": ".."}` |
+//! | `POST instances/{id}/queries/{name}` | the input as JSON; answers with the answer |
 //!
 //! It asks for no password, so it listens on the loopback address only, and takes
 //! nothing from web pages of other origins: see [`guard`].
@@ -33,6 +34,7 @@ pub mod api;
 pub mod fork;
 mod life;
 pub mod problem;
+mod query;
 mod requests;
 pub mod schedules;
 pub mod verify;
@@ -150,6 +152,7 @@ pub fn router(api: Api) -> Router {
         .merge(schedules::routes())
         .merge(requests::routes())
         .merge(webhooks::api_routes())
+        .merge(query::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(api.clone());
     Router::new()

@@ -32,15 +32,18 @@ impl Problem {
 
 fn status_of(code: &str) -> StatusCode {
     match code {
-        "not-found" | "unknown-orchestration" | "unknown-module" | "unknown-instance" | "unknown-schedule" => {
-            StatusCode::NOT_FOUND
-        }
+        "not-found"
+        | "unknown-orchestration"
+        | "unknown-module"
+        | "unknown-instance"
+        | "unknown-schedule"
+        | "unknown-query" => StatusCode::NOT_FOUND,
         "module-in-use" | "version-taken" | "gone-on" => StatusCode::CONFLICT,
         "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "instance-blocked" => {
             StatusCode::CONFLICT
         }
         "invalid-input" | "invalid-id" | "ambiguous-orchestration" => StatusCode::BAD_REQUEST,
-        "module-refused" => StatusCode::UNPROCESSABLE_ENTITY,
+        "module-refused" | "query-failed" => StatusCode::UNPROCESSABLE_ENTITY,
         "too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "forbidden" => StatusCode::FORBIDDEN,
         "signature-refused" => StatusCode::UNAUTHORIZED,

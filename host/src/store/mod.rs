@@ -20,6 +20,7 @@ pub mod crash;
 pub mod redb;
 pub mod schedule;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,16 @@ pub struct Filter {
     pub orchestration: Option<String>,
     /// Ids that begin so.
     pub id_prefix: Option<String>,
+    /// Pinned to one of these modules.
+    pub modules: Option<Vec<ModuleHash>>,
+    /// With all of these tags.
+    pub tags: BTreeMap<String, String>,
+    /// Created then or later.
+    pub created_from: Option<TimestampMs>,
+    /// Created before then.
+    pub created_before: Option<TimestampMs>,
+    /// With no turn since then.
+    pub updated_before: Option<TimestampMs>,
 }
 
 impl Filter {
@@ -113,6 +124,11 @@ impl Filter {
         self.status.is_none_or(|status| status == summary.status)
             && self.orchestration.as_ref().is_none_or(|name| *name == summary.orchestration)
             && self.id_prefix.as_ref().is_none_or(|prefix| summary.instance.as_str().starts_with(prefix))
+            && self.modules.as_ref().is_none_or(|modules| modules.contains(&summary.module))
+            && self.tags.iter().all(|(name, value)| summary.tags.get(name) == Some(value))
+            && self.created_from.is_none_or(|from| summary.created_at >= from)
+            && self.created_before.is_none_or(|before| summary.created_at < before)
+            && self.updated_before.is_none_or(|before| summary.updated_at < before)
     }
 }
 
@@ -150,6 +166,8 @@ pub struct Module {
     pub default_at: Option<TimestampMs>,
     /// Updates that its orchestrations answer, as far as `describe` said.
     pub updates: Vec<Offer>,
+    /// Queries that its orchestrations answer, as far as `describe` said.
+    pub queries: Vec<Offer>,
 }
 
 /// One orchestration or activity of a module.

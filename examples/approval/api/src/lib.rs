@@ -33,6 +33,15 @@ pub enum Decision {
     },
 }
 
+/// Where a question stands.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Standing {
+    pub subject: String,
+    pub answer_by: Timestamp,
+    /// None: nobody has answered yet.
+    pub decision: Option<Decision>,
+}
+
 /// A question for a person.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Question {

@@ -1,10 +1,13 @@
-//! Orchestrations whose life as a whole is tested: held, replaced, cancelled.
+//! Orchestrations whose life as a whole is tested: held, replaced, cancelled, asked.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
+use dacapo_sdk::__private::bindings::orchestration::dacapo::workflow::context as host;
 use dacapo_sdk::futures::FutureExt as _;
 use dacapo_sdk::futures::select_biased;
-use dacapo_sdk::{ActivityCall, Context, Error, Result, RetryPolicy, Saga, orchestration};
+use dacapo_sdk::{ActivityCall, Context, Error, Result, RetryPolicy, Saga, orchestration, query, tracing};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -51,4 +54,62 @@ async fn backs_out(ctx: Context) -> Result<String> {
     Err(Error::new(format!("backed out: {reason}")).with_type("Cancelled").with_details(&outcome))
 }
 
-dacapo_sdk::export_orchestrations!(waits_for_three, tries, backs_out);
+// ---- queries ----
+
+/// What queries look at.
+#[derive(Default)]
+struct Trip {
+    booked: Vec<String>,
+    touched: Cell<u32>,
+}
+
+/// What is booked.
+#[query]
+fn booked(trip: &Trip) -> Result<Vec<String>> {
+    Ok(trip.booked.clone())
+}
+
+/// How many of that name are booked.
+#[query(name = "how-many")]
+fn how_many(trip: &Trip, name: String) -> Result<usize> {
+    if name.is_empty() {
+        return Err(Error::new("of nothing there is nothing").with_type("NoName"));
+    }
+    Ok(trip.booked.iter().filter(|booked| **booked == name).count())
+}
+
+/// Changes what it looks at, and says how often that was done.
+#[query]
+fn touch(trip: &Trip) -> Result<u32> {
+    tracing::info!("touched");
+    trip.touched.set(trip.touched.get() + 1);
+    Ok(trip.touched.get())
+}
+
+/// Books legs as events name them, until one is called `end`.
+#[orchestration(queries = [booked, how_many, touch])]
+async fn trip(ctx: Context) -> Result<u32> {
+    let trip = Rc::new(RefCell::new(Trip::default()));
+    ctx.answer::<booked>(&trip);
+    ctx.answer::<how_many>(&trip);
+    ctx.answer::<touch>(&trip);
+    let own = ctx.clone();
+    ctx.on_query("who", move |()| Ok(own.info().instance));
+    ctx.on_query("asks-the-host", |()| Ok(host::now()));
+    ctx.on_query("panics", |()| -> Result<()> { panic!("a query that panics") });
+    ctx.on_query("large", |size: usize| Ok("x".repeat(size)));
+    loop {
+        let leg = ctx.wait_for_event::<String>("leg").await?;
+        match leg.as_str() {
+            "end" => return Ok(trip.borrow().touched.get()),
+            "trap" => panic!("a leg that breaks"),
+            "fail" => return Err(Error::new("no such leg")),
+            _ => {}
+        }
+        let ticket = step(&ctx, "step.keep_text", &leg).await?;
+        trip.borrow_mut().booked.push(ticket);
+        ctx.set_tag("last", leg);
+    }
+}
+
+dacapo_sdk::export_orchestrations!(waits_for_three, tries, backs_out, trip);
