@@ -48,6 +48,24 @@ fn instances_are_held_asked_listed_and_replaced() {
         let wrong = data.run(&["list", "--created-from", "yesterday", "--json"]).failed(2);
         assert_eq!(wrong.error()["code"], "invalid-input");
         data.run(&["list", "--module", "loom", "--json"]).failed(3);
+
+        // Again, back, and away.
+        assert_eq!(data.run(&["restart", "b", "--json"]).failed(4).error()["code"], "already-exists");
+        assert_eq!(data.run(&["restart", "b", "--new-id", "c"]).ok().stdout, "c\n");
+        assert_eq!(data.json(&["show", "c"])["input"], data.json(&["show", "b"])["input"]);
+        data.run(&["start", "approval", "--id", "bad", "--input", "{}", "--wait"]).failed(1);
+        data.run(&["rewind", "bad", "--reason", "once more"]).ok();
+        assert_eq!(data.json(&["show", "bad"])["execution"], 2);
+        assert_eq!(data.run(&["rewind", "b", "--json"]).failed(4).error()["code"], "wrong-status");
+        let running = data.run(&["purge", "b", "--json"]).failed(4);
+        assert!(running.error()["message"].as_str().unwrap().contains("terminate it first"), "{}", running.stderr);
+        data.run(&["terminate", "b"]).ok();
+        data.run(&["purge", "b"]).ok();
+        data.run(&["show", "b"]).failed(3);
+        data.run(&["terminate", "c"]).ok();
+        assert_eq!(data.json(&["purge", "--older-than", "1d"]), json!({ "purged": 0 }));
+        assert_eq!(data.json(&["purge", "--older-than", "0s", "--status", "terminated"]), json!({ "purged": 1 }));
+        data.run(&["purge", "--older-than", "soon"]).failed(2);
         drop(served);
     }
 }

@@ -361,6 +361,12 @@ impl Host<'_> {
         }
     }
 
+    /// Waits until the journal knows nothing of the instance.
+    pub(crate) fn wait_gone(&self, instance: &str) {
+        let of = id(instance);
+        self.store().wait("its purge", |store| store.summary(&of).expect("a readable store").is_none().then_some(()));
+    }
+
     /// Moves time on by `ms` until the instance has ended.
     pub(crate) fn advance_to_end(&self, instance: &str, ms: u64) -> Result<(), EngineError> {
         while !self.engine().summary(&id(instance))?.expect("its row").status.is_final() {

@@ -25,7 +25,7 @@ use crate::harness::{DAY, Host, World, failed, id, replay_sandbox, start};
 
 /// Kinds of events that must be among the recordings. A new kind comes here with
 /// the recording that shows it.
-const KINDS: [&str; 26] = [
+const KINDS: [&str; 27] = [
     "execution-started",
     "activity-completed",
     "activity-failed",
@@ -52,6 +52,7 @@ const KINDS: [&str; 26] = [
     "suspended",
     "resumed",
     "module-migrated",
+    "rewound",
 ];
 
 fn folder() -> PathBuf {
@@ -202,7 +203,12 @@ fn write_lives(world: &World, host: &Host<'_>) {
     host.block_on(host.engine().fork(fork)).unwrap();
     host.raise("fork", "go", json!("me")).unwrap();
     host.output("fork");
-    ["held", "cancelled", "terminated", "fork"].into_iter().for_each(|instance| write(host, instance));
+    world.desk.script("step.one", [failed("Busy", "not now")]);
+    host.start("rewound", "two_calls", json!("beer")).unwrap();
+    host.failure("rewound");
+    host.block_on(host.engine().rewind(&id("rewound"), false, "it is back")).unwrap();
+    host.output("rewound");
+    ["held", "cancelled", "terminated", "fork", "rewound"].into_iter().for_each(|instance| write(host, instance));
 }
 
 fn write_versions(host: &Host<'_>) {

@@ -105,7 +105,7 @@ fn s31_pages_are_stable_while_instances_come_and_go() {
         seen.extend(page);
         // One comes before the cursor, one behind it, and one that was seen ends.
         host.start(&format!("before-{round}"), "sleeps", json!(DAY)).unwrap();
-        host.block_on(host.engine().terminate(&seen[0].instance, "enough")).map_or((), drop);
+        let _ended_already = host.block_on(host.engine().terminate(&seen[0].instance, "enough"));
     }
     let seen = ids(&seen);
     assert!(seen.is_sorted(), "{seen:?}");

@@ -30,6 +30,7 @@ fn check_contract<S: Store>(fresh: Fresh<'_, S>) {
     refuses_a_stale_epoch(fresh());
     refuses_turns_out_of_order(fresh());
     keeps_modules(fresh());
+    purges_what_has_ended(fresh());
     shows_a_batch_whole_or_not_at_all(fresh());
 }
 
@@ -261,6 +262,52 @@ fn refuses_turns_out_of_order<S: Store>(open: Box<dyn Fn() -> S>) {
     let mut unknown = Writer::new("unknown");
     unknown.start();
     assert!(matches!(store.commit(epoch, &batch([unknown.step()])), Err(StoreError::OutOfOrder { .. })));
+}
+
+fn purges_what_has_ended<S: Store>(open: Box<dyn Fn() -> S>) {
+    let store = open();
+    let epoch = store.claim().unwrap();
+    let (mut gone, mut also, mut stays) = (Writer::new("gone"), Writer::new("gone-2"), Writer::new("gone-"));
+    let mut kept = vec![stays.start(), stays.step()];
+    store.commit(epoch, &batch([gone.start(), also.start()])).unwrap();
+    store.commit(epoch, &batch(kept.clone())).unwrap();
+    let [last, first] = gone.continue_as_new();
+    store.commit(epoch, &batch([last, first, gone.step(), also.complete()])).unwrap();
+    let all = [id("gone"), id("gone-"), id("gone-2"), id("unknown")];
+    assert_eq!(store.purge(epoch, &all[..2]).unwrap(), [], "neither has ended");
+    store.commit(epoch, &batch([gone.complete()])).unwrap();
+    assert_eq!(store.purge(epoch, &[id("gone"), id("gone"), id("gone-"), id("unknown")]).unwrap(), [id("gone")]);
+
+    let check = |store: &S, kept: &[TurnCommit]| {
+        assert!(store.summary(&id("gone")).unwrap().is_none());
+        for execution in [None, Some(1), Some(2)] {
+            assert!(store.history(&id("gone"), execution).unwrap().is_none());
+        }
+        let listed = |rows: Vec<Summary>| rows.into_iter().map(|row| row.instance.to_string()).collect::<Vec<_>>();
+        assert_eq!(listed(store.list(&Filter::default(), None, 9).unwrap()), ["gone-", "gone-2"]);
+        assert_eq!(listed(store.unfinished(None, 9).unwrap()), ["gone-"]);
+        expect_turns(store, kept);
+    };
+    check(&store, &kept);
+    kept.push(stays.step());
+    store.commit(epoch, &batch(kept.last().cloned())).unwrap();
+    check(&store, &kept);
+    drop(store);
+    let store = open();
+    check(&store, &kept);
+    assert!(matches!(store.purge(epoch, &all), Ok(gone) if gone == [id("gone-2")]));
+    let new_epoch = store.claim().unwrap();
+    assert!(matches!(store.purge(epoch, &all), Err(StoreError::Fenced { .. })));
+
+    // The id is free, for a first execution and for a later one.
+    let mut again = Writer::new("gone");
+    let mut third = Writer::new("gone-2");
+    third.execution = 3;
+    kept.extend([again.start(), again.step(), third.start()]);
+    store.commit(new_epoch, &batch(kept[kept.len() - 3..].to_vec())).unwrap();
+    expect_turns(&store, &kept);
+    drop(store);
+    expect_turns(&open(), &kept);
 }
 
 fn keeps_modules<S: Store>(open: Box<dyn Fn() -> S>) {

@@ -55,6 +55,7 @@ impl Writer {
             start_at: None,
             forked_from: None,
             keys: Keys::default(),
+            shared: Vec::new(),
         }));
         self.turn(vec![started])
     }

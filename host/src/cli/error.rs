@@ -74,7 +74,9 @@ fn exit_of(code: &str) -> u8 {
         | "unknown-query"
         | "not-found" => exit::NOT_FOUND,
         "module-in-use" | "version-taken" | "gone-on" => exit::CONFLICT,
-        "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" => exit::CONFLICT,
+        "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "wrong-status" => {
+            exit::CONFLICT
+        }
         "ambiguous-orchestration" | "too-large" | "invalid-id" | "invalid-input" | "module-refused" => exit::INPUT,
         _ => exit::HOST,
     }

@@ -1,10 +1,12 @@
 //! Values that people type: JSON as text, in a file, or on stdin.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use super::error::{CliError, Result};
 use crate::core::ids::InstanceId;
 use crate::core::payload::Payload;
+use crate::core::summary::Status;
 use crate::server::api::instance_id;
 
 /// Reads `JSON`, `@FILE` or `-`, and checks that it is JSON.
@@ -36,6 +38,31 @@ pub(crate) fn id(text: &str) -> Result<InstanceId> {
 /// Reads one of a type's names, as JSON has them; for clap.
 pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+/// Reads a length of time: a number and s, m, h or d; for clap.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected a number and s, m, h or d, such as 30d; found {text:?}");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+}
+
+/// Reads `STATUS=AGE`; for clap.
+pub(crate) fn kept(text: &str) -> Result<(Status, Duration), String> {
+    let (status, age_of) = pair(text)?;
+    let status: Status = status.parse()?;
+    if !status.is_final() {
+        return Err(format!("{status} instances are always kept; expected completed, failed or terminated"));
+    }
+    Ok((status, age(&age_of)?))
 }
 
 /// Reads `NAME=VALUE`; for clap.

@@ -105,6 +105,12 @@ enum Command {
     Schedule(schedules::Schedule),
     /// List the webhooks that the server takes
     Webhooks,
+    /// Let a failed instance go on from before its last failed operation
+    Rewind(life::RewindArgs),
+    /// Run an instance again from its beginning, with the same input
+    Restart(life::RestartArgs),
+    /// Remove instances that have ended, with their histories
+    Purge(life::PurgeArgs),
     /// Ask an instance's code about its state; nothing is changed by that
     Query(query::Args),
     /// Run a recorded history again, without effects, and compare every step
@@ -172,6 +178,9 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Resume(args) => life::resume(&args, common).await,
         Command::Schedule(what) => schedules::run(what, common).await,
         Command::Webhooks => serve::webhooks_of(common).await,
+        Command::Rewind(args) => life::rewind(args, common).await,
+        Command::Restart(args) => life::restart(args, common).await,
+        Command::Purge(args) => life::purge(args, common).await,
         Command::Query(args) => query::run(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
         Command::Bench(args) => bench::run(&args, common).await,

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client::{Access, Client, Remote};
 use super::error::{CliError, Result, exit};
-use super::{Common, output, store};
-use crate::engine::{Engine, SystemClock};
+use super::{Common, input, output, store};
+use crate::core::summary::Status;
+use crate::engine::{Engine, EngineSettings, Retention, SystemClock};
 use crate::server::Server;
 use crate::server::address::Address;
 use crate::server::api::Api;
@@ -22,6 +24,20 @@ pub(super) struct Args {
     /// A file that configures webhooks
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Remove instances that ended so long ago, as completed=30d; may be given for each status
+    #[arg(long, value_name = "STATUS=AGE", value_parser = input::kept)]
+    retain: Vec<(Status, Duration)>,
+}
+
+/// What `--retain` says.
+fn retention(given: &[(Status, Duration)]) -> Retention {
+    let of = |status| given.iter().rev().find(|(given, _)| *given == status).map(|(_, age)| *age);
+    Retention {
+        completed: of(Status::Completed),
+        failed: of(Status::Failed),
+        terminated: of(Status::Terminated),
+        ..Retention::default()
+    }
 }
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
@@ -34,7 +50,8 @@ pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
             return Err(CliError::new(exit::CONFLICT, "store-in-use", message));
         }
     };
-    let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), store::settings(&data), None)?);
+    let settings = EngineSettings { retention: retention(&args.retain), ..store::settings(&data) };
+    let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), settings, None)?);
     let server = Server::start(args.listen, |stopping| {
         Api::new(kept.clone(), Some(engine.clone()), stopping).with_webhooks(webhooks)
     })

@@ -19,6 +19,7 @@ use super::keys::Keys;
 use super::payload::{Failure, Outcome, Payload};
 use super::request::{Carried, Request, RequestId, readable_outcome};
 use super::retry::RetryPolicy;
+use super::rewind::{Rewound, Shared};
 
 /// Version of the encoding of turns and events.
 pub const FORMAT: u8 = 1;
@@ -219,6 +220,8 @@ pub enum Event {
         /// What it carries.
         value: Payload,
     },
+    /// The execution goes on from where another one failed: see [`super::rewind`].
+    Rewound(Box<Rewound>),
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -254,6 +257,8 @@ pub struct Started {
     pub forked_from: Option<Box<ForkedFrom>>,
     /// Keys of events that earlier executions took.
     pub keys: Keys,
+    /// Executions with which it shares its beginning, after rewinds.
+    pub shared: Vec<Shared>,
 }
 
 /// The operation that stands for a start at a later date. Its [`Event::TimerFired`]
@@ -321,7 +326,8 @@ impl Event {
             | Self::Resumed { .. }
             | Self::ModuleMigrated { .. }
             | Self::RequestReceived(_)
-            | Self::RequestsCarried(_) => Origin::Delivery,
+            | Self::RequestsCarried(_)
+            | Self::Rewound(_) => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -374,6 +380,7 @@ impl Event {
             Self::RequestReceived(_) => "request-received",
             Self::Responded { .. } => "responded",
             Self::RequestsCarried(_) => "requests-carried",
+            Self::Rewound(_) => "rewound",
         }
     }
 
@@ -405,6 +412,11 @@ impl Event {
             Self::EventRaised { name, value } => format!("{name:?} with {}", cut(value)),
             Self::CancelRequested { reason } | Self::Suspended { reason } | Self::Resumed { reason } => {
                 format!("reason: {reason}")
+            }
+            Self::Rewound(from) => {
+                let anew = from.operations.iter().map(|operation| format!(" #{operation}")).collect::<String>();
+                let (execution, events) = (from.execution, from.events);
+                format!("from event {events} of execution {execution}, anew:{anew}; reason: {}", from.reason)
             }
             Self::NowRead { time } => time.to_string(),
             Self::RandomDrawn { value } => value.to_string(),

@@ -281,6 +281,13 @@ impl Execution {
                 self.ready.push(Delivery::Requested(request.clone()));
             }
             Event::Responded { request, answer } => drop(self.requests.answer(*request, answer)),
+            Event::Rewound(from) => {
+                for operation in &from.operations {
+                    if let Some(pending) = self.pending.get_mut(operation) {
+                        pending.begin_anew(self.now);
+                    }
+                }
+            }
         }
     }
 

@@ -54,7 +54,7 @@ impl ForkedFrom {
     }
 
     /// Of a history that is cut behind its first `turns`.
-    fn cut_at(mut self: Box<Self>, turns: u32) -> Box<Self> {
+    pub(super) fn cut_at(mut self: Box<Self>, turns: u32) -> Box<Self> {
         self.turns = self.turns.min(turns);
         self.earlier = self.earlier.map(|earlier| earlier.cut_at(turns));
         self
@@ -241,6 +241,7 @@ mod tests {
             start_at: None,
             forked_from: None,
             keys: crate::core::keys::Keys::default(),
+            shared: Vec::new(),
         };
         let call = |operation| {
             let (input, options) = (Payload::null(), ActivityOptions::default());

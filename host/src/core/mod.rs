@@ -10,5 +10,6 @@ pub mod keys;
 pub mod payload;
 pub mod request;
 pub mod retry;
+pub mod rewind;
 pub mod summary;
 pub mod turn;

@@ -194,6 +194,13 @@ impl Summary {
             Event::Suspended { .. } => self.status = Status::Suspended,
             Event::Resumed { .. } => self.status = Status::Running,
             Event::ModuleMigrated { to, .. } => self.module = *to,
+            Event::Rewound(from) => {
+                for operation in &from.operations {
+                    if let Some(waits) = self.waits.get_mut(operation) {
+                        *waits = Waits::Activity;
+                    }
+                }
+            }
             // The next execution's first turn is in the same commit and replaces this row.
             Event::ContinuedAsNew { .. } => self.waits.clear(),
             Event::ExecutionStarted(_)

@@ -471,6 +471,7 @@ impl Recorder {
             buffered: ended.untaken_events(),
             start_at: None,
             keys: ended.keys.clone(),
+            shared: Vec::new(),
             ..(*ended.started).clone()
         })
     }

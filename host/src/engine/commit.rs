@@ -140,6 +140,7 @@ impl Release {
                 task: Arc::new(Task {
                     instance: instance.clone(),
                     execution,
+                    key_execution: execution,
                     operation: call.operation,
                     attempt: 1,
                     name: call.name.clone(),
@@ -153,7 +154,9 @@ impl Release {
         self.activities.dispatch(calls);
         for event in &record.events {
             match event {
-                Event::Resumed { .. } => self.workers[worker].send(Message::LetGo(instance.clone())),
+                Event::Resumed { .. } | Event::Rewound(_) => {
+                    self.workers[worker].send(Message::LetGo(instance.clone()))
+                }
                 Event::OperationCancelled { operation } => self.activities.forget(&instance, execution, *operation),
                 Event::Responded { request, answer } => {
                     self.workers[worker].send(Message::Answered(instance.clone(), *request, answer.clone()));

@@ -145,6 +145,16 @@ pub enum EngineError {
         /// Why.
         why: String,
     },
+    /// It stands where that cannot be done.
+    #[error("instance {id} is {status}; {what}")]
+    WrongStatus {
+        /// The id.
+        id: InstanceId,
+        /// Where it stands.
+        status: Status,
+        /// What was expected, and what to do.
+        what: &'static str,
+    },
     /// A query was not answered.
     #[error("{id} did not answer the query {name:?}: {failure}")]
     QueryFailed {
@@ -193,6 +203,7 @@ impl EngineError {
             Self::Store(StoreError::InUse { .. }) => "store-in-use",
             Self::Store(_) => "store-failed",
             Self::Blocked { .. } => "instance-blocked",
+            Self::WrongStatus { .. } => "wrong-status",
             Self::QueryFailed { failure, .. } if failure.kind == FailureKind::NotFound => "unknown-query",
             Self::QueryFailed { .. } => "query-failed",
             Self::Busy(_) => "busy",

@@ -15,6 +15,7 @@ mod life;
 mod modules;
 mod query;
 mod requests;
+mod retention;
 mod schedules;
 mod turns;
 pub mod upgrade;
@@ -36,11 +37,13 @@ pub use self::clock::{Clock, SystemClock};
 pub use self::error::EngineError;
 pub(crate) use self::modules::is_called;
 pub use self::modules::{Modules, Upload};
+pub use self::retention::Retention;
 pub(crate) use self::turns::bare_recorder;
 
 use self::activities::Activities;
 use self::commit::{GROUPS_AHEAD, Release};
 use self::requests::Asked;
+use self::retention::Sweeper;
 use self::schedules::Schedules;
 use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
 use crate::core::event::Started;
@@ -53,7 +56,7 @@ use crate::core::turn::{Limits, LogLine};
 use crate::core::{event, retry};
 use crate::sandbox::Sandbox;
 use crate::sandbox::settings::SandboxSettings;
-use crate::store::{Filter, History, Module, ModuleKind, Store};
+use crate::store::{Epoch, Filter, History, Module, ModuleKind, Store};
 
 /// How an engine works; the defaults suit a machine with a few cores.
 #[derive(Clone, Debug)]
@@ -73,6 +76,8 @@ pub struct EngineSettings {
     pub stay_below: Duration,
     /// Activities that run at the same time; more wait in a queue.
     pub activity_concurrency: usize,
+    /// How long instances that have ended are kept.
+    pub retention: Retention,
 }
 
 impl Default for EngineSettings {
@@ -85,6 +90,7 @@ impl Default for EngineSettings {
             evict_after: Duration::from_secs(10),
             stay_below: Duration::from_secs(5),
             activity_concurrency: 256,
+            retention: Retention::default(),
         }
     }
 }
@@ -149,6 +155,8 @@ pub struct Engine {
     /// As many queries at a time as there are workers.
     queries: Arc<tokio::sync::Semaphore>,
     show_log: ShowLog,
+    epoch: Epoch,
+    sweeper: Option<Sweeper>,
     settings: EngineSettings,
     schedules: Arc<Schedules>,
     /// False for the face that the engine's own threads have: it stops nothing.
@@ -232,6 +240,15 @@ impl Engine {
                 links.iter().for_each(|worker| worker.send(Message::Stop));
             }
         }));
+        let links = workers.clone();
+        let forget = move |gone: &[InstanceId]| {
+            for id in gone {
+                links[partition(id, links.len())].send(Message::Purged(id.clone()));
+            }
+        };
+        let sweeping = Sweeper::start(&settings.retention, store.clone(), epoch, clock.clone(), forget);
+        let (sweeper, sweeping) = sweeping.unzip();
+        threads.extend(sweeping);
         let threads = Mutex::new(threads);
         let engine = Self {
             store,
@@ -245,6 +262,8 @@ impl Engine {
             resident_guests,
             queries: Arc::new(tokio::sync::Semaphore::new(count)),
             show_log,
+            epoch,
+            sweeper,
             settings,
             schedules,
             is_owner: true,
@@ -323,6 +342,7 @@ impl Engine {
             start_at: start_at.filter(|at| *at > now),
             forked_from: None,
             keys: Keys::default(),
+            shared: Vec::new(),
         });
         let (reply, answer) = oneshot::channel();
         self.worker_of(&id).send(Message::Start(started, reuse, reply));
@@ -487,6 +507,7 @@ impl Engine {
     pub fn shutdown(&self) {
         self.workers.iter().for_each(|worker| worker.send(Message::Stop));
         self.schedules.signal().stop();
+        self.sweeper.iter().for_each(Sweeper::stop);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
@@ -510,6 +531,8 @@ impl Engine {
             resident_guests: self.resident_guests.clone(),
             queries: self.queries.clone(),
             show_log: self.show_log.clone(),
+            epoch: self.epoch,
+            sweeper: None,
             settings: self.settings.clone(),
             schedules: self.schedules.clone(),
             is_owner: false,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Engine, EngineError, Modules, ShowLog};
 use crate::core::event::Event;
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, ModuleHash};
 use crate::core::payload::Payload;
 use crate::core::turn::{Limits, Recorder, TurnRecord, too_large};
 use crate::sandbox::guest::{Guest, ReplayError};
@@ -61,7 +61,7 @@ impl Asked {
         }
         let first = records.first().ok_or_else(|| blocked("its history is empty".to_owned()))?;
         let recorder = Recorder::of_history(first, limits).map_err(blocked)?;
-        let module = modules.load(recorder.execution.started.module)?;
+        let module = modules.load(module_of(&records, recorder.execution.started.module))?;
         let busy = |trouble: String| EngineError::Busy(format!("{trouble}; ask again"));
         let mut guest = Guest::new(&module, recorder).map_err(|(trouble, _)| busy(trouble.to_string()))?;
         guest.replay(&records).map_err(|error| match error {
@@ -82,4 +82,13 @@ impl Asked {
 fn ended_by_host(records: &[TurnRecord]) -> bool {
     let last = records.last().and_then(|turn| turn.events.last());
     matches!(last, Some(Event::Failed { by_host: true, .. }))
+}
+
+/// The module that runs it now: the last one that it was moved to.
+fn module_of(records: &[TurnRecord], first: ModuleHash) -> ModuleHash {
+    let moved = records.iter().rev().flat_map(|turn| turn.events.iter().rev()).find_map(|event| match event {
+        Event::ModuleMigrated { to, .. } => Some(*to),
+        _ => None,
+    });
+    moved.unwrap_or(first)
 }

@@ -10,7 +10,7 @@
 //! goes on later.
 
 mod adopt;
-mod life;
+pub(super) mod life;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -55,6 +55,10 @@ pub(super) enum Message {
     LetGo(InstanceId),
     /// A durable turn answered a request.
     Answered(InstanceId, RequestId, Outcome),
+    /// Let a failed instance go on from before its last failed operation.
+    Rewind(InstanceId, life::Rewind, oneshot::Sender<Result<(), EngineError>>),
+    /// The store has removed the instance.
+    Purged(InstanceId),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
     /// Another module for an instance that runs.
@@ -309,6 +313,8 @@ impl Worker {
             Message::Ended(id, execution, outcome) => self.ended(&id, execution, &outcome),
             Message::LetGo(id) => self.let_go(&id),
             Message::Answered(id, request, answer) => self.callers.answer(&id, request, &answer),
+            Message::Rewind(id, how, reply) => self.rewind(&id, &how, reply),
+            Message::Purged(id) => self.purged(&id),
             Message::Recover(summary) => self.recover(&summary),
             Message::Migrate(migration) => self.migrate(*migration),
             Message::Adopt(adoption) => self.adopt(*adoption),
@@ -927,6 +933,7 @@ fn dispatches(execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, Timesta
         task: Arc::new(Task {
             instance: execution.started.instance.clone(),
             execution: execution.started.execution,
+            key_execution: execution.started.key_execution(call.operation),
             operation: call.operation,
             attempt,
             name: call.name.clone(),

@@ -31,6 +31,9 @@ pub struct Task {
     pub instance: InstanceId,
     /// Which life of it.
     pub execution: ExecutionNumber,
+    /// The execution in the idempotency key: an earlier one for a call that goes on
+    /// after a rewind.
+    pub key_execution: ExecutionNumber,
     /// Which call.
     pub operation: OperationId,
     /// Which attempt, from 1.
@@ -45,7 +48,7 @@ impl Task {
     /// The same for every attempt of one call: what the outside world can use to
     /// recognise a repetition.
     pub fn idempotency_key(&self) -> String {
-        format!("{}/{}/{}", self.instance, self.execution, self.operation)
+        format!("{}/{}/{}", self.instance, self.key_execution, self.operation)
     }
 }
 

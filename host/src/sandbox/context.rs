@@ -48,7 +48,7 @@ impl wit::Host for GuestState {
         };
         Ok(wit::InstanceInfo {
             instance: instance.to_string(),
-            execution: started.execution,
+            execution: started.seen_execution(),
             orchestration: started.orchestration.clone(),
             module_hash: started.module.to_string(),
             started_at: execution.started_at.0,

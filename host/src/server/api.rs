@@ -259,8 +259,8 @@ impl Api {
             id_prefix: query.prefix,
             modules,
             tags,
-            created_from: query.created_from.as_deref().map(time).transpose()?,
-            created_before: query.created_before.as_deref().map(time).transpose()?,
+            created_from: query.created_from.as_deref().map(timestamp).transpose()?,
+            created_before: query.created_before.as_deref().map(timestamp).transpose()?,
             updated_before: None,
         })
     }
@@ -427,18 +427,6 @@ pub fn timestamp(text: &str) -> Result<TimestampMs> {
 /// If it is none.
 pub fn instance_id(text: &str) -> Result<InstanceId> {
     Ok(InstanceId::new(text).map_err(EngineError::from)?)
-}
-
-/// Reads a time that came as text.
-///
-/// # Errors
-/// If it is none.
-pub fn time(text: &str) -> Result<TimestampMs> {
-    let parsed: std::result::Result<jiff::Timestamp, _> = text.parse();
-    match parsed.map(|time| u64::try_from(time.as_millisecond())) {
-        Ok(Ok(ms)) => Ok(TimestampMs(ms)),
-        _ => Err(Problem::invalid(format!("{text:?} is not a time: expected one as 2026-01-31T12:00:00Z"))),
-    }
 }
 
 /// Runs what may block, such as the store's calls, where that is allowed.

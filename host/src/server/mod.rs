@@ -24,6 +24,10 @@
 //! | `DELETE schedules/{name}` | |
 //! | `GET webhooks` | those that `/hooks/{name}` takes, see [`webhooks`] |
 //! | `POST schedules/{name}/pause`, `unpause`, `trigger` | pause: `{"reason": ".."}` |
+//! | `POST instances/{id}/rewind` | `{"force": false, "reason": ".."}` |
+//! | `POST instances/{id}/restart` | `{"id": ".."}`, or its own; 201 with the id |
+//! | `POST instances/{id}/purge` | |
+//! | `POST purge` | [`life::PurgeBody`]; `{"purged": n}` |
 //! | `POST instances/{id}/queries/{name}` | the input as JSON; answers with the answer |
 //!
 //! It asks for no password, so it listens on the loopback address only, and takes
@@ -32,7 +36,7 @@
 pub mod address;
 pub mod api;
 pub mod fork;
-mod life;
+pub mod life;
 pub mod problem;
 mod query;
 mod requests;

@@ -39,9 +39,12 @@ fn status_of(code: &str) -> StatusCode {
         | "unknown-schedule"
         | "unknown-query" => StatusCode::NOT_FOUND,
         "module-in-use" | "version-taken" | "gone-on" => StatusCode::CONFLICT,
-        "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "instance-blocked" => {
-            StatusCode::CONFLICT
-        }
+        "already-exists"
+        | "other-orchestration"
+        | "instance-ended"
+        | "request-unanswered"
+        | "instance-blocked"
+        | "wrong-status" => StatusCode::CONFLICT,
         "invalid-input" | "invalid-id" | "ambiguous-orchestration" => StatusCode::BAD_REQUEST,
         "module-refused" | "query-failed" => StatusCode::UNPROCESSABLE_ENTITY,
         "too-large" => StatusCode::PAYLOAD_TOO_LARGE,

@@ -70,6 +70,10 @@ impl Store for Watched {
         Ok(())
     }
 
+    fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError> {
+        self.inner.purge(epoch, instances)
+    }
+
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
         self.inner.summary(instance)
     }

@@ -52,17 +52,20 @@ impl CrashPoint {
 
 impl CrashPoint {
     /// One write that counts, and dies where it is to die.
-    fn write(&self, write: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn write<T>(&self, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         if self.point == Point::Before(number) {
             die();
         }
-        write()?;
+        let written = write()?;
         match &self.point {
             Point::After(last) if *last == number => die(),
-            Point::Count(file) => std::fs::write(file, number.to_string()).map_err(|e| StoreError::Io(e.to_string())),
-            _ => Ok(()),
+            Point::Count(file) => {
+                std::fs::write(file, number.to_string()).map_err(|e| StoreError::Io(e.to_string()))?;
+            }
+            _ => {}
         }
+        Ok(written)
     }
 }
 
@@ -78,6 +81,10 @@ impl Store for CrashPoint {
 
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
         self.write(|| self.inner.commit(epoch, batch))
+    }
+
+    fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError> {
+        self.write(|| self.inner.purge(epoch, instances))
     }
 
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {

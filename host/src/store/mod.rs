@@ -12,7 +12,10 @@
 //! 3. A commit with a stale [`Epoch`] is refused and changes nothing.
 //! 4. So is a batch with a turn that does not follow its instance's last one: the
 //!    next turn of the same execution, or the first turn of a later one.
-//! 5. Bytes that were changed behind its back are never returned as good:
+//! 5. An instance that was purged is nowhere: no read finds any of it, also after
+//!    opening again, and its id is free. A purge is durable and whole when it
+//!    returns, and never takes an instance that has not ended.
+//! 6. Bytes that were changed behind its back are never returned as good:
 //!    reading them is [`StoreError::Corrupt`].
 
 pub mod codec;
@@ -288,6 +291,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a batch durable, whole or not at all.
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Removes those of `instances` that exist and have ended, with all their
+    /// executions; which they were.
+    fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError>;
 
     /// An instance's row, if it exists.
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError>;

@@ -47,7 +47,7 @@ impl WatchedStore {
     }
 
     /// One write that counts, and dies where it is to die.
-    fn write(&self, write: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn write<T>(&self, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut seen = lock(&self.seen);
         let number = seen.commits + 1;
         if seen.is_dead || seen.death == Some(Death::Before(number)) {
@@ -55,11 +55,11 @@ impl WatchedStore {
             self.changed.notify_all();
             return Err(died());
         }
-        write()?;
+        let written = write()?;
         seen.commits = number;
         seen.is_dead = seen.death == Some(Death::After(number));
         self.changed.notify_all();
-        if seen.is_dead { Err(died()) } else { Ok(()) }
+        if seen.is_dead { Err(died()) } else { Ok(written) }
     }
 
     /// Waits for a state of the journal, looking after each commit.
@@ -95,6 +95,10 @@ impl Store for WatchedStore {
 
     fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
         self.inner.schedules()
+    }
+
+    fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError> {
+        self.write(|| self.inner.purge(epoch, instances))
     }
 
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {

@@ -5,10 +5,22 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 
-use super::{Inbound, Worker, not_delivered};
-use crate::core::ids::InstanceId;
+use super::{Body, Inbound, Resident, Worker, being_removed, dispatches, interrupted, not_delivered, outbound};
+use crate::core::ids::{Hash, InstanceId};
+use crate::core::rewind;
 use crate::core::summary::Status;
+use crate::core::turn::{Recorder, SealedTurn};
+use crate::engine::commit::{Outbound, Reply};
 use crate::engine::error::EngineError;
+use crate::sandbox::guest::{Guest, ReplayError};
+
+/// How an instance is to be rewound.
+pub(in crate::engine) struct Rewind {
+    /// Also where calls would be forgotten that may have run.
+    pub(in crate::engine) force: bool,
+    /// Why; it is recorded.
+    pub(in crate::engine) reason: String,
+}
 
 impl Worker {
     /// Makes the id free for its next life. One that has not ended ends here: its
@@ -59,4 +71,106 @@ impl Worker {
         };
         self.parts.activities.dispatch(held.into_iter().filter(|attempt| wanted.contains(&attempt.task.operation)));
     }
+
+    /// Lets a failed instance go on from before its last failed operation. The turns
+    /// that are shared and the one that says so are one group: durable together.
+    pub(super) fn rewind(&mut self, id: &InstanceId, how: &Rewind, reply: oneshot::Sender<Result<(), EngineError>>) {
+        if let Err((error, reply)) = self.rewound(id, how, reply) {
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    fn rewound(&mut self, id: &InstanceId, how: &Rewind, reply: Answer) -> Result<(), (EngineError, Answer)> {
+        let (plan, guest) = match self.plan_rewind(id, how) {
+            Ok(planned) => planned,
+            Err(error) => return Err((error, reply)),
+        };
+        let now = self.parts.clock.now();
+        let mut slot = self.new_slot(Body::Guest(Box::new(guest), Resident::new(&self.parts.resident_guests)));
+        let mut first_event = 1;
+        for (index, record) in plan.turns.into_iter().enumerate() {
+            let bytes = record.encode();
+            let events = record.events.len() as u32;
+            self.group.push(Outbound {
+                instance: id.clone(),
+                execution: slot.body.recorder().execution.started.execution,
+                turn: index as u32 + 1,
+                sealed: SealedTurn { first_event, hash: Hash::of(&bytes), record, bytes },
+                logs: Vec::new(),
+                replies: Vec::new(),
+                due: None,
+                adopted: Some(Vec::new()),
+            });
+            first_event += events;
+        }
+        let recorder = slot.body.recorder();
+        recorder.begin(now);
+        plan.deliveries.into_iter().for_each(|event| recorder.deliver(event));
+        let sealed = recorder.seal();
+        let execution = &recorder.execution;
+        let anew = execution.pending.values().filter_map(interrupted).collect();
+        self.held.insert(id.clone(), dispatches(execution, anew));
+        let answer: Reply = Box::new(move |durable| drop(reply.send(durable)));
+        let turn = outbound(&mut slot, sealed, vec![answer]);
+        slot.last_group = self.next_group();
+        self.group.push(turn);
+        self.blocked.remove(id);
+        self.live.insert(id.clone(), slot);
+        self.queue(id);
+        Ok(())
+    }
+
+    /// What is to be recorded, and a guest that has replayed it: a history that does
+    /// not replay is never made.
+    fn plan_rewind(&mut self, id: &InstanceId, how: &Rewind) -> Result<(rewind::Plan, Guest), EngineError> {
+        if let Some(slot) = self.live.get_mut(id)
+            && slot.body.recorder().execution.end.is_some()
+        {
+            if self.live.get(id).is_some_and(|slot| !self.is_durable(slot)) {
+                return Err(EngineError::Busy(format!("the end of {id} is being written; ask again")));
+            }
+            self.drop_slot(id);
+        }
+        let unknown = || EngineError::UnknownInstance { id: id.clone() };
+        let summary = self.parts.store.summary(id)?.ok_or_else(unknown)?;
+        let status = summary.status;
+        if status != Status::Failed || self.live.contains_key(id) {
+            let what = "only an instance that has failed can be rewound";
+            return Err(EngineError::WrongStatus { id: id.clone(), status, what });
+        }
+        if self.parts.modules.is_retired(summary.module) {
+            return Err(being_removed(summary.module));
+        }
+        let blocked = |why: String| EngineError::Blocked { id: id.clone(), why };
+        let records = self.parts.store.history(id, None)?.ok_or_else(unknown)?.decode()?;
+        let limits = self.parts.settings.limits;
+        let plan = rewind::plan(&records, &how.reason, limits).map_err(blocked)?;
+        if !how.force && !plan.forgotten.is_empty() {
+            return Err(EngineError::InvalidInput(format!(
+                "rewinding {id} would make it forget calls that may have run: {}; force it if that is right",
+                plan.forgotten.join(", ")
+            )));
+        }
+        let recorder = Recorder::of_history(&plan.turns[0], limits).map_err(blocked)?;
+        let module = self.parts.modules.load(summary.module)?;
+        self.make_room();
+        let busy = |trouble: String| EngineError::Busy(format!("{trouble}; ask again"));
+        let mut guest = Guest::new(&module, recorder).map_err(|(trouble, _)| busy(trouble.to_string()))?;
+        guest.replay(&plan.turns).map_err(|error| match error {
+            ReplayError::Host(trouble) => busy(trouble.to_string()),
+            error => blocked(error.to_string()),
+        })?;
+        Ok((plan, guest))
+    }
+
+    /// The store knows nothing of it any more, unless a new life has begun since.
+    pub(super) fn purged(&mut self, id: &InstanceId) {
+        let has_ended = |slot: &mut super::Slot| slot.body.recorder().execution.end.is_some();
+        if self.live.get_mut(id).is_some_and(has_ended) {
+            self.drop_slot(id);
+        }
+    }
 }
+
+/// Whoever waits for a rewind.
+type Answer = oneshot::Sender<Result<(), EngineError>>;

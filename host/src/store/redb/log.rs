@@ -12,7 +12,7 @@ use redb::{Database, ReadableDatabase, WriteTransaction};
 use super::Options;
 use super::error::Doing;
 use super::fold::fold_slice;
-use super::overlay::{Generation, Held};
+use super::overlay::{Generation, Held, Overlay};
 use super::tables::{self, LOG};
 use crate::core::ids::InstanceId;
 use crate::store::codec::Codec;
@@ -131,6 +131,27 @@ impl Log {
             (options.fold_per_commit.max(2 * turns), (1 << 20).max(2 * bytes))
         };
         fold_slice(transaction, &options.codec, &folding.generation.read(), folding.after.as_ref(), turns, bytes)
+    }
+
+    /// Folds all that `held` has and empties the log; [`Self::emptied`] once that is
+    /// committed.
+    pub(super) fn fold_rest(
+        &self,
+        transaction: &WriteTransaction,
+        options: &Options,
+        held: &Overlay,
+    ) -> Result<(), StoreError> {
+        for generation in held.frozen.iter().chain([&held.active]) {
+            fold_slice(transaction, &options.codec, &generation.read(), None, usize::MAX, usize::MAX)?;
+        }
+        if self.first < self.next { trim(transaction, self.first..=self.next - 1) } else { Ok(()) }
+    }
+
+    /// Nothing is in the log any more, and nothing is being folded.
+    pub(super) fn emptied(&mut self) {
+        self.folding = None;
+        (self.first, self.folded_before) = (self.next, self.next);
+        self.active = Load::default();
     }
 
     /// Removes some of the folded rows; returns the first one left.

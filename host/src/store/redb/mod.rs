@@ -14,6 +14,7 @@ mod error;
 mod fold;
 mod log;
 mod overlay;
+mod purge;
 pub mod tables;
 mod view;
 
@@ -256,6 +257,14 @@ impl Store for RedbStore {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.turns.fetch_add(batch.turns.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError> {
+        let mut writer = self.writer()?;
+        if epoch.0 != writer.epoch {
+            return Err(StoreError::Fenced { held: epoch.0, current: writer.epoch });
+        }
+        Self::write(&mut writer, |writer| self.purge_ended(writer, instances))
     }
 
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dacapo_sdk::__private::bindings::orchestration::dacapo::workflow::context as host;
 use dacapo_sdk::futures::FutureExt as _;
+use dacapo_sdk::futures::future::try_join;
 use dacapo_sdk::futures::select_biased;
 use dacapo_sdk::{ActivityCall, Context, Error, Result, RetryPolicy, Saga, orchestration, query, tracing};
 
@@ -52,6 +53,34 @@ async fn backs_out(ctx: Context) -> Result<String> {
     };
     let outcome = saga.compensate().await;
     Err(Error::new(format!("backed out: {reason}")).with_type("Cancelled").with_details(&outcome))
+}
+
+// ---- failures that are rewound ----
+
+/// A timer, a call that is tried again, one that fails for good, and one more.
+#[orchestration]
+async fn pays(ctx: Context) -> Result<Vec<String>> {
+    ctx.delay(ms(1_000)).await;
+    let retry = |attempts| RetryPolicy::attempts(attempts).first_interval(ms(1_000)).coefficient(1.0);
+    let first = step(&ctx, "step.flaky", "warm up").retry(retry(3)).await?;
+    let asked = format!("{} at {}", ctx.new_guid(), ctx.now());
+    let paid = step(&ctx, "step.slow", &asked).retry(retry(2)).await?;
+    let last = step(&ctx, "step.two", &ctx.random().to_string()).await?;
+    Ok(vec![first, asked, paid, last, format!("execution {}", ctx.info().execution)])
+}
+
+/// Two calls at the same time; the first failure ends it.
+#[orchestration]
+async fn tries_both(ctx: Context) -> Result<(String, String)> {
+    try_join(step(&ctx, "step.one", "a"), step(&ctx, "step.slow", "b")).await
+}
+
+/// Takes an event after the failure, and fails then.
+#[orchestration]
+async fn fails_late(ctx: Context) -> Result<(String, String)> {
+    let first = step(&ctx, "step.one", "a").await;
+    let item = ctx.wait_for_event::<String>("item").await?;
+    Ok((first?, item))
 }
 
 // ---- queries ----
@@ -112,4 +141,4 @@ async fn trip(ctx: Context) -> Result<u32> {
     }
 }
 
-dacapo_sdk::export_orchestrations!(waits_for_three, tries, backs_out, trip);
+dacapo_sdk::export_orchestrations!(waits_for_three, tries, backs_out, pays, tries_both, fails_late, trip);

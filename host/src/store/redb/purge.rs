@@ -1,0 +1,66 @@
+//! Removing instances.
+//!
+//! Turns of an instance can be in the log, in a generation being folded and in the
+//! trees. So a purge folds all that is left and empties the log, and removes the
+//! instance's rows, in one transaction: there is no moment at which a crash could
+//! bring a part of it back. Folding is bounded by what generations hold.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use redb::WriteTransaction;
+
+use super::error::Doing;
+use super::overlay::Overlay;
+use super::tables::{self, HISTORY, INSTANCES, RUNNING};
+use super::{RedbStore, Writer};
+use crate::core::ids::InstanceId;
+use crate::store::StoreError;
+
+impl RedbStore {
+    /// Removes those of `instances` that have ended; which they were.
+    pub(super) fn purge_ended(
+        &self,
+        writer: &mut Writer,
+        instances: &[InstanceId],
+    ) -> Result<Vec<InstanceId>, StoreError> {
+        let (ended, held) = {
+            let view = self.view()?;
+            let mut ended = Vec::new();
+            for instance in instances {
+                let is_final = view.summary(instance)?.is_some_and(|summary| summary.status.is_final());
+                if is_final && !ended.contains(instance) {
+                    ended.push(instance.clone());
+                }
+            }
+            (ended, view.overlay)
+        };
+        if ended.is_empty() {
+            return Ok(ended);
+        }
+        let transaction = self.database.begin_write().doing("purge")?;
+        writer.log.fold_rest(&transaction, &self.options, &held)?;
+        remove(&transaction, &ended)?;
+        // Readers see the trees and the overlay change at once: with the old overlay
+        // they would find turns whose beginning is gone.
+        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        transaction.commit().doing("purge")?;
+        *overlay = Overlay { visible: overlay.visible, ..Overlay::default() };
+        writer.log.emptied();
+        self.counters.folds.fetch_add(1 + u64::from(held.frozen.is_some()), Ordering::Relaxed);
+        Ok(ended)
+    }
+}
+
+fn remove(transaction: &WriteTransaction, instances: &[InstanceId]) -> Result<(), StoreError> {
+    let mut history = transaction.open_table(HISTORY).doing("remove a history")?;
+    let mut rows = transaction.open_table(INSTANCES).doing("remove an instance")?;
+    let mut running = transaction.open_table(RUNNING).doing("remove an instance")?;
+    for instance in instances {
+        let (first, last) = (tables::history_key(instance, 0, 0), tables::history_key(instance, u32::MAX, u32::MAX));
+        history.retain_in(first.as_slice()..=last.as_slice(), |_, _| false).doing("remove a history")?;
+        rows.remove(instance.as_str()).doing("remove an instance")?;
+        running.remove(instance.as_str()).doing("remove an instance")?;
+    }
+    Ok(())
+}
