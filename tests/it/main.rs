@@ -1,6 +1,7 @@
 //! Every integration test, in one binary: it links once.
 
 mod alone;
+mod cli_explore;
 mod cli_life;
 mod cli_new;
 mod cli_run;
@@ -18,6 +19,7 @@ mod s_bad_input;
 mod s_calls;
 mod s_codec;
 mod s_determinism;
+mod s_exploration;
 mod s_instances;
 mod s_life;
 mod s_look;
@@ -35,4 +37,5 @@ mod store_faults;
 mod store_format;
 mod store_medium;
 mod store_support;
+mod testkit;
 mod verify;

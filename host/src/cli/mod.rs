@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod client;
 mod error;
+mod explore;
 mod fork;
 mod history;
 mod input;
@@ -24,6 +25,7 @@ mod run;
 mod schedules;
 mod serve;
 mod store;
+mod testkit;
 mod verify;
 
 use std::io::IsTerminal as _;
@@ -119,10 +121,15 @@ enum Command {
     Fork(fork::Args),
     /// Walk hash chains, check rows against histories, and replay them
     Verify(verify::Args),
+    /// Run an orchestration in every order of what can happen to it, on a model of the world
+    Explore(explore::Args),
     /// Make a project that builds, runs and is tested
     New(new::Args),
     /// Measure this machine: the real engine on the data folder's disk, beside its floors
     Bench(bench::Args),
+    /// Answer a test that uses the SDK's test kit
+    #[command(hide = true)]
+    Testkit,
     /// Write a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -183,6 +190,8 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Purge(args) => life::purge(args, common).await,
         Command::Query(args) => query::run(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
+        Command::Explore(args) => explore::run(&args, common),
+        Command::Testkit => testkit::run(),
         Command::Bench(args) => bench::run(&args, common).await,
         Command::New(args) => new::run(&args, common),
         Command::Completions(args) => {

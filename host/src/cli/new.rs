@@ -60,7 +60,8 @@ fn check_name(name: &str) -> Result<()> {
     const TAKEN: &str = " as async await break const continue crate dyn else enum extern false fn for gen if impl in \
          let loop match mod move mut pub ref return self static struct super trait true try type unsafe use where \
          while abstract become box do final macro override priv typeof unsized virtual yield \
-         test core std alloc proc-macro proc_macro dacapo-sdk dacapo_sdk dacapo-sdk-macros schemars serde serde_json ";
+         test core std alloc proc-macro proc_macro dacapo-sdk dacapo_sdk dacapo-sdk-macros dacapo-testkit \
+         schemars serde serde_json ";
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     let good = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(plain) && name.len() <= 50;
     if good && !TAKEN.contains(&format!(" {name} ")) {
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_sdk_stands_alone() {
-        for manifest in ["Cargo.toml", "macros/Cargo.toml"] {
+        for manifest in ["Cargo.toml", "macros/Cargo.toml", "testkit/Cargo.toml"] {
             let text = SDK.get_file(manifest).and_then(|file| file.contents_utf8()).expect("the SDK is brought along");
             let alone = without_workspace(manifest, text);
             assert!(!alone.contains("workspace"), "{alone}");

@@ -125,6 +125,14 @@ impl Project {
         self.sources.iter().map(|source| build_source(source, on_line)).collect()
     }
 
+    /// Builds the first module alone: of a project, the one with orchestrations.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_orchestration(&self, on_line: &mut dyn FnMut(&str)) -> Result<Built, ProjectError> {
+        build_source(&self.sources[0], on_line)
+    }
+
     /// Replaces `${..}` in grants, reads their paths against the project's folder
     /// and makes the folders that are to be written to.
     ///

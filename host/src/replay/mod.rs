@@ -5,8 +5,12 @@
 //! what was asked.
 
 pub mod check;
+pub mod explore;
 pub mod fork;
+pub mod kit;
+pub mod life;
 pub mod recording;
+pub mod subject;
 pub mod verify;
 
 use crate::core::event::Event;

@@ -1,0 +1,158 @@
+//! The test kit as a user's crate has it: the real program at the other end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dacapo_testkit::{Call, Failure, TestKit, json};
+
+use crate::cli_support::dacapo;
+use crate::guests::guest;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A file with the guest, as a crate's build would leave it.
+fn module(name: &str) -> PathBuf {
+    let bytes = guest(name);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kit-{name}-{}.wasm", std::process::id()));
+    std::fs::write(&file, &*bytes).expect("a file");
+    file
+}
+
+fn kit(name: &str) -> TestKit {
+    TestKit::open_with(dacapo(), module(name))
+}
+
+fn message(code: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(code)).expect_err("a panic");
+    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| (*panic.downcast_ref::<&str>().unwrap()).to_owned())
+}
+
+#[test]
+fn thirty_days_take_no_time_and_attempts_are_scripted() {
+    let mut kit = kit("explored");
+    let jam = || Err(Failure::new("Jam", "paper jam"));
+    kit.results("desk.remind", [jam(), jam(), Ok(json!("in the post"))]);
+    kit.start("ada", "reminder", "Ada");
+    kit.run_for(DAY);
+    assert!(kit.outcome("ada").is_none() && kit.calls("desk.remind").is_empty());
+    kit.run();
+
+    assert_eq!(kit.output::<String>("ada"), "in the post");
+    // Back-off is virtual too.
+    assert!(kit.elapsed() > 30 * DAY && kit.elapsed() < 31 * DAY, "{:?}", kit.elapsed());
+    let calls = kit.calls("desk.remind");
+    assert_eq!(calls.iter().map(|call| call.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((calls[0].input::<String>(), calls[0].idempotency_key.as_str()), ("Ada".to_owned(), "ada/1/2"));
+    assert_eq!(kit.logs(), ["reminding whom=Ada"]);
+    let history = kit.history("ada");
+    history.assert_kinds(&[
+        "execution-started",
+        "timer-scheduled",
+        "timer-fired",
+        "activity-scheduled",
+        "activity-attempt-failed",
+        "activity-attempt-failed",
+        "activity-completed",
+        "completed",
+    ]);
+    history.assert_in_order(&["timer-fired", "activity-completed"]);
+    assert_eq!(history[4]["failure"]["error_type"], "Jam");
+}
+
+#[test]
+fn failures_are_final_when_attempts_run_out() {
+    let mut kit = kit("explored");
+    kit.activity("desk.remind", |_: &Call| Err::<(), _>(Failure::new("Jam", "paper jam")));
+    kit.start("ada", "reminder", "Ada");
+    kit.run();
+    assert_eq!((kit.failure("ada").error_type.as_str(), kit.calls("desk.remind").len()), ("Jam", 3));
+
+    kit.activity("desk.remind", |_: &Call| Err::<(), _>(Failure::new("Gone", "moved").non_retryable()));
+    kit.start("bob", "reminder", "Bob");
+    kit.run();
+    assert_eq!(
+        (kit.failure("bob").error_type.as_str(), kit.history("bob").count("activity-attempt-failed")),
+        ("Gone", 0)
+    );
+}
+
+#[test]
+fn events_race_timers_and_activities_race_each_other_in_virtual_time() {
+    let mut kit = kit("explored");
+    kit.start("early", "approval", ());
+    kit.start("late", "approval", ());
+    kit.raise_after(Duration::from_secs(1800), "early", "approved", "Ada");
+    kit.raise_after(Duration::from_secs(3601), "late", "approved", "Ada");
+    kit.run();
+    assert_eq!(
+        (kit.output::<String>("early"), kit.output::<String>("late")),
+        ("approved by Ada".into(), "timed out".into())
+    );
+
+    kit.activity_taking("desk.ask", Duration::from_secs(5), |call| Ok(call.input::<String>()));
+    kit.start("asks", "faster", ());
+    kit.run();
+    assert_eq!(kit.output::<String>("asks"), "left", "both take as long, and left was asked first");
+}
+
+#[test]
+fn what_was_under_way_at_a_crash_is_run_again() {
+    let mut kit = kit("explored");
+    kit.activity_taking("card.charge", Duration::from_secs(10), |_| Ok(()));
+    kit.start("order", "charge", 100);
+    kit.run_for(Duration::from_secs(5));
+    kit.crash();
+    kit.run();
+    kit.output::<()>("order");
+    let keys: Vec<_> =
+        kit.calls("card.charge").iter().map(|call| (call.attempt, call.idempotency_key.clone())).collect();
+    assert_eq!(keys, [(1, "order/1/1".to_owned()), (1, "order/1/1".to_owned())]);
+    assert_eq!(kit.elapsed(), Duration::from_secs(15));
+
+    // Executions that continue as new are one instance.
+    kit.activity("desk.tick", |_| Ok(()));
+    kit.start("count", "countdown", 3);
+    kit.run();
+    kit.output::<()>("count");
+    assert_eq!(kit.calls("desk.tick").len(), 4);
+}
+
+#[test]
+fn a_recording_must_still_replay() {
+    let golden = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("golden-{}.dacapo", std::process::id()));
+    let mut first = kit("greet-1");
+    first.start("ada", "greet", "Ada");
+    first.raise("ada", "go", ());
+    first.run();
+    assert_eq!(first.output::<String>("ada"), "version 1 greets Ada");
+    first.save("ada", &golden);
+    first.assert_replays(&golden);
+
+    let mut second = kit("greet-2");
+    let told = message(|| second.assert_replays(&golden));
+    assert!(told.contains("diverged at event 4") && told.contains("version 1 greets Ada"), "{told}");
+    assert!(told.contains("version 2 greets Ada"), "{told}");
+    let _ = std::fs::remove_file(golden);
+}
+
+#[test]
+fn mistakes_in_a_test_are_told() {
+    let mut kit = kit("explored");
+    kit.activity("desk.tick", |_| Ok(()));
+    assert!(message(|| kit.start("a", "reminds", "Ada")).contains("it has at_once"));
+    kit.start("a", "charge", 1);
+    let told = message(|| kit.run());
+    assert!(told.contains("a calls \"card.charge\"") && told.contains("it has desk.tick"), "{told}");
+    assert!(message(|| kit.raise("b", "go", ())).contains("no instance \"b\""));
+    assert!(message(|| drop(TestKit::open_with("/nowhere/dacapo", "."))).contains("cannot run /nowhere/dacapo"));
+    assert!(message(|| drop(TestKit::open_with(dacapo(), "/nowhere"))).contains("/nowhere"));
+    kit.start("w", "waits", ());
+    kit.activity("card.charge", |_| Ok(()));
+    assert!(
+        message(|| {
+            kit.output::<()>("w");
+        })
+        .contains("has not ended")
+    );
+}
