@@ -191,7 +191,9 @@ impl ActivityContext {
     }
 
     /// Reports that the attempt is alive and how far it is; the next attempt sees
-    /// it as [`last_heartbeat`](Self::last_heartbeat).
+    /// it as [`last_heartbeat`](Self::last_heartbeat). It is recorded when the
+    /// attempt fails: if the host dies first, the same attempt runs again and sees
+    /// what this one saw.
     ///
     /// # Errors
     /// Of kind `Cancelled`: nobody waits for the result any more. With `?` the

@@ -16,6 +16,7 @@ use crate::activity_call::ActivityCall;
 use crate::error::{Error, Result};
 use crate::executor::{self, Cancelled, JoinHandle};
 use crate::imports;
+use crate::intercept::{self, CallInterceptor};
 use crate::operation::{Delay, Operation, Request};
 use crate::payload::Payload;
 use crate::time::Timestamp;
@@ -74,6 +75,27 @@ impl Context {
             parent: info.parent,
             tags: info.tags.into_iter().map(|tag| (tag.name, tag.value)).collect(),
         }
+    }
+
+    /// Puts `interceptor` around every activity that is called from here on, by
+    /// whatever part of the orchestration; the first one given is the outermost.
+    ///
+    /// ```no_run
+    /// # use dacapo_sdk::{CallInterceptor, Context, Payload, Result, tracing};
+    /// struct Traced;
+    ///
+    /// impl CallInterceptor for Traced {
+    ///     fn after(&self, activity: &str, outcome: Result<Payload>) -> Result<Payload> {
+    ///         tracing::info!(activity, succeeded = outcome.is_ok());
+    ///         outcome
+    ///     }
+    /// }
+    /// # fn f(ctx: &Context) {
+    /// ctx.intercept(Traced);
+    /// # }
+    /// ```
+    pub fn intercept(&self, interceptor: impl CallInterceptor + 'static) {
+        intercept::add(Rc::new(interceptor));
     }
 
     // ---- values: recorded, answered at once ----

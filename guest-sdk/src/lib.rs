@@ -67,6 +67,7 @@ mod guest;
 #[cfg(feature = "http")]
 pub mod http;
 mod imports;
+mod intercept;
 mod logging;
 mod operation;
 pub mod payload;
@@ -79,6 +80,8 @@ mod schema;
 mod tests;
 mod time;
 mod update;
+#[cfg(all(feature = "worker", not(target_family = "wasm")))]
+pub mod worker;
 
 pub use activity::{
     Activity, ActivityContext, ActivityHost, ActivityInfo, ActivitySet, BoxFuture, Handler, IntoActivitySet, MaybeSend,
@@ -90,6 +93,7 @@ pub use dacapo_sdk_macros::{activities, orchestration, query};
 pub use error::{Error, Failure, FailureKind, Result};
 pub use executor::{Cancelled, JoinHandle};
 pub use guest::Orchestration;
+pub use intercept::CallInterceptor;
 pub use operation::{Delay, Operation};
 pub use payload::Payload;
 pub use query::Query;

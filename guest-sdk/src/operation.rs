@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::executor;
 use crate::imports::{self, ActivityOptions};
+use crate::intercept;
 use crate::payload::Payload;
 use crate::time::Timestamp;
 
@@ -33,6 +34,7 @@ pub struct Operation<T> {
     what: What,
     /// An event is only lent until its wait is polled to its end.
     is_event: bool,
+    is_activity: bool,
     result: PhantomData<fn() -> T>,
 }
 
@@ -75,7 +77,8 @@ impl fmt::Display for What {
 impl<T> Operation<T> {
     pub(crate) fn new(noun: &'static str, name: Cow<'static, str>, request: Request) -> Self {
         let is_event = matches!(request, Request::Event);
-        Self { state: State::Lazy(request), what: What { noun, name }, is_event, result: PhantomData }
+        let is_activity = matches!(request, Request::Activity(_));
+        Self { state: State::Lazy(request), what: What { noun, name }, is_event, is_activity, result: PhantomData }
     }
 
     /// Asks the host now rather than at the first poll.
@@ -107,16 +110,15 @@ impl<T> Operation<T> {
             return;
         };
         let asked = match request {
-            Request::Activity(request) => match request.input {
-                Ok(input) => {
-                    let (name, input) = (&self.what.name, input.into());
-                    Some(imports::call_activity(name, &input, &request.options))
+            Request::Activity(request) => {
+                match request.input.and_then(|input| intercept::before(&self.what.name, input)) {
+                    Ok(input) => Some(imports::call_activity(&self.what.name, &input.into(), &request.options)),
+                    Err(error) => {
+                        self.state = State::Immediate(Err(error.context(&self.what)));
+                        return;
+                    }
                 }
-                Err(error) => {
-                    self.state = State::Immediate(Err(error.context(&self.what)));
-                    return;
-                }
-            },
+            }
             Request::Delay { ms } => imports::delay(ms),
             Request::DelayUntil(time) => {
                 let now = imports::now();
@@ -147,7 +149,9 @@ impl<T> Operation<T> {
                 if self.is_event {
                     imports::received(id);
                 }
-                Poll::Ready(outcome.map(Some).map_err(Error::from_failure))
+                let outcome = outcome.map_err(Error::from_failure);
+                let outcome = if self.is_activity { intercept::after(&self.what.name, outcome) } else { outcome };
+                Poll::Ready(outcome.map(Some))
             }
             State::Immediate(result) => Poll::Ready(result.map(|()| None)),
             State::Lazy(_) | State::Ended => panic!("{} polled after its end", self.what),

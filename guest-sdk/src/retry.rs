@@ -34,7 +34,7 @@ pub struct RetryPolicy {
     pub max_interval: Duration,
     /// Attempts in all, the first one counted; 0: without bound.
     pub max_attempts: u32,
-    /// From the first attempt's start until no further one starts.
+    /// From when the call was asked for until no further attempt starts.
     pub total_timeout: Option<Duration>,
     /// The random part of a wait, 0.0 (none) to 1.0 (all of it).
     pub jitter: f64,
@@ -87,7 +87,7 @@ impl RetryPolicy {
         self
     }
 
-    /// No attempt starts later than this after the first one started.
+    /// No attempt starts later than this after the call was asked for.
     #[must_use]
     pub const fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(timeout);

@@ -375,10 +375,13 @@ fn s42_an_activity_that_nobody_serves_waits_visibly_and_runs_when_it_is_served()
         host.settle("order");
         let engine = host.engine();
         assert!(!engine.is_served("printer.print"));
-        let served = |name: &str| Some(engine.is_served(name));
-        let seen = view::instance(&**engine.store(), &id("order"), served).unwrap();
+        let whereabouts = |call: &_| Some(engine.whereabouts(&id("order"), call));
+        let seen = view::instance(&**engine.store(), &id("order"), whereabouts).unwrap();
         let pending = serde_json::to_value(seen.pending).unwrap();
         assert_eq!((&pending[0]["name"], &pending[0]["served"]), (&json!("printer.print"), &json!(false)));
+        assert_eq!((&pending[0]["queue"], &pending[0]["state"]), (&json!("default"), &json!("waiting")));
+        let queue = &engine.queues()[0];
+        assert_eq!((queue.name.as_str(), queue.waiting, queue.unserved["printer.print"]), ("default", 1, 1));
         assert_eq!(world.desk.calls(), []);
         host.serve("printer.print", None);
         assert_eq!(host.output("order"), json!("printer.print(x)"));

@@ -129,7 +129,7 @@ fn s19_outcomes_that_nobody_waits_for_give_no_event() {
     records.iter().for_each(|record| recorder.absorb(record).unwrap());
     let ask = |operation, attempt| {
         let answer = Ok(dacapo::core::payload::Payload::null());
-        recorder.execution.activity_outcome(operation, attempt, answer, None, recorder.turn_time())
+        recorder.execution.activity_outcome(operation, attempt, answer, None, None, recorder.turn_time())
     };
     assert_eq!(ask(2, 1), None, "a duplicate");
     assert_eq!(ask(1, 2), None, "an attempt that was never begun");

@@ -132,6 +132,20 @@ impl Client {
         }
     }
 
+    pub(crate) fn queues(&self) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.queues()?),
+            Self::Remote(server) => server.get("queues"),
+        }
+    }
+
+    pub(crate) fn workers(&self) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.workers()?),
+            Self::Remote(server) => server.get("workers"),
+        }
+    }
+
     pub(crate) fn instance(&self, id: &InstanceId) -> Result<Value> {
         match self {
             Self::Local(api, _) => Ok(api.instance(id)?),

@@ -27,6 +27,7 @@ mod serve;
 mod store;
 mod testkit;
 mod verify;
+mod workers;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -90,6 +91,10 @@ enum Command {
     Show(instances::ShowArgs),
     /// Show what happened in an instance, event by event, or record it in a file
     History(history::Args),
+    /// Show what waits in which queue, and what nobody serves
+    Queues,
+    /// Show the remote workers and what they have
+    Workers,
     /// Raise an event for an instance
     Raise(instances::RaiseArgs),
     /// Ask a running instance for a change and print its answer
@@ -177,6 +182,8 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::List(args) => instances::list(args, common).await,
         Command::Show(args) => instances::show(&args, common).await,
         Command::History(args) => history::run(&args, common).await,
+        Command::Queues => workers::queues(common).await,
+        Command::Workers => workers::workers(common).await,
         Command::Raise(args) => instances::raise(&args, common).await,
         Command::Update(args) => requests::update(&args, common).await,
         Command::Terminate(args) => instances::terminate(&args, common).await,

@@ -166,7 +166,7 @@ pub(crate) fn pending_line(pending: &Value) -> String {
             };
             let mut line = format!("{name}, attempt {}{of}", field(pending, "attempt"));
             if pending["served"] == false {
-                line.push_str(" (no worker serves it)");
+                line.push_str(&format!(" (waits in queue {}: no worker serves it)", field(pending, "queue")));
             }
             if let Some(at) = pending["next_attempt_at"].as_str() {
                 line.push_str(&format!(" at {at} after: {}", field(pending, "last_failure")));

@@ -59,6 +59,8 @@ pub enum Event {
         failure: Failure,
         /// When the next one starts.
         retry_at: TimestampMs,
+        /// What the last heartbeat said, for the next attempt.
+        progress: Option<Payload>,
     },
     /// A timer's time has come.
     TimerFired {
@@ -299,6 +301,31 @@ pub struct ActivityOptions {
     pub fairness_key: Option<String>,
 }
 
+impl ActivityOptions {
+    /// Whether an attempt that runs may be given up because of its time.
+    pub fn is_bounded(&self) -> bool {
+        self.start_to_close_ms.or(self.schedule_to_close_ms).or(self.heartbeat_ms).is_some()
+    }
+
+    /// Says what is wrong with them, if anything is.
+    pub fn fault(&self) -> Option<String> {
+        let times = [
+            ("schedule-to-start", self.schedule_to_start_ms),
+            ("start-to-close", self.start_to_close_ms),
+            ("schedule-to-close", self.schedule_to_close_ms),
+            ("heartbeat", self.heartbeat_ms),
+        ];
+        if let Some((which, _)) = times.into_iter().find(|(_, ms)| *ms == Some(0)) {
+            return Some(format!("the timeout {which} is 0, expected at least 1 ms or none"));
+        }
+        let names = [("queue", &self.queue), ("fairness key", &self.fairness_key)];
+        let bad = |name: &str| name.is_empty() || name.len() > 200 || name.chars().any(char::is_control);
+        let (what, name) = names.into_iter().find(|(_, name)| name.as_deref().is_some_and(bad))?;
+        let found = super::payload::shortened(name.as_deref().unwrap_or_default(), 64);
+        Some(format!("the {what} is {found:?}, expected 1 to 200 bytes without control characters"))
+    }
+}
+
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -403,8 +430,9 @@ impl Event {
             Self::ActivityFailed { operation, attempt, failure } => {
                 format!("#{operation} failed{}: {}", at_attempt(*attempt), why(failure))
             }
-            Self::ActivityAttemptFailed { operation, attempt, failure, retry_at } => {
-                format!("#{operation} attempt {attempt} failed, next at {retry_at}: {}", why(failure))
+            Self::ActivityAttemptFailed { operation, attempt, failure, retry_at, progress } => {
+                let reached = progress.as_ref().map(|p| format!(" (it had reported {})", cut(p))).unwrap_or_default();
+                format!("#{operation} attempt {attempt} failed, next at {retry_at}: {}{reached}", why(failure))
             }
             Self::TimerFired { operation: START } => "the start is due".to_owned(),
             Self::TimerFired { operation } => format!("#{operation} fired"),

@@ -14,6 +14,7 @@ use super::keys::Keys;
 use super::payload::{Failure, Outcome, Payload};
 use super::request::{Request, Requests};
 use super::retry::{self, Attempt, RetryPolicy};
+use super::task::Turn;
 
 /// An operation that is not complete: all that waiting costs.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,8 @@ pub enum Pending {
         attempt: u32,
         /// When that attempt starts, if it is not yet running, and why the one before failed.
         retry: Option<(TimestampMs, Failure)>,
+        /// What an attempt before reported at its last heartbeat.
+        progress: Option<Payload>,
     },
     /// A timer.
     Timer {
@@ -226,10 +229,11 @@ impl Execution {
             | Event::ValueRecorded { .. } => {}
             Event::ActivityCompleted { operation, result, .. } => self.complete(*operation, Ok(result.clone())),
             Event::ActivityFailed { operation, failure, .. } => self.complete(*operation, Err(failure.clone())),
-            Event::ActivityAttemptFailed { operation, attempt: failed, failure, retry_at } => {
-                if let Some(Pending::Activity { attempt, retry, .. }) = self.pending.get_mut(operation) {
+            Event::ActivityAttemptFailed { operation, attempt: failed, failure, retry_at, progress: reached } => {
+                if let Some(Pending::Activity { attempt, retry, progress, .. }) = self.pending.get_mut(operation) {
                     *attempt = failed + 1;
                     *retry = Some((*retry_at, failure.clone()));
+                    *progress = reached.clone();
                 }
             }
             Event::TimerFired { operation: START } => {
@@ -248,7 +252,13 @@ impl Execution {
             }
             Event::ActivityScheduled(call) => self.open(
                 call.operation,
-                Pending::Activity { call: call.clone(), scheduled_at: self.now, attempt: 1, retry: None },
+                Pending::Activity {
+                    call: call.clone(),
+                    scheduled_at: self.now,
+                    attempt: 1,
+                    retry: None,
+                    progress: None,
+                },
             ),
             Event::TimerScheduled { operation, fire_at } => self.open(*operation, Pending::Timer { fire_at: *fire_at }),
             Event::EventAwaited { operation, name } => self.await_event(*operation, name),
@@ -295,12 +305,14 @@ impl Execution {
 
     /// The event to record for an attempt's outcome, or none if nobody waits for
     /// it: it is late, a duplicate, cancelled or unknown. `default_retry` is the
-    /// activity's own policy, for calls that give none.
+    /// activity's own policy, for calls that give none. `progress` is what the
+    /// attempt reported at its last heartbeat.
     pub fn activity_outcome(
         &self,
         operation: OperationId,
         attempt: u32,
         outcome: Outcome,
+        progress: Option<Payload>,
         default_retry: Option<&RetryPolicy>,
         now: TimestampMs,
     ) -> Option<Event> {
@@ -324,8 +336,11 @@ impl Execution {
             scheduled_at: *scheduled_at,
             failed_at: now,
         };
-        Some(match retry::next_attempt(call.options.retry.as_ref().or(default_retry), &failure, failed) {
-            Some(retry_at) => Event::ActivityAttemptFailed { operation, attempt, failure, retry_at },
+        let next = retry::next_attempt(call.options.retry.as_ref().or(default_retry), &failure, failed);
+        // An attempt that could only begin when the call's whole time is over is none.
+        let ends_at = call.options.schedule_to_close_ms.map(|ms| scheduled_at.plus(ms));
+        Some(match next.filter(|next| ends_at.is_none_or(|end| *next < end)) {
+            Some(retry_at) => Event::ActivityAttemptFailed { operation, attempt, failure, retry_at, progress },
             None => Event::ActivityFailed { operation, attempt, failure },
         })
     }
@@ -351,20 +366,36 @@ impl Execution {
     /// The attempts whose back-off ends at `now` or before: they are to run.
     /// Marks them as running; nothing is recorded, since nothing is decided. None
     /// while suspended.
-    pub fn attempts_due(&mut self, now: TimestampMs) -> Vec<(Arc<ActivityScheduled>, TimestampMs, u32)> {
+    pub fn attempts_due(&mut self, now: TimestampMs) -> Vec<(Arc<ActivityScheduled>, Turn)> {
         let mut due = Vec::new();
         if self.suspended {
             return due;
         }
         for pending in self.pending.values_mut() {
-            if let Pending::Activity { call, scheduled_at, attempt, retry } = pending
-                && retry.as_ref().is_some_and(|(at, _)| *at <= now)
+            if let Pending::Activity { call, scheduled_at, attempt, retry, progress } = pending
+                && let Some((at, _)) = retry.take_if(|(at, _)| *at <= now)
             {
-                *retry = None;
-                due.push((call.clone(), *scheduled_at, *attempt));
+                let (scheduled_at, attempt, last_heartbeat) = (*scheduled_at, *attempt, progress.clone());
+                due.push((
+                    call.clone(),
+                    Turn { attempt, scheduled_at, available_at: at, last_heartbeat, again: false },
+                ));
             }
         }
         due
+    }
+
+    /// The attempts that were under way when their host died, and are therefore to
+    /// be run again: their turns are durable, their results are not.
+    pub fn interrupted(&self) -> Vec<(Arc<ActivityScheduled>, Turn)> {
+        let interrupted = |pending: &Pending| match pending {
+            Pending::Activity { call, scheduled_at, attempt, retry: None, progress } => Some((
+                call.clone(),
+                Turn { attempt: *attempt, last_heartbeat: progress.clone(), again: true, ..Turn::first(*scheduled_at) },
+            )),
+            _ => None,
+        };
+        self.pending.values().filter_map(interrupted).collect()
     }
 
     // ---- how state changes ----
@@ -460,5 +491,10 @@ impl Pending {
             Self::Activity { retry, .. } => retry.as_ref().map(|(at, _)| *at),
             Self::Event { .. } => None,
         }
+    }
+
+    /// Whether it is an activity's attempt that is to run now.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self, Self::Activity { retry: None, .. })
     }
 }

@@ -12,4 +12,5 @@ pub mod request;
 pub mod retry;
 pub mod rewind;
 pub mod summary;
+pub mod task;
 pub mod turn;

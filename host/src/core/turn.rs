@@ -756,13 +756,7 @@ impl Recorder {
         if let Some(fault) = options.retry.as_ref().and_then(super::retry::RetryPolicy::fault) {
             return refuse(format!("the retry policy of {name} is not valid: {fault}"));
         }
-        let unserved = [
-            ("schedule-to-start", options.schedule_to_start_ms.is_some()),
-            ("heartbeat", options.heartbeat_ms.is_some()),
-            ("queue", options.queue.is_some()),
-        ];
-        let (option, _) = unserved.into_iter().find(|(_, used)| *used)?;
-        refuse(format!("this host does not serve the option {option} of {name} yet; call it without"))
+        refuse(format!("the options of {name} are not valid: {}", options.fault()?))
     }
 
     /// Live, a refusal is the host's own; at replay, what was recorded counts.

@@ -1,36 +1,53 @@
-//! Who runs activities: a registry of names, and a queue in front of it.
+//! Who runs activities: a registry of names, and the tasks that wait or run.
 //!
-//! Two places to run: *native* handlers of a host used as a library, and *wasm*
-//! modules. A task comes here only after the turn that asked for it is durable
-//! (see [`super::commit`]); its outcome goes to the instance's worker and counts
-//! once a turn has recorded it. A name that nobody serves waits until somebody
-//! does, and says so.
+//! Three places to run: *native* handlers of a host used as a library, *wasm*
+//! modules, and *remote* workers that fetch tasks (see [`super::remote`]). A task
+//! comes here only after the turn that asked for it is durable (see
+//! [`super::commit`]); its outcome goes to the instance's worker and counts once a
+//! turn has recorded it. A name that nobody serves waits until somebody does, and
+//! says so.
+//!
+//! One lock guards all of it; what runs, runs outside. A *run* is one attempt that
+//! was begun: it holds a slot of its queue until it ends, also when nobody waits
+//! for it any more. Whoever takes a run out of [`State::runs`] is the one who says
+//! how it ended: the runner, the remote worker, or [`super::deadlines`].
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::{Notify, oneshot};
 
-use crate::core::event::ActivityOptions;
+use super::deadlines::Due;
+use super::error::EngineError;
+use super::intercept::Interceptors;
+use super::queues::{QueueSettings, Queues};
+use super::remote::{Lease, Workers};
+use super::view::{QueueView, TaskState, Whereabouts};
+use super::{Clock, EngineSettings};
+use crate::core::event::ActivityScheduled;
 use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
 use crate::core::payload::{Failure, FailureKind, Outcome};
 use crate::core::retry::RetryPolicy;
+pub use crate::core::task::Task;
+use crate::core::task::{DEFAULT_QUEUE, Now, Turn};
 use crate::core::turn::too_large;
 use crate::sandbox::activity::ActivityModule;
-pub use crate::sandbox::activity::Task;
 use crate::store::{Grants, Offer};
 
 /// A native activity: from a task to its outcome.
 pub type Handler = Arc<dyn Fn(Arc<Task>) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
+/// Who wants to know whether an outcome was recorded, once that is durable.
+pub(super) type Recorded = oneshot::Sender<Result<bool, EngineError>>;
+
 /// Where outcomes go.
-pub(super) type Deliver = Arc<dyn Fn(&Task, Outcome) + Send + Sync>;
+pub(super) type Deliver = Arc<dyn Fn(&Task, Outcome, Option<Recorded>) + Send + Sync>;
 
 #[derive(Clone)]
-enum Runner {
+pub(super) enum Runner {
     Native(Handler),
     Wasm(Arc<ActivityModule>, Arc<Grants>),
 }
@@ -40,56 +57,125 @@ struct Served {
     default_retry: Option<RetryPolicy>,
 }
 
-/// A task with how it is to be run.
-#[derive(Clone, Debug)]
-pub(super) struct Dispatch {
-    pub(super) task: Arc<Task>,
-    pub(super) options: ActivityOptions,
-    pub(super) scheduled_at: TimestampMs,
-}
+pub(super) type Key = (InstanceId, ExecutionNumber, OperationId);
+pub(super) type RunId = u64;
 
-type Key = (InstanceId, ExecutionNumber, OperationId);
-
-#[derive(Default)]
-struct Queue {
-    /// In the order of their commits. Bounded by what is pending in histories.
-    waiting: VecDeque<Dispatch>,
-    /// Names that nobody serves yet.
-    unserved: BTreeMap<String, Vec<Dispatch>>,
+/// What is to be run or runs, and how far it is.
+pub(super) struct State {
     /// What is wanted, waiting or running; what is not here any more is not begun.
-    wanted: BTreeMap<Key, u32>,
-    running: usize,
+    pub(super) tasks: BTreeMap<Key, Entry>,
+    pub(super) queues: Queues,
+    pub(super) runs: HashMap<RunId, Run>,
+    last_run: RunId,
+    /// What is due when. Watched by [`super::deadlines`].
+    pub(super) due: BTreeSet<(TimestampMs, Due)>,
+    /// When a rate lets something start.
+    pub(super) next_start: Option<TimestampMs>,
+    pub(super) workers: Workers,
+    pub(super) is_stopped: bool,
+    running_here: usize,
 }
 
-/// The registry and its queue.
+/// An attempt that somebody waits for.
+pub(super) struct Entry {
+    pub(super) task: Arc<Task>,
+    /// The run that was begun for it.
+    pub(super) run: Option<RunId>,
+    /// When its waiting is over.
+    pub(super) due: Option<TimestampMs>,
+    /// Whether it was begun, and waits again.
+    pub(super) was_begun: bool,
+    /// Remote workers that took it and were not heard of again.
+    pub(super) lost: u32,
+}
+
+/// An attempt that was begun.
+pub(super) struct Run {
+    pub(super) task: Arc<Task>,
+    pub(super) started_at: TimestampMs,
+    pub(super) due: Option<TimestampMs>,
+    pub(super) place: Place,
+}
+
+/// Where a run is.
+pub(super) enum Place {
+    /// In this process; where its time is bounded, it stops when this is dropped.
+    Here(#[allow(dead_code, reason = "acts when it is dropped")] Option<oneshot::Sender<()>>),
+    /// With a remote worker.
+    Remote(Lease),
+}
+
+/// A run that is to be begun, outside of the lock.
+pub(super) struct Begin {
+    run: RunId,
+    runner: Runner,
+    task: Arc<Task>,
+    stopped: Option<oneshot::Receiver<()>>,
+}
+
+/// The registry, the queues and the runs.
 pub(super) struct Activities {
     served: RwLock<HashMap<String, Served>>,
-    queue: Mutex<Queue>,
+    state: Mutex<State>,
+    /// Something is due earlier than before, or time has moved.
+    pub(super) due_changed: Condvar,
+    /// Something waits that a remote worker may take.
+    pub(super) available: Notify,
     runtime: tokio::runtime::Handle,
     deliver: Deliver,
     concurrency: usize,
-    payload_bytes: usize,
-    clock: Arc<dyn super::Clock>,
+    pub(super) worker_losses: u32,
+    pub(super) interceptors: Interceptors,
+    pub(super) payload_bytes: usize,
+    pub(super) clock: Arc<dyn Clock>,
+    now: Now,
 }
 
 impl Activities {
     pub(super) fn new(
         runtime: tokio::runtime::Handle,
-        clock: Arc<dyn super::Clock>,
-        concurrency: usize,
-        payload_bytes: usize,
+        clock: Arc<dyn Clock>,
+        settings: &EngineSettings,
         deliver: Deliver,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let own = clock.clone();
+        let state = State {
+            tasks: BTreeMap::new(),
+            queues: Queues::new(&settings.queues, &settings.activities),
+            runs: HashMap::new(),
+            last_run: 0,
+            due: BTreeSet::new(),
+            next_start: None,
+            workers: Workers::default(),
+            is_stopped: false,
+            running_here: 0,
+        };
+        let activities = Arc::new(Self {
             served: RwLock::default(),
-            queue: Mutex::default(),
+            state: Mutex::new(state),
+            due_changed: Condvar::new(),
+            available: Notify::new(),
             runtime,
             deliver,
-            concurrency,
-            payload_bytes,
+            concurrency: settings.activity_concurrency.max(1),
+            worker_losses: settings.worker_losses,
+            interceptors: settings.interceptors.clone(),
+            payload_bytes: settings.limits.payload_bytes,
+            now: Arc::new(move || own.now()),
             clock,
-        })
+        });
+        let watched: Weak<Self> = Arc::downgrade(&activities);
+        activities.clock.on_jump(Box::new(move || {
+            if let Some(activities) = watched.upgrade() {
+                // With the lock: whoever computes how long to sleep is not missed.
+                let _state = activities.state();
+                activities.due_changed.notify_all();
+            }
+        }));
+        activities
     }
+
+    // ---- who serves what ----
 
     /// Serves a name natively.
     pub(super) fn serve_native(self: &Arc<Self>, name: &str, default_retry: Option<RetryPolicy>, handler: Handler) {
@@ -107,135 +193,308 @@ impl Activities {
 
     fn serve(self: &Arc<Self>, name: &str, served: Served) {
         self.served.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), served);
-        let mut queue = self.queue();
-        if let Some(waiting) = queue.unserved.remove(name) {
-            queue.waiting.extend(waiting);
-        }
-        self.fill(&mut queue);
+        let mut state = self.state();
+        let begun = self.fill(&mut state);
+        drop(state);
+        self.begin(begun);
     }
 
     /// The activity's own policy, for calls that give none.
     pub(super) fn default_retry(&self, name: &str) -> Option<RetryPolicy> {
-        self.served().get(name).and_then(|served| served.default_retry.clone())
+        if let Some(served) = self.served().get(name) {
+            return served.default_retry.clone();
+        }
+        self.state().workers.default_retry(name)
+    }
+
+    pub(super) fn default_retry_in(&self, state: &State, name: &str) -> Option<RetryPolicy> {
+        let here = self.served().get(name).and_then(|served| served.default_retry.clone());
+        here.or_else(|| state.workers.default_retry(name))
     }
 
     /// Whether somebody serves `name`.
     pub(super) fn is_served(&self, name: &str) -> bool {
-        self.served().contains_key(name)
+        // One lock after the other: others hold the second while they take the first.
+        let here = self.served().contains_key(name);
+        here || self.state().workers.know(name)
+    }
+
+    /// Whether somebody serves `name` from `queue`.
+    fn is_served_from(&self, state: &State, queue: &str, name: &str) -> bool {
+        state.queues.is_served_here(queue) && self.served().contains_key(name) || state.workers.serve(queue, name)
+    }
+
+    // ---- what people see ----
+
+    /// Where the call of an activity is.
+    pub(super) fn whereabouts(&self, instance: &InstanceId, call: &ActivityScheduled) -> Whereabouts {
+        let mut state = self.state();
+        self.forget_silent(&mut state);
+        let queue = call.options.queue.as_deref().unwrap_or(DEFAULT_QUEUE);
+        let served = self.is_served_from(&state, queue, &call.name);
+        let from = (instance.clone(), 0, 0);
+        let of_instance = state.tasks.range(from..).take_while(|((id, ..), _)| id == instance);
+        let entry = of_instance.map(|(_, entry)| entry).find(|entry| entry.task.operation == call.operation);
+        let run = entry.and_then(|entry| entry.run);
+        let worker = run.and_then(|run| state.runs.get(&run)?.place.worker().map(str::to_owned));
+        let doing = match (entry, run) {
+            (None, _) => TaskState::BackingOff,
+            (Some(_), Some(_)) => TaskState::Running,
+            (Some(_), None) => TaskState::Waiting,
+        };
+        Whereabouts { served, state: doing, worker }
+    }
+
+    /// Every queue that is in use or has bounds, by name.
+    pub(super) fn queues(&self) -> Vec<QueueView> {
+        let mut state = self.state();
+        self.forget_silent(&mut state);
+        let view = |(name, settings, running): (&str, &QueueSettings, usize)| QueueView {
+            name: name.to_owned(),
+            waiting: 0,
+            unserved: BTreeMap::new(),
+            waiting_since: None,
+            running,
+            settings: settings.clone(),
+        };
+        let mut views: BTreeMap<&str, QueueView> = state.queues.load().map(|load| (load.0, view(load))).collect();
+        let mut first: HashMap<&str, TimestampMs> = HashMap::new();
+        for entry in state.tasks.values().filter(|entry| entry.run.is_none()) {
+            let Some(view) = views.get_mut(entry.task.queue()) else { continue };
+            view.waiting += 1;
+            let since = first.entry(entry.task.queue()).or_insert(entry.task.available_at);
+            *since = entry.task.available_at.min(*since);
+            if !self.is_served_from(&state, entry.task.queue(), &entry.task.name) {
+                *view.unserved.entry(entry.task.name.clone()).or_default() += 1;
+            }
+        }
+        for (name, since) in first {
+            views.get_mut(name).expect("it is among them").waiting_since = Some(since.to_string());
+        }
+        views.into_values().collect()
+    }
+
+    // ---- tasks come and go ----
+
+    /// A task for an attempt of `call`.
+    pub(super) fn task(
+        &self,
+        instance: &InstanceId,
+        execution: ExecutionNumber,
+        key_execution: ExecutionNumber,
+        call: &ActivityScheduled,
+        turn: Turn,
+    ) -> Arc<Task> {
+        Arc::new(Task::of(instance, execution, key_execution, call, turn, &self.now, self.payload_bytes))
     }
 
     /// Takes tasks whose turns are durable. An attempt that is here already is not
     /// taken twice: its instance was loaded from the history in between.
-    pub(super) fn dispatch(self: &Arc<Self>, tasks: impl IntoIterator<Item = Dispatch>) {
-        let mut queue = self.queue();
-        for dispatch in tasks {
-            let known = queue.wanted.insert(key(&dispatch.task), dispatch.task.attempt);
-            if known != Some(dispatch.task.attempt) {
-                queue.waiting.push_back(dispatch);
+    pub(super) fn dispatch(self: &Arc<Self>, tasks: impl IntoIterator<Item = Arc<Task>>) {
+        let mut tasks = tasks.into_iter().peekable();
+        if tasks.peek().is_none() {
+            return;
+        }
+        let mut state = self.state();
+        let mut begun = Vec::new();
+        for task in tasks {
+            let known = state.tasks.get(&key(&task)).is_some_and(|entry| entry.task.attempt == task.attempt);
+            if !known {
+                begun.extend(self.admit(&mut state, task));
             }
         }
-        self.fill(&mut queue);
+        begun.extend(self.fill(&mut state));
+        drop(state);
+        self.begin(begun);
     }
 
-    /// Nobody waits for this call any more: it is not begun. One that runs goes
-    /// on, and its outcome is dropped.
+    /// Begins a task at once if nothing else waits; else it waits.
+    fn admit(&self, state: &mut State, task: Arc<Task>) -> Option<Begin> {
+        let runner = self.runner_of(state, &task);
+        let entry = Entry { task: task.clone(), run: None, due: None, was_begun: false, lost: 0 };
+        if let Some(replaced) = state.tasks.insert(key(&task), entry) {
+            state.disarm_task(&replaced);
+        }
+        match runner {
+            Err(failure) => {
+                state.tasks.remove(&key(&task));
+                (self.deliver)(&task, Err(failure), None);
+                return None;
+            }
+            Ok(Some(runner)) if state.queues.is_empty() && state.running_here < self.concurrency => {
+                let now = self.clock.now();
+                if state.queues.admit(&task, now) {
+                    return Some(self.begin_here(state, task, runner, now));
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) if state.workers.serve(task.queue(), &task.name) => {}
+            Ok(None) => {
+                let (name, instance, queue) = (&task.name, &task.instance, task.queue());
+                tracing::warn!(%instance, activity = name, queue, "no worker serves this activity; it waits until one does");
+            }
+        }
+        self.enqueue(state, task);
+        None
+    }
+
+    pub(super) fn enqueue(&self, state: &mut State, task: Arc<Task>) {
+        self.arm_waiting(state, &task);
+        state.queues.push(task);
+    }
+
+    /// Nobody waits for this call any more: it is not begun. One that runs learns
+    /// it at its next heartbeat, and its outcome is dropped.
     pub(super) fn forget(&self, instance: &InstanceId, execution: ExecutionNumber, operation: OperationId) {
-        self.queue().wanted.remove(&(instance.clone(), execution, operation));
+        let mut state = self.state();
+        state.forget(&(instance.clone(), execution, operation));
     }
 
     /// The execution has ended: none of its calls is begun any more.
     pub(super) fn forget_all(&self, instance: &InstanceId, execution: ExecutionNumber) {
-        let mut queue = self.queue();
+        let mut state = self.state();
         let range = (instance.clone(), execution, 0)..=(instance.clone(), execution, OperationId::MAX);
-        let keys: Vec<Key> = queue.wanted.range(range).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Key> = state.tasks.range(range).map(|(key, _)| key.clone()).collect();
         for key in keys {
-            queue.wanted.remove(&key);
+            state.forget(&key);
         }
     }
 
-    fn fill(self: &Arc<Self>, queue: &mut Queue) {
-        while queue.running < self.concurrency {
-            let Some(dispatch) = queue.waiting.pop_front() else { return };
-            if queue.wanted.get(&key(&dispatch.task)) != Some(&dispatch.task.attempt) {
-                continue;
-            }
-            match self.runner(&dispatch.task.name) {
-                Ok(Some(runner)) => {
-                    queue.running += 1;
-                    self.runtime.spawn(self.clone().run(runner, dispatch));
-                }
-                Ok(None) => self.keep_unserved(queue, dispatch),
-                Err(failure) => {
-                    queue.wanted.remove(&key(&dispatch.task));
-                    (self.deliver)(&dispatch.task, Err(failure));
-                }
-            }
+    /// Begins what waits as long as there is room, and wakes remote workers for the rest.
+    #[must_use = "what is returned is to be begun"]
+    pub(super) fn fill(&self, state: &mut State) -> Vec<Begin> {
+        let mut begun = Vec::new();
+        if state.queues.is_empty() {
+            state.next_start = None;
+            return begun;
         }
-    }
-
-    fn keep_unserved(&self, queue: &mut Queue, dispatch: Dispatch) {
-        let (name, instance) = (&dispatch.task.name, &dispatch.task.instance);
-        tracing::warn!(%instance, activity = name, "no worker serves this activity; it waits until one does");
-        queue.unserved.entry(name.clone()).or_default().push(dispatch);
-    }
-
-    /// Who runs `name`; none if nobody serves its service, a failure if somebody
-    /// does and has no such activity: that will not change by waiting.
-    fn runner(&self, name: &str) -> Result<Option<Runner>, Failure> {
+        let now = self.clock.now();
         let served = self.served();
+        while state.running_here < self.concurrency {
+            let State { queues, tasks, .. } = &mut *state;
+            let taken = queues.take_here(now, |name| served.contains_key(name), |task| is_wanted(tasks, task));
+            let Some(task) = taken else { break };
+            let runner = served[&task.name].runner.clone();
+            begun.push(self.begin_here(state, task, runner, now));
+        }
+        drop(served);
+        self.after_filling(state, now);
+        begun
+    }
+
+    fn after_filling(&self, state: &mut State, now: TimestampMs) {
+        let before = state.next_start;
+        state.next_start = state.queues.next_start(now);
+        if state.next_start.is_some_and(|at| before.is_none_or(|before| at < before)) {
+            self.due_changed.notify_all();
+        }
+        if !state.queues.is_empty() {
+            self.available.notify_waiters();
+        }
+    }
+
+    /// Who runs `task`; none if nobody serves its service, a failure if somebody
+    /// does and has no such activity: that will not change by waiting.
+    fn runner_of(&self, state: &State, task: &Task) -> Result<Option<Runner>, Failure> {
+        if !state.queues.is_served_here(task.queue()) {
+            return Ok(None);
+        }
+        let (name, served) = (&task.name, self.served());
         if let Some(served) = served.get(name) {
             return Ok(Some(served.runner.clone()));
         }
-        let service = name.split_once('.').map_or(name, |(service, _)| service);
-        let siblings: Vec<&str> = served
+        if task.queue() != DEFAULT_QUEUE || state.workers.know(name) {
+            return Ok(None);
+        }
+        let service = name.split_once('.').map_or(name.as_str(), |(service, _)| service);
+        let siblings: BTreeSet<&str> = served
             .keys()
             .filter(|known| known.split_once('.').is_some_and(|(known, _)| known == service))
             .map(String::as_str)
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
             .collect();
         if siblings.is_empty() {
             return Ok(None);
         }
+        let siblings: Vec<&str> = siblings.into_iter().collect();
         let message = format!("unknown activity {name:?}; the service has {}", siblings.join(", "));
         Err(Failure::fatal(FailureKind::NotFound, message))
     }
 
-    async fn run(self: Arc<Self>, runner: Runner, dispatch: Dispatch) {
-        let task = dispatch.task.clone();
+    // ---- runs ----
+
+    fn begin_here(&self, state: &mut State, task: Arc<Task>, runner: Runner, now: TimestampMs) -> Begin {
+        let (stop, stopped) = task.options.is_bounded().then(oneshot::channel).unzip();
+        state.running_here += 1;
+        let run = self.add_run(state, task.clone(), Place::Here(stop), now);
+        Begin { run, runner, task, stopped }
+    }
+
+    /// A slot was taken for `task`: its time begins.
+    pub(super) fn add_run(&self, state: &mut State, task: Arc<Task>, place: Place, now: TimestampMs) -> RunId {
+        state.last_run += 1;
+        let id = state.last_run;
+        if let Some(entry) = state.tasks.get_mut(&key(&task)) {
+            entry.run = Some(id);
+            if let Some(due) = entry.due.take() {
+                state.due.remove(&(due, Due::Task(key(&task))));
+            }
+        }
+        let mut run = Run { task, started_at: now, due: None, place };
+        self.arm_run(state, id, &mut run);
+        state.runs.insert(id, run);
+        id
+    }
+
+    pub(super) fn begin(self: &Arc<Self>, begun: Vec<Begin>) {
+        for begin in begun {
+            self.runtime.spawn(self.clone().run(begin));
+        }
+    }
+
+    async fn run(self: Arc<Self>, begin: Begin) {
+        let Begin { run, runner, task, stopped } = begin;
         let attempt = async {
-            match runner {
+            let (task, _) = self.interceptors.before(task.clone())?;
+            let outcome = match runner {
                 Runner::Native(handler) => handler(task.clone()).await,
                 Runner::Wasm(module, grants) => module.run(task.clone(), &grants).await,
-            }
+            };
+            self.interceptors.after(&task, outcome)
         };
         let attempt = AssertUnwindSafe(attempt).catch_unwind();
-        let outcome = match self.time_left(&dispatch) {
+        let outcome = match stopped {
             None => attempt.await,
-            Some((left, which)) => match tokio::time::timeout(left, attempt).await {
-                Ok(outcome) => outcome,
-                Err(_) => Ok(Err(timed_out(&task.name, left, which))),
+            Some(stopped) => tokio::select! {
+                biased;
+                outcome = attempt => outcome,
+                // Its time is over, and whoever found that has said so.
+                _ = stopped => return,
             },
         };
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&task.name, panic.as_ref())));
-        let outcome = self.within_limits(&task.name, outcome);
-        (self.deliver)(&task, outcome);
-        let mut queue = self.queue();
-        queue.running -= 1;
-        if queue.wanted.get(&key(&task)) == Some(&task.attempt) {
-            queue.wanted.remove(&key(&task));
-        }
-        self.fill(&mut queue);
+        self.end(run, outcome, None);
     }
 
-    fn time_left(&self, dispatch: &Dispatch) -> Option<(Duration, &'static str)> {
-        let attempt = dispatch.options.start_to_close_ms.map(|ms| (ms, "start-to-close"));
-        let total = dispatch
-            .options
-            .schedule_to_close_ms
-            .map(|ms| (dispatch.scheduled_at.plus(ms).since(self.clock.now()), "schedule-to-close"));
-        let (ms, which) = attempt.into_iter().chain(total).min()?;
-        Some((Duration::from_millis(ms), which))
+    /// A run has ended with that. Nothing happens if it had ended before. True: its
+    /// outcome was wanted, and is on its way to the instance.
+    pub(super) fn end(self: &Arc<Self>, id: RunId, outcome: Outcome, reply: Option<Recorded>) -> bool {
+        let mut state = self.state();
+        let Some(task) = state.take_run(id) else { return false };
+        let is_wanted = state.tasks.get(&key(&task)).is_some_and(|entry| entry.run == Some(id));
+        if is_wanted {
+            // Before it is forgotten here: who loads the instance meanwhile finds one or the other.
+            (self.deliver)(&task, self.within_limits(&task.name, outcome), reply);
+            state.tasks.remove(&key(&task));
+        }
+        let begun = self.fill(&mut state);
+        drop(state);
+        self.begin(begun);
+        is_wanted
+    }
+
+    /// Tells the instance what became of a task that waits no more.
+    pub(super) fn tell(&self, task: &Task, outcome: Outcome) {
+        (self.deliver)(task, outcome, None);
     }
 
     fn within_limits(&self, name: &str, outcome: Outcome) -> Outcome {
@@ -246,29 +505,77 @@ impl Activities {
         }
     }
 
+    /// No deadline is watched any more.
+    pub(super) fn stop(&self) {
+        self.state().is_stopped = true;
+        self.due_changed.notify_all();
+        self.available.notify_waiters();
+    }
+
     fn served(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Served>> {
         self.served.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-fn key(task: &Task) -> Key {
+impl State {
+    /// Takes a run out, and its slot with it.
+    pub(super) fn take_run(&mut self, id: RunId) -> Option<Arc<Task>> {
+        let run = self.runs.remove(&id)?;
+        if let Some(due) = run.due {
+            self.due.remove(&(due, Due::Run(id)));
+        }
+        match run.place {
+            Place::Here(_) => self.running_here -= 1,
+            Place::Remote(_) => {}
+        }
+        self.queues.release(&run.task);
+        Some(run.task)
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(entry) = self.tasks.remove(key) {
+            self.disarm_task(&entry);
+            entry.task.cancel();
+        }
+    }
+
+    pub(super) fn disarm_task(&mut self, entry: &Entry) {
+        if let Some(due) = entry.due {
+            self.due.remove(&(due, Due::Task(key(&entry.task))));
+        }
+    }
+}
+
+/// Whether a task that waits is still to be begun.
+pub(super) fn is_wanted(tasks: &BTreeMap<Key, Entry>, task: &Task) -> bool {
+    tasks.get(&key(task)).is_some_and(|entry| entry.run.is_none() && std::ptr::eq(&*entry.task, task))
+}
+
+pub(super) fn key(task: &Task) -> Key {
     (task.instance.clone(), task.execution, task.operation)
 }
 
-fn timed_out(name: &str, after: Duration, which: &str) -> Failure {
-    let mut failure =
-        Failure::retryable(FailureKind::TimedOut, format!("{name} did not end within {} ms", after.as_millis()));
-    failure.error_type = which.to_owned();
-    failure.non_retryable = which == "schedule-to-close";
-    failure
+impl Place {
+    /// The remote worker that has it.
+    pub(super) fn worker(&self) -> Option<&str> {
+        match self {
+            Self::Here(_) => None,
+            Self::Remote(lease) => Some(&lease.worker),
+        }
+    }
 }
 
 fn panicked(name: &str, panic: &(dyn std::any::Any + Send)) -> Failure {
+    let message = format!("the activity {name} panicked: {}", panic_text(panic));
+    Failure::retryable(FailureKind::Trapped, message)
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    Failure::retryable(FailureKind::Trapped, format!("the activity {name} panicked: {text}"))
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

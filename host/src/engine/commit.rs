@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use super::activities::{Activities, Dispatch, Task};
+use super::activities::Activities;
 use super::error::EngineError;
 use super::schedules::Signal;
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
-use crate::core::execution::Pending;
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
+use crate::core::task::{Task, Turn};
 use crate::core::turn::{LogLine, SealedTurn, final_outcome};
 use crate::store::{Batch, Epoch, Store, StoreError, TurnCommit};
 
@@ -41,7 +41,7 @@ pub(super) struct Outbound {
     pub(super) due: Option<TimestampMs>,
     /// The turn was recorded by another instance: what it asks for was let out
     /// there. Only these attempts, which it left behind, begin.
-    pub(super) adopted: Option<Vec<Dispatch>>,
+    pub(super) adopted: Option<Vec<Arc<Task>>>,
 }
 
 /// A caller who waits for a turn to be durable.
@@ -136,19 +136,9 @@ impl Release {
         }
         let record = &sealed.record;
         let calls = record.events.iter().filter_map(|event| match event {
-            Event::ActivityScheduled(call) => Some(Dispatch {
-                task: Arc::new(Task {
-                    instance: instance.clone(),
-                    execution,
-                    key_execution: execution,
-                    operation: call.operation,
-                    attempt: 1,
-                    name: call.name.clone(),
-                    input: call.input.clone(),
-                }),
-                options: call.options.clone(),
-                scheduled_at: record.at,
-            }),
+            Event::ActivityScheduled(call) => {
+                Some(self.activities.task(&instance, execution, execution, call, Turn::first(record.at)))
+            }
             _ => None,
         });
         self.activities.dispatch(calls);
@@ -174,14 +164,5 @@ impl Release {
         } else if let Some(due) = due {
             self.workers[worker].send(Message::Arm(instance, due));
         }
-    }
-}
-
-/// The attempts of an execution that were under way when its host died, and are
-/// therefore to be run again: their turns are durable, their results are not.
-pub(super) fn interrupted(pending: &Pending) -> Option<(Arc<crate::core::event::ActivityScheduled>, TimestampMs, u32)> {
-    match pending {
-        Pending::Activity { call, scheduled_at, attempt, retry: None } => Some((call.clone(), *scheduled_at, *attempt)),
-        _ => None,
     }
 }

@@ -69,6 +69,12 @@ pub enum EngineError {
         /// What is there.
         exists: Vec<String>,
     },
+    /// No such worker, or it was silent for too long.
+    #[error("unknown worker {worker:?}; register it, again if the host was restarted")]
+    UnknownWorker {
+        /// The id given.
+        worker: String,
+    },
     /// The id is taken.
     #[error("instance {id} exists already ({status}); choose another id")]
     AlreadyExists {
@@ -188,6 +194,7 @@ impl EngineError {
             Self::GoneOn { .. } => "gone-on",
             Self::UnknownInstance { .. } => "unknown-instance",
             Self::UnknownSchedule { .. } => "unknown-schedule",
+            Self::UnknownWorker { .. } => "unknown-worker",
             Self::AlreadyExists { .. } => "already-exists",
             Self::OtherOrchestration { .. } => "other-orchestration",
             Self::Ended { .. } => "instance-ended",

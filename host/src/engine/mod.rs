@@ -9,11 +9,15 @@
 mod activities;
 mod clock;
 mod commit;
+mod deadlines;
 mod error;
 pub mod fork;
+mod intercept;
 mod life;
 mod modules;
 mod query;
+mod queues;
+mod remote;
 mod requests;
 mod retention;
 mod schedules;
@@ -22,6 +26,7 @@ pub mod upgrade;
 pub mod versions;
 pub mod view;
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,8 +40,11 @@ use tokio::sync::oneshot;
 pub use self::activities::{Handler, Task};
 pub use self::clock::{Clock, SystemClock};
 pub use self::error::EngineError;
+pub use self::intercept::{Interceptor, Interceptors};
 pub(crate) use self::modules::is_called;
 pub use self::modules::{Modules, Upload};
+pub use self::queues::{QueueSettings, Rate, TaskLimits};
+pub use self::remote::{Claimed, LEASE_MS, MAX_CLAIM, MAX_LEASE_MS, Registration, Reported, Standing};
 pub use self::retention::Retention;
 pub(crate) use self::turns::bare_recorder;
 
@@ -46,7 +54,7 @@ use self::requests::Asked;
 use self::retention::Sweeper;
 use self::schedules::Schedules;
 use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
-use crate::core::event::Started;
+use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::keys::Keys;
 use crate::core::payload::{Outcome, Payload};
@@ -74,10 +82,19 @@ pub struct EngineSettings {
     /// A guest that has nothing to do but wait for a time further away than this
     /// leaves at once.
     pub stay_below: Duration,
-    /// Activities that run at the same time; more wait in a queue.
+    /// Activities that run at the same time in this process; more wait in their queues.
     pub activity_concurrency: usize,
     /// How long instances that have ended are kept.
     pub retention: Retention,
+    /// Queues with bounds, by name; any other one has none.
+    pub queues: BTreeMap<String, QueueSettings>,
+    /// Activities with bounds, by name (`service.method`).
+    pub activities: BTreeMap<String, TaskLimits>,
+    /// Workers that may be lost with the task of a call without a retry policy
+    /// before it fails.
+    pub worker_losses: u32,
+    /// What is done around every attempt of every activity.
+    pub interceptors: Interceptors,
 }
 
 impl Default for EngineSettings {
@@ -91,6 +108,10 @@ impl Default for EngineSettings {
             stay_below: Duration::from_secs(5),
             activity_concurrency: 256,
             retention: Retention::default(),
+            queues: BTreeMap::new(),
+            activities: BTreeMap::new(),
+            worker_losses: 3,
+            interceptors: Interceptors::default(),
         }
     }
 }
@@ -191,13 +212,8 @@ impl Engine {
         let count = settings.workers.max(1);
         let (workers, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel()).unzip();
         let workers: Vec<_> = workers.into_iter().map(WorkerLink).collect();
-        let activities = Activities::new(
-            tokio::runtime::Handle::current(),
-            clock.clone(),
-            settings.activity_concurrency.max(1),
-            settings.limits.payload_bytes,
-            outcomes_to(workers.clone()),
-        );
+        let activities =
+            Activities::new(tokio::runtime::Handle::current(), clock.clone(), &settings, outcomes_to(workers.clone()));
         let (groups, gathered) = mpsc::sync_channel(GROUPS_AHEAD);
         let resident_guests = Arc::new(AtomicU64::new(0));
         let released: Vec<_> = (0..count).map(|_| Arc::new(AtomicU64::new(0))).collect();
@@ -232,14 +248,17 @@ impl Engine {
             show_log: show_log.clone(),
             schedules: schedules.signal(),
         };
-        let (committing, why, links) = (store.clone(), stopped.clone(), workers.clone());
+        let (committing, why, links, tasks) = (store.clone(), stopped.clone(), workers.clone(), activities.clone());
         threads.push(thread("dacapo-commit", move || {
             if let Err(error) = commit::run(&*committing, epoch, &gathered, &release) {
                 tracing::error!(%error, "the store failed; the engine stops");
                 let _ = why.set(error.to_string());
                 links.iter().for_each(|worker| worker.send(Message::Stop));
+                tasks.stop();
             }
         }));
+        let watching = activities.clone();
+        threads.push(thread("dacapo-deadlines", move || watching.watch()));
         let links = workers.clone();
         let forget = move |gone: &[InstanceId]| {
             for id in gone {
@@ -297,6 +316,16 @@ impl Engine {
     /// Whether somebody serves the activity `name`.
     pub fn is_served(&self, name: &str) -> bool {
         self.activities.is_served(name)
+    }
+
+    /// Where an activity's call is: in a queue, or with whoever runs it.
+    pub fn whereabouts(&self, instance: &InstanceId, call: &ActivityScheduled) -> view::Whereabouts {
+        self.activities.whereabouts(instance, call)
+    }
+
+    /// Every queue that is in use or has bounds, by name.
+    pub fn queues(&self) -> Vec<view::QueueView> {
+        self.activities.queues()
     }
 
     /// The modules.
@@ -508,6 +537,7 @@ impl Engine {
         self.workers.iter().for_each(|worker| worker.send(Message::Stop));
         self.schedules.signal().stop();
         self.sweeper.iter().for_each(Sweeper::stop);
+        self.activities.stop();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
@@ -614,12 +644,14 @@ fn partition(id: &InstanceId, count: usize) -> usize {
 }
 
 fn outcomes_to(workers: Vec<WorkerLink>) -> activities::Deliver {
-    Arc::new(move |task, outcome| {
+    Arc::new(move |task, outcome, reply| {
         let inbound = Inbound::ActivityOutcome {
             execution: task.execution,
             operation: task.operation,
             attempt: task.attempt,
+            progress: if outcome.is_err() { task.progress() } else { None },
             outcome,
+            reply,
         };
         workers[partition(&task.instance, workers.len())].send(Message::Deliver(task.instance.clone(), inbound));
     })

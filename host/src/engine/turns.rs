@@ -22,18 +22,19 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub(super) use self::adopt::Adoption;
-use super::activities::{Activities, Dispatch, Task};
-use super::commit::{Group, Groups, Outbound, Reply, interrupted};
+use super::activities::{Activities, Recorded, Task};
+use super::commit::{Group, Groups, Outbound, Reply};
 use super::error::EngineError;
 use super::modules::Modules;
 use super::requests::{Asked, Callers};
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::event::{ActivityScheduled, Event, Started};
-use crate::core::execution::{End, Execution};
+use crate::core::execution::{End, Execution, Pending};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::RequestId;
 use crate::core::summary::Summary;
+use crate::core::task::Turn;
 use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
 use crate::sandbox::OrchestrationModule;
 use crate::sandbox::guest::{Guest, ReplayError};
@@ -80,6 +81,9 @@ pub(super) enum Inbound {
         operation: OperationId,
         attempt: u32,
         outcome: Outcome,
+        /// What the attempt's last heartbeat said, if it failed.
+        progress: Option<Payload>,
+        reply: Option<Recorded>,
     },
     Event {
         name: String,
@@ -160,7 +164,7 @@ pub(super) struct Worker {
     /// What comes in for them is recorded all the same.
     pub(super) blocked: HashMap<InstanceId, String>,
     /// Attempts that may begin only after a turn that is not durable yet, see [`life`].
-    held: HashMap<InstanceId, Vec<Dispatch>>,
+    held: HashMap<InstanceId, Vec<Arc<Task>>>,
     /// Sealed turns that go to the committer together.
     group: Vec<Outbound>,
     /// Answers that wait for the group and all before it, and for no turn of their own.
@@ -486,8 +490,7 @@ impl Worker {
         match self.load_bare(id) {
             Ok(mut slot) => {
                 let execution = &slot.body.recorder().execution;
-                let again = execution.pending.values().filter_map(interrupted).collect();
-                let tasks = dispatches(execution, again);
+                let tasks = tasks(&self.parts.activities, execution, execution.interrupted());
                 let (wants_turn, suspended) = (execution.wants_turn(), execution.suspended);
                 if suspended {
                     self.held.insert(id.clone(), tasks);
@@ -568,7 +571,7 @@ impl Worker {
         // The turn that put these attempts off is durable: its timer was armed. Those
         // that were held wait until it is durable that they are not any more.
         let due = if was_suspended { Vec::new() } else { recorder.execution.attempts_due(now) };
-        self.parts.activities.dispatch(dispatches(&recorder.execution, due));
+        self.parts.activities.dispatch(tasks(&self.parts.activities, &recorder.execution, due));
         let mut put_off = false;
         if recorder.execution.wants_turn() {
             put_off = !self.wake(id, &mut slot, now);
@@ -620,19 +623,24 @@ impl Worker {
             }
             let now = recorder.turn_time();
             match inbound {
-                Inbound::ActivityOutcome { execution, operation, attempt, outcome } => {
+                Inbound::ActivityOutcome { execution, operation, attempt, outcome, progress, reply } => {
                     if execution != recorder.execution.started.execution {
+                        not_recorded(reply);
                         continue;
                     }
                     let default = match (&outcome, recorder.execution.pending.get(&operation)) {
-                        (Err(_), Some(crate::core::execution::Pending::Activity { call, .. })) => {
+                        (Err(_), Some(Pending::Activity { call, .. })) => {
                             self.parts.activities.default_retry(&call.name)
                         }
                         _ => None,
                     };
-                    let event = recorder.execution.activity_outcome(operation, attempt, outcome, default.as_ref(), now);
-                    if let Some(event) = event {
-                        recorder.deliver(event);
+                    let execution = &recorder.execution;
+                    match execution.activity_outcome(operation, attempt, outcome, progress, default.as_ref(), now) {
+                        Some(event) => {
+                            recorder.deliver(event);
+                            replies.extend(reply.map(when_recorded));
+                        }
+                        None => not_recorded(reply),
                     }
                 }
                 Inbound::Event { name, value, reply } => {
@@ -878,7 +886,7 @@ impl Worker {
         let threshold = now.plus(ms(self.parts.settings.stay_below));
         let Some(slot) = self.live.get_mut(id) else { return };
         let execution = &slot.body.recorder().execution;
-        let runs = execution.pending.values().any(|pending| interrupted(pending).is_some());
+        let runs = execution.pending.values().any(Pending::is_under_way);
         let long = execution.next_due().is_none_or(|due| due > threshold);
         let (idle, queued) = (execution.end.is_none() && !execution.wants_turn(), slot.queued);
         if long && !runs && idle && !queued && self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
@@ -928,21 +936,25 @@ fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outboun
     Outbound { instance, execution, turn, sealed, logs, replies, due, adopted: None }
 }
 
-fn dispatches(execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, TimestampMs, u32)>) -> Vec<Dispatch> {
-    let dispatch = |(call, scheduled_at, attempt): (Arc<ActivityScheduled>, TimestampMs, u32)| Dispatch {
-        task: Arc::new(Task {
-            instance: execution.started.instance.clone(),
-            execution: execution.started.execution,
-            key_execution: execution.started.key_execution(call.operation),
-            operation: call.operation,
-            attempt,
-            name: call.name.clone(),
-            input: call.input.clone(),
-        }),
-        options: call.options.clone(),
-        scheduled_at,
+fn tasks(activities: &Activities, execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, Turn)>) -> Vec<Arc<Task>> {
+    let (instance, number) = (&execution.started.instance, execution.started.execution);
+    let task = |(call, turn): (Arc<ActivityScheduled>, Turn)| {
+        let key_execution = execution.started.key_execution(call.operation);
+        activities.task(instance, number, key_execution, &call, turn)
     };
-    calls.into_iter().map(dispatch).collect()
+    calls.into_iter().map(task).collect()
+}
+
+/// Answers whoever brought an outcome, when it is durable that it counts.
+fn when_recorded(reply: Recorded) -> Reply {
+    Box::new(move |durable| drop(reply.send(durable.map(|()| true))))
+}
+
+/// Answers whoever brought an outcome that nobody waits for.
+fn not_recorded(reply: Option<Recorded>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(Ok(false));
+    }
 }
 
 /// Which life of an instance it is, and where that stands.
@@ -990,7 +1002,7 @@ fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &
 impl Inbound {
     fn refuse(self, error: EngineError) {
         match self {
-            Self::ActivityOutcome { .. } => {}
+            Self::ActivityOutcome { reply, .. } => not_recorded(reply),
             Self::Request(asked) => asked.refuse(error),
             Self::Event { reply, .. }
             | Self::EventOnce { reply, .. }

@@ -4,11 +4,13 @@ use serde::Serialize;
 
 use super::EngineError;
 use super::bare_recorder;
-use crate::core::event::START;
+use super::queues::QueueSettings;
+use crate::core::event::{ActivityScheduled, START};
 use crate::core::execution::Pending;
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Failure, Outcome, Payload};
 use crate::core::summary::{Status, Summary};
+use crate::core::task::DEFAULT_QUEUE;
 use crate::core::turn::{Limits, TurnRecord, final_outcome};
 use crate::store::Store;
 
@@ -111,9 +113,11 @@ pub enum PendingView {
         /// Why the attempt before failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         last_failure: Option<String>,
-        /// Whether somebody serves it; unknown without a running host.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        served: Option<bool>,
+        /// The queue that it waits in when an attempt is due.
+        queue: String,
+        /// Where it is; unknown without a running host.
+        #[serde(flatten)]
+        whereabouts: Option<Whereabouts>,
     },
     /// The beginning, at a later date.
     Start {
@@ -136,14 +140,90 @@ pub enum PendingView {
     },
 }
 
-/// One instance in full. `served` tells whether an activity's name is served.
+/// Where the call of an activity is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Whereabouts {
+    /// Whether somebody serves it.
+    pub served: bool,
+    /// What it does.
+    pub state: TaskState,
+    /// The remote worker that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+}
+
+/// What an activity's call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskState {
+    /// It waits in its queue: for a slot, or for somebody who serves it.
+    Waiting,
+    /// An attempt runs.
+    Running,
+    /// The next attempt is not due yet.
+    BackingOff,
+}
+
+/// A queue and what is in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueView {
+    /// Its name.
+    pub name: String,
+    /// Tasks that wait in it.
+    pub waiting: usize,
+    /// Of these, by name: those that nobody serves.
+    pub unserved: std::collections::BTreeMap<String, usize>,
+    /// Since when the first of those that wait does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<String>,
+    /// Tasks that run.
+    pub running: usize,
+    /// Its bounds.
+    pub settings: QueueSettings,
+}
+
+/// A remote worker.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerView {
+    /// Its id, as the host gave it.
+    pub id: String,
+    /// Its name, as it says.
+    pub name: String,
+    /// The queues that it serves.
+    pub queues: Vec<String>,
+    /// What it serves.
+    pub activities: Vec<String>,
+    /// When it was last heard of.
+    pub seen_at: String,
+    /// Whether it waits for tasks at this moment.
+    pub waiting: bool,
+    /// What it has.
+    pub tasks: Vec<LeaseView>,
+}
+
+/// A task that a remote worker has.
+#[derive(Clone, Debug, Serialize)]
+pub struct LeaseView {
+    /// `instance/execution/operation`.
+    pub task: String,
+    /// `service.method`.
+    pub activity: String,
+    /// From 1.
+    pub attempt: u32,
+    /// When it is given to another, unless it is renewed.
+    pub lease_until: String,
+    /// Whether nobody waits for its result.
+    pub cancelled: bool,
+}
+
+/// One instance in full. `whereabouts` tells where an activity's call is.
 ///
 /// # Errors
 /// If it is unknown, or the store fails.
 pub fn instance(
     store: &dyn Store,
     id: &InstanceId,
-    served: impl Fn(&str) -> Option<bool>,
+    whereabouts: impl Fn(&ActivityScheduled) -> Option<Whereabouts>,
 ) -> Result<InstanceView, EngineError> {
     let unknown = || EngineError::UnknownInstance { id: id.clone() };
     let summary = store.summary(id)?.ok_or_else(unknown)?;
@@ -156,7 +236,7 @@ pub fn instance(
         Some(Err(failure)) => (None, Some(failure)),
         None => (None, None),
     };
-    let pending = execution.pending.iter().map(|(&operation, pending)| pending_view(operation, pending, &served));
+    let pending = execution.pending.iter().map(|(&operation, pending)| pending_view(operation, pending, &whereabouts));
     Ok(InstanceView {
         module: summary.module,
         tags: summary.tags.clone(),
@@ -201,7 +281,11 @@ pub fn events_json(records: &[TurnRecord]) -> Vec<serde_json::Value> {
     all
 }
 
-fn pending_view(operation: OperationId, pending: &Pending, served: &impl Fn(&str) -> Option<bool>) -> PendingView {
+fn pending_view(
+    operation: OperationId,
+    pending: &Pending,
+    whereabouts: &impl Fn(&ActivityScheduled) -> Option<Whereabouts>,
+) -> PendingView {
     match pending {
         Pending::Activity { call, attempt, retry, .. } => PendingView::Activity {
             operation,
@@ -210,7 +294,8 @@ fn pending_view(operation: OperationId, pending: &Pending, served: &impl Fn(&str
             max_attempts: call.options.retry.as_ref().map_or(1, |policy| policy.max_attempts),
             next_attempt_at: retry.as_ref().map(|(at, _): &(TimestampMs, Failure)| at.to_string()),
             last_failure: retry.as_ref().map(|(_, failure)| failure.to_string()),
-            served: served(&call.name),
+            queue: call.options.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
+            whereabouts: whereabouts(call),
         },
         Pending::Timer { fire_at } if operation == START => PendingView::Start { start_at: fire_at.to_string() },
         Pending::Timer { fire_at } => PendingView::Timer { operation, fire_at: fire_at.to_string() },

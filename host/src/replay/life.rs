@@ -206,7 +206,7 @@ fn record(recorder: &mut Recorder, inbound: Inbound, default_retry: DefaultRetry
                 _ => None,
             };
             let now = recorder.turn_time();
-            let event = recorder.execution.activity_outcome(operation, attempt, outcome, default.as_ref(), now);
+            let event = recorder.execution.activity_outcome(operation, attempt, outcome, None, default.as_ref(), now);
             event.into_iter().for_each(|event| recorder.deliver(event));
         }
         Inbound::Event(name, value) => recorder.deliver(Event::EventRaised { name, value }),

@@ -20,37 +20,10 @@ use super::bindings::orchestration::dacapo::workflow::types;
 use super::outbound::{Outbound, Resolver, Sent};
 use super::secrets::{self, NoSecret, Scrubber, Secret, Secrets};
 use super::settings::SandboxSettings;
-use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId};
-use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
+use crate::core::ids::ModuleHash;
+use crate::core::payload::{Failure, FailureKind, Outcome};
+use crate::core::task::Task;
 use crate::store::{Grants, Offer};
-
-/// One attempt of one activity.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// Whose.
-    pub instance: InstanceId,
-    /// Which life of it.
-    pub execution: ExecutionNumber,
-    /// The execution in the idempotency key: an earlier one for a call that goes on
-    /// after a rewind.
-    pub key_execution: ExecutionNumber,
-    /// Which call.
-    pub operation: OperationId,
-    /// Which attempt, from 1.
-    pub attempt: u32,
-    /// `service.method`.
-    pub name: String,
-    /// Its argument.
-    pub input: Payload,
-}
-
-impl Task {
-    /// The same for every attempt of one call: what the outside world can use to
-    /// recognise a repetition.
-    pub fn idempotency_key(&self) -> String {
-        format!("{}/{}/{}", self.instance, self.key_execution, self.operation)
-    }
-}
 
 /// A checked and compiled module with activities.
 pub struct ActivityModule {
@@ -247,14 +220,18 @@ impl wit::Host for ActivityState {
             execution: task.execution,
             operation: task.operation,
             attempt: task.attempt,
-            deadline: None,
-            last_heartbeat: None,
+            deadline: task.deadline().map(|at| at.0),
+            last_heartbeat: task.last_heartbeat.clone().map(Into::into),
         })
     }
 
-    fn heartbeat(&mut self, _progress: Option<types::Payload>) -> wasmtime::Result<bool> {
-        // Calls with a heartbeat timeout are refused, so nobody listens yet.
-        Ok(false)
+    fn heartbeat(&mut self, progress: Option<types::Payload>) -> wasmtime::Result<bool> {
+        let Some(task) = &self.task else {
+            wasmtime::bail!("heartbeat was called in describe, where no task is");
+        };
+        // It is recorded if the attempt fails, so no secret may be in it.
+        let progress = progress.map(|progress| self.scrubber.payload(progress.into()));
+        task.heartbeat(progress).map_err(|failure| wasmtime::format_err!("{failure}"))
     }
 
     fn log(&mut self, line: types::LogLine) -> wasmtime::Result<()> {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use super::watched::Watched;
 use super::webhooks::Webhooks;
+use crate::core::event::ActivityScheduled;
 use crate::core::ids::{ExecutionNumber, InstanceId, InvalidHash, ModuleHash, TimestampMs};
 use crate::core::payload::Payload;
 use crate::core::summary::{Status, Summary};
@@ -154,6 +155,11 @@ impl Api {
             .ok_or_else(|| Problem::new("stopped", "no engine runs here; start one with `dacapo serve`"))
     }
 
+    /// Becomes true when the server ends.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
+    }
+
     /// Whether an engine runs.
     pub fn is_running(&self) -> bool {
         self.engine.is_some()
@@ -270,8 +276,8 @@ impl Api {
     /// # Errors
     /// If it is unknown, or the store fails.
     pub fn instance(&self, id: &InstanceId) -> Result<Value> {
-        let served = |name: &str| self.engine.as_ref().map(|engine| engine.is_served(name));
-        to_json(&view::instance(&*self.store, id, served)?)
+        let whereabouts = |call: &ActivityScheduled| self.engine.as_ref().map(|engine| engine.whereabouts(id, call));
+        to_json(&view::instance(&*self.store, id, whereabouts)?)
     }
 
     /// Events of an execution, numbered, and the number to go on from.

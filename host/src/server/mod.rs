@@ -30,6 +30,8 @@
 //! | `POST purge` | [`life::PurgeBody`]; `{"purged": n}` |
 //! | `POST instances/{id}/queries/{name}` | the input as JSON; answers with the answer |
 //!
+//! Those of remote workers are in [`workers`].
+//!
 //! It asks for no password, so it listens on the loopback address only, and takes
 //! nothing from web pages of other origins: see [`guard`].
 
@@ -45,6 +47,7 @@ pub mod verify;
 pub mod versions;
 pub mod watched;
 pub mod webhooks;
+pub mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -157,6 +160,7 @@ pub fn router(api: Api) -> Router {
         .merge(requests::routes())
         .merge(webhooks::api_routes())
         .merge(query::routes())
+        .merge(workers::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(api.clone());
     Router::new()

@@ -37,7 +37,8 @@ fn status_of(code: &str) -> StatusCode {
         | "unknown-module"
         | "unknown-instance"
         | "unknown-schedule"
-        | "unknown-query" => StatusCode::NOT_FOUND,
+        | "unknown-query"
+        | "unknown-worker" => StatusCode::NOT_FOUND,
         "module-in-use" | "version-taken" | "gone-on" => StatusCode::CONFLICT,
         "already-exists"
         | "other-orchestration"

@@ -3,9 +3,8 @@
 
 use tokio::sync::oneshot;
 
-use super::{Body, Outbound, Reply, Worker, being_removed, dispatches};
+use super::{Body, Outbound, Reply, Worker, being_removed, tasks};
 use crate::core::turn::{Recorder, SealedTurn};
-use crate::engine::commit::interrupted;
 use crate::engine::error::EngineError;
 
 /// A history to begin with, and the state that it leaves.
@@ -35,7 +34,7 @@ impl Worker {
             return;
         }
         let execution = &recorder.execution;
-        let mut again = dispatches(execution, execution.pending.values().filter_map(interrupted).collect());
+        let mut again = tasks(&self.parts.activities, execution, execution.interrupted());
         if execution.suspended {
             self.held.insert(id.clone(), std::mem::take(&mut again));
         }

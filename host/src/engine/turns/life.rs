@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 
-use super::{Body, Inbound, Resident, Worker, being_removed, dispatches, interrupted, not_delivered, outbound};
+use super::{Body, Inbound, Resident, Worker, being_removed, not_delivered, outbound, tasks};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::rewind;
 use crate::core::summary::Status;
@@ -69,7 +69,7 @@ impl Worker {
                 Err(_) => return,
             },
         };
-        self.parts.activities.dispatch(held.into_iter().filter(|attempt| wanted.contains(&attempt.task.operation)));
+        self.parts.activities.dispatch(held.into_iter().filter(|attempt| wanted.contains(&attempt.operation)));
     }
 
     /// Lets a failed instance go on from before its last failed operation. The turns
@@ -108,8 +108,8 @@ impl Worker {
         plan.deliveries.into_iter().for_each(|event| recorder.deliver(event));
         let sealed = recorder.seal();
         let execution = &recorder.execution;
-        let anew = execution.pending.values().filter_map(interrupted).collect();
-        self.held.insert(id.clone(), dispatches(execution, anew));
+        let anew = tasks(&self.parts.activities, execution, execution.interrupted());
+        self.held.insert(id.clone(), anew);
         let answer: Reply = Box::new(move |durable| drop(reply.send(durable)));
         let turn = outbound(&mut slot, sealed, vec![answer]);
         slot.last_group = self.next_group();
