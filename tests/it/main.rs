@@ -1,6 +1,7 @@
 //! Every integration test, in one binary: it links once.
 
 mod alone;
+mod cli_debug;
 mod cli_explore;
 mod cli_life;
 mod cli_new;
@@ -12,7 +13,9 @@ mod cli_upgrade;
 mod cli_webhooks;
 mod cli_workers;
 mod crash_kill;
+mod debugging;
 mod forks;
+mod golden;
 mod guests;
 mod harness;
 mod histories;

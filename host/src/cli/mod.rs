@@ -7,6 +7,7 @@
 mod bench;
 mod check;
 mod client;
+mod debug;
 mod error;
 mod explore;
 mod fork;
@@ -19,6 +20,7 @@ mod new;
 mod output;
 mod progress;
 mod query;
+mod recorded;
 mod replay;
 mod requests;
 mod run;
@@ -128,6 +130,8 @@ enum Command {
     Verify(verify::Args),
     /// Run an orchestration in every order of what can happen to it, on a model of the world
     Explore(explore::Args),
+    /// Step through a recorded history, forward and back, and see who asked for what
+    Debug(debug::Args),
     /// Make a project that builds, runs and is tested
     New(new::Args),
     /// Measure this machine: the real engine on the data folder's disk, beside its floors
@@ -199,6 +203,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Replay(args) => replay::run(&args, common).await,
         Command::Explore(args) => explore::run(&args, common),
         Command::Testkit => testkit::run(),
+        Command::Debug(args) => debug::run(&args, common).await,
         Command::Bench(args) => bench::run(&args, common).await,
         Command::New(args) => new::run(&args, common),
         Command::Completions(args) => {

@@ -1,102 +1,43 @@
 //! `dacapo replay`: a recorded history again, in the sandbox, without effects.
 
-use std::path::{Path, PathBuf};
+use serde_json::json;
 
-use serde_json::{Value, json};
-
-use super::client::{Access, Client};
 use super::error::{CliError, Result, exit};
 use super::output::{brief, clean, out};
-use super::progress::{Progress, log_line};
-use super::{Common, input, output, store};
+use super::progress::log_line;
+use super::recorded::Recorded;
+use super::{Common, output, store};
 use crate::core::event::Event;
-use crate::core::turn::{Divergence, LogLine};
+use crate::core::turn::LogLine;
 use crate::engine::EngineError;
-use crate::project::Project;
 use crate::replay::recording::Recording;
+use crate::replay::source::Sources;
 use crate::replay::{Replayed, Watcher, replay};
 use crate::sandbox::Sandbox;
-use crate::server::api::RecordingQuery;
-use crate::store::ModuleKind;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A recording, or the id of an instance
-    #[arg(value_name = "FILE|ID")]
-    what: String,
-    /// Run this module instead of the recorded one: a project, a crate or a .wasm file
-    #[arg(long, value_name = "PATH")]
-    module: Option<PathBuf>,
-    /// Which execution of an instance; without it, the current one
-    #[arg(long, value_name = "N")]
-    execution: Option<u32>,
+    #[command(flatten)]
+    recorded: Recorded,
     /// Show what the guest logs, too
     #[arg(long)]
     logs: bool,
 }
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
-    let recording = read(args, common).await?;
-    let damaged = |error: crate::replay::recording::RecordingError| {
-        CliError::new(exit::INPUT, "bad-recording", error.to_string())
-    };
-    let turns = recording.records().map_err(damaged)?;
+    let (recording, turns) = args.recorded.read(common).await?;
     let sandbox = Sandbox::new(store::settings(&common.data).sandbox, None);
     let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
-    let bytes = module(args, &recording, common).await?;
-    let found = sandbox.inspect(&bytes).map_err(EngineError::from)?;
-    if found.kind != ModuleKind::Orchestration {
-        return Err(CliError::input("the module offers activities; a replay wants the orchestrations"));
-    }
-    let loaded = sandbox.load(found.hash, &found.component);
-    let loaded = loaded.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
-    let mut printer = Printer { silent: common.json, logs: args.logs };
-    let replayed = replay(&loaded, &turns, &mut printer);
-    tell(&recording, replayed, common)
-}
-
-async fn read(args: &Args, common: &Common) -> Result<Recording> {
-    let bytes = if Path::new(&args.what).is_file() {
-        std::fs::read(&args.what).map_err(|error| CliError::host(format!("cannot read {}: {error}", args.what)))?
-    } else if store::exists(&common.data) {
-        let query = RecordingQuery { execution: args.execution, with_module: args.module.is_none() };
-        Client::open(&common.data, Access::Read).await?.recording(&input::id(&args.what)?, &query)?
-    } else {
-        let message = format!("{:?} is no file, and there is no data folder {}", args.what, common.data.display());
-        return Err(CliError::new(exit::NOT_FOUND, "not-found", message));
-    };
-    Recording::decode(&bytes)
-        .map_err(|error| CliError::new(exit::INPUT, "bad-recording", format!("{}: {error}", args.what)))
-}
-
-/// The module to run: the one given, the one inside, or the one that is stored.
-async fn module(args: &Args, recording: &Recording, common: &Common) -> Result<Vec<u8>> {
-    if let Some(path) = &args.module {
-        let progress = Progress::new(common.json);
-        let built = Project::open(path)?.build(&mut |line| progress.now(line))?;
-        progress.finish();
-        return Ok(built.into_iter().next().map(|built| built.bytes).unwrap_or_default());
-    }
-    if let Some(module) = &recording.module {
-        return Ok(module.clone());
-    }
-    let stored = match store::exists(&common.data) {
-        true => Client::open(&common.data, Access::Read).await?.module_bytes(&recording.module_hash)?,
-        false => None,
-    };
-    stored.ok_or_else(|| {
-        let message = format!(
-            "the recording has no module inside and {} is not stored here; name one with --module, or record with \
-             --with-module",
-            recording.module_hash.short()
-        );
-        CliError::new(exit::NOT_FOUND, "unknown-module", message)
-    })
+    let module = args.recorded.module(&recording, &turns, &sandbox, common).await?;
+    let mut printer = Printer { silent: common.json, logs: args.logs, logged: Vec::new() };
+    let replayed = replay(&module, &turns, &mut printer);
+    tell(&recording, replayed, &printer, common)
 }
 
 struct Printer {
     silent: bool,
     logs: bool,
+    logged: Vec<serde_json::Value>,
 }
 
 impl Watcher for Printer {
@@ -108,17 +49,22 @@ impl Watcher for Printer {
     }
 
     fn log(&mut self, turn: u32, line: &LogLine) {
-        if self.logs && !self.silent {
+        if !self.logs {
+            return;
+        }
+        if self.silent {
+            self.logged.push(json!({ "turn": turn, "line": line }));
+        } else {
             out(clean(&format!("{:>5} {turn:>5}  {}", "log", log_line("", line))));
         }
     }
 }
 
-fn tell(recording: &Recording, replayed: Replayed, common: &Common) -> Result<()> {
+fn tell(recording: &Recording, replayed: Replayed, printer: &Printer, common: &Common) -> Result<()> {
     let summary = format!("matched {} events in {} turns", replayed.events, replayed.turns);
-    let divergence = replayed.divergence.as_deref().map(divergence_json);
+    let divergence = replayed.divergence.as_deref().map(|divergence| divergence.to_json());
     if common.json {
-        output::json(&json!({
+        let mut answer = json!({
             "instance": recording.instance,
             "execution": recording.execution,
             "matched": replayed.matched(),
@@ -126,13 +72,15 @@ fn tell(recording: &Recording, replayed: Replayed, common: &Common) -> Result<()
             "turns": replayed.turns,
             "divergence": divergence,
             "error": replayed.error,
-        }));
+        });
+        if printer.logs {
+            answer["logs"] = json!(printer.logged);
+        }
+        output::json(&answer);
     } else if replayed.matched() {
         out(summary);
     } else if let Some(divergence) = &replayed.divergence {
-        out(format_args!("{:>5} differs", divergence.event));
-        out(format_args!("      recorded  {}", side(divergence.recorded.as_ref())));
-        out(format_args!("      asked     {}", side(divergence.asked.as_ref())));
+        out(clean(&Sources::here().report(divergence)));
     }
     match (replayed.divergence, replayed.error) {
         (Some(found), _) => {
@@ -143,16 +91,4 @@ fn tell(recording: &Recording, replayed: Replayed, common: &Common) -> Result<()
         (None, Some(error)) => Err(CliError::new(exit::FAILED, "replay-failed", error)),
         (None, None) => Ok(()),
     }
-}
-
-fn side(event: Option<&Event>) -> String {
-    event.map_or_else(|| "nothing".to_owned(), |event| brief(&format!("{} {}", event.kind(), event.summary(400)), 500))
-}
-
-fn divergence_json(divergence: &Divergence) -> Value {
-    json!({
-        "event": divergence.event,
-        "recorded": divergence.recorded.as_ref().map(Event::to_json),
-        "asked": divergence.asked.as_ref().map(Event::to_json),
-    })
 }

@@ -2,6 +2,7 @@
 //!
 //! Synchronous, without a clock, without IO. Everything above asks; this answers.
 
+pub mod divergence;
 pub mod event;
 pub mod execution;
 pub mod fork;

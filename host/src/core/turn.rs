@@ -20,6 +20,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+pub use super::divergence::Divergence;
 use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, Started};
 use super::execution::{Delivery, Execution};
 use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
@@ -135,44 +136,15 @@ impl fmt::Display for LogLine {
     }
 }
 
-/// A replay asked for something else than what was recorded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Divergence {
-    /// The instance whose history it is.
-    pub instance: String,
-    /// The event's number, from 1.
-    pub event: u32,
-    /// What the history has there; none where the recorded turn had ended.
-    pub recorded: Option<Event>,
-    /// What the guest did instead; none where it asked for nothing more.
-    pub asked: Option<Event>,
-}
-
-impl fmt::Display for Divergence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = |event: &Option<Event>| match event {
-            Some(event) => format!("{} {}", event.kind(), event.summary(200)),
-            None => "nothing".to_owned(),
-        };
-        write!(
-            f,
-            "replay of {} diverged at event {}: recorded {}, got {}; upload the change as a new version",
-            self.instance,
-            self.event,
-            show(&self.recorded),
-            show(&self.asked)
-        )
-    }
-}
-
-impl std::error::Error for Divergence {}
-
 /// Why an import was not answered; the guest's turn ends here.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Stop {
     /// A replay asked for something else.
     #[error(transparent)]
     Diverged(Box<Divergence>),
+    /// A replay came to the event at which it was to stop, see [`Recorder::stop_at`].
+    #[error("the replay stops before event {0}")]
+    Reached(u32),
     /// The guest went past a limit or broke the contract.
     #[error("{0}")]
     Failed(Failure),
@@ -215,6 +187,11 @@ pub struct Recorder {
     pub logs: Vec<LogLine>,
     /// Keep log lines at replay too.
     pub raw_logs: bool,
+    /// With [`Self::raw_logs`], for each line of [`Self::logs`] the number of the
+    /// event after which it was logged.
+    pub logged_after: Vec<u32>,
+    /// At replay: stop where the guest asks for this event, to see where it is.
+    pub stop_at: Option<u32>,
     values: ChaCha12Rng,
     wasi: ChaCha12Rng,
     mode: Mode,
@@ -233,6 +210,8 @@ impl Recorder {
             limits,
             logs: Vec::new(),
             raw_logs: false,
+            logged_after: Vec::new(),
+            stop_at: None,
             mode: Mode::Live,
             ran: false,
             turn: Vec::new(),
@@ -615,6 +594,9 @@ impl Recorder {
     pub fn log(&mut self, line: LogLine) {
         if (matches!(self.mode, Mode::Live) || self.raw_logs) && self.logs.len() < self.limits.log_lines_per_turn {
             self.logs.push(line);
+            if self.raw_logs {
+                self.logged_after.push(self.next_event() - 1);
+            }
         }
     }
 
@@ -639,6 +621,9 @@ impl Recorder {
     /// The one place where live and replay part. Live: `asked` is recorded.
     /// Replay: the next recorded event must match it, and is returned.
     fn answer(&mut self, asked: Event, same: impl Fn(&Event, &Event) -> bool) -> Result<Option<&Event>, Stop> {
+        if self.stop_at.is_some_and(|event| event == self.next_event()) {
+            return Err(Stop::Reached(self.next_event()));
+        }
         match &mut self.mode {
             Mode::Live => {
                 self.check_turn(&asked)?;
@@ -681,9 +666,13 @@ impl Recorder {
     fn divergence(&self, recorded: Option<Event>, asked: Option<Event>) -> Box<Divergence> {
         Box::new(Divergence {
             instance: self.execution.started.instance.to_string(),
-            event: self.first_event() + self.turn.len() as u32,
+            event: self.next_event(),
+            turn: self.execution.turns + 1,
             recorded,
             asked,
+            recorded_later: None,
+            modules: None,
+            source: Vec::new(),
         })
     }
 
@@ -708,10 +697,16 @@ impl Recorder {
         self.turn_bytes = 0;
         self.logs.clear();
         self.execution.requests.begin_turn();
+        self.logged_after.clear();
     }
 
     fn first_event(&self) -> u32 {
         self.execution.events + 1
+    }
+
+    /// The number that the next event gets.
+    fn next_event(&self) -> u32 {
+        self.first_event() + self.turn.len() as u32
     }
 
     // ---- limits ----

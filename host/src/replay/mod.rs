@@ -5,11 +5,13 @@
 //! what was asked.
 
 pub mod check;
+pub mod debugger;
 pub mod explore;
 pub mod fork;
 pub mod kit;
 pub mod life;
 pub mod recording;
+pub mod source;
 pub mod subject;
 pub mod verify;
 
@@ -91,7 +93,10 @@ pub fn replay(module: &OrchestrationModule, turns: &[TurnRecord], watcher: &mut 
         }
         match outcome {
             Ok(()) => replayed.turns = turn,
-            Err(ReplayError::Diverged(divergence)) => replayed.divergence = Some(divergence),
+            Err(ReplayError::Diverged(mut divergence)) => {
+                divergence.look_ahead(1, turns);
+                replayed.divergence = Some(divergence);
+            }
             Err(error) => replayed.error = Some(error.to_string()),
         }
         if !replayed.matched() {

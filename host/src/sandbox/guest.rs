@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use wasmtime::{ResourceLimiter, Store, Trap};
 
-use super::OrchestrationModule;
 use super::bindings::orchestration::Orchestration;
 use super::bindings::orchestration::exports::dacapo::workflow::guest as wit;
 use super::layout::Layout;
 use super::settings::TICK;
 use super::snapshot::Places;
 use super::wasi::{Handles, Lines};
+use super::{OrchestrationModule, frames};
+use crate::core::divergence::SourceLine;
 use crate::core::event::Event;
 use crate::core::execution::Delivery;
 use crate::core::ids::{Hash, ModuleHash};
@@ -173,8 +174,12 @@ impl Guest {
             }
             return match self.recorder_mut().conclude(progress) {
                 Ok(()) => Ok(()),
-                Err(Stop::Diverged(divergence)) => Err(divergence),
-                Err(Stop::Failed(failure)) => self.recorder_mut().fail_by_host(failure),
+                Err(Stop::Diverged(divergence)) => Err(self.located(divergence, None)),
+                Err(Stop::Failed(failure)) => {
+                    let verdict = self.recorder_mut().fail_by_host(failure);
+                    verdict.map_err(|divergence| self.located(divergence, None))
+                }
+                Err(Stop::Reached(_)) => unreachable!("a turn's end is no event that a guest asks for"),
             };
         }
     }
@@ -203,10 +208,42 @@ impl Guest {
 
     fn end_by_host(&mut self, error: &wasmtime::Error) -> Result<(), Box<Divergence>> {
         if let Some(Stop::Diverged(divergence)) = error.downcast_ref::<Stop>() {
-            return Err(divergence.clone());
+            return Err(self.located(divergence.clone(), Some(error)));
         }
         let failure = failure_of(error);
-        self.recorder_mut().fail_by_host(failure)
+        let verdict = self.recorder_mut().fail_by_host(failure);
+        verdict.map_err(|divergence| self.located(divergence, Some(error)))
+    }
+
+    /// A difference with the guest's part in it: its module, and where it asked.
+    fn located(&self, mut divergence: Box<Divergence>, error: Option<&wasmtime::Error>) -> Box<Divergence> {
+        let recorded = self.recorder().execution.started.module;
+        divergence.modules = (recorded != self.module).then(|| (recorded.short(), self.module.short()));
+        divergence.source = error.map(frames::source_lines).unwrap_or_default();
+        divergence
+    }
+
+    /// Replays `turn` up to where the guest asks for its event number `event`, and
+    /// says where in its source that is, the innermost line first. None: nothing
+    /// was asked there, or it cannot be known. The guest is of no use afterwards.
+    pub fn source_of(mut self, turn: &TurnRecord, event: u32) -> Option<Vec<SourceLine>> {
+        let recorder = self.recorder_mut();
+        if !recorder.begin_replay(turn).ok()? || recorder.ends_by_host() {
+            return None;
+        }
+        recorder.stop_at = Some(event);
+        self.store.set_epoch_deadline(self.budget_ticks);
+        loop {
+            let hand_over = self.recorder_mut().hand_over();
+            match self.call(hand_over) {
+                Ok(Progress::Suspended) if self.recorder().has_more() => {}
+                Ok(_) => return None,
+                Err(error) => {
+                    let reached = matches!(error.downcast_ref::<Stop>(), Some(Stop::Reached(_)));
+                    return reached.then(|| frames::source_lines(&error));
+                }
+            }
+        }
     }
 
     /// Replays recorded turns on top of what the guest has seen so far.
@@ -214,7 +251,14 @@ impl Guest {
     /// # Errors
     /// The first difference, or where the history is broken.
     pub fn replay(&mut self, turns: &[TurnRecord]) -> Result<(), ReplayError> {
-        turns.iter().enumerate().try_for_each(|(index, turn)| self.replay_turn(turn, turns.get(index + 1)))
+        let first = self.recorder().execution.events + 1;
+        let replayed = turns.iter().enumerate().try_for_each(|(at, turn)| self.replay_turn(turn, turns.get(at + 1)));
+        replayed.map_err(|mut error| {
+            if let ReplayError::Diverged(divergence) = &mut error {
+                divergence.look_ahead(first, turns);
+            }
+            error
+        })
     }
 
     /// Replays one recorded turn; `next` follows it in the history, if one does.
@@ -269,6 +313,7 @@ fn replay_error(stop: Stop) -> ReplayError {
     match stop {
         Stop::Diverged(divergence) => ReplayError::Diverged(divergence),
         Stop::Failed(failure) => ReplayError::Broken(failure.to_string()),
+        Stop::Reached(event) => ReplayError::Broken(format!("it stopped before event {event}")),
     }
 }
 
@@ -288,45 +333,13 @@ fn failure_of(error: &wasmtime::Error) -> Failure {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Failure::fatal(
             FailureKind::Exhausted,
-            format!("the guest ran longer than one turn may take; {}", where_it_was(error)),
+            format!("the guest ran longer than one turn may take; {}", frames::where_it_was(error)),
         ),
         Some(trap) => {
-            Failure::fatal(FailureKind::Trapped, format!("the guest trapped: {trap}; {}", where_it_was(error)))
+            Failure::fatal(FailureKind::Trapped, format!("the guest trapped: {trap}; {}", frames::where_it_was(error)))
         }
         None => Failure::fatal(FailureKind::Trapped, format!("the guest broke the contract: {}", error.root_cause())),
     }
-}
-
-/// The innermost frames of the guest's own, for people.
-fn where_it_was(error: &wasmtime::Error) -> String {
-    let Some(backtrace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else {
-        return "no frame is known".to_owned();
-    };
-    let frames: Vec<String> = backtrace
-        .frames()
-        .iter()
-        .flat_map(|frame| {
-            let symbols = frame.symbols().iter().map(|symbol| {
-                let name = symbol.name().unwrap_or("?").to_owned();
-                match (symbol.file(), symbol.line()) {
-                    (Some(file), Some(line)) => format!("{name} ({file}:{line})"),
-                    _ => name,
-                }
-            });
-            let symbols: Vec<_> = symbols.collect();
-            if symbols.is_empty() { vec![frame.func_name().unwrap_or("?").to_owned()] } else { symbols }
-        })
-        .filter(|frame| !is_machinery(frame))
-        .take(4)
-        .collect();
-    if frames.is_empty() { "no frame is known".to_owned() } else { format!("in {}", frames.join(", called by ")) }
-}
-
-fn is_machinery(frame: &str) -> bool {
-    let prefixes = [
-        "std::", "core::", "alloc::", "<alloc::", "<core::", "<std::", "__rust", "rust_", "abort", "dlmalloc", "__rdl",
-    ];
-    prefixes.iter().any(|prefix| frame.trim_start_matches('_').starts_with(prefix) || frame.starts_with(prefix))
 }
 
 impl From<Delivery> for wit::Delivery {

@@ -8,6 +8,7 @@ pub mod activity;
 mod bindings;
 mod cache;
 mod context;
+mod frames;
 pub mod guest;
 pub mod inspect;
 mod layout;
