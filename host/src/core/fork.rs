@@ -132,6 +132,10 @@ pub fn fork(records: &[TurnRecord], fork: Fork, limits: Limits) -> Result<(Recor
         earlier: started.forked_from.take().map(|earlier| earlier.cut_at(turns)),
     }));
     started.instance = fork.id;
+    // What earlier executions sent is for the one that sent it to see to.
+    started.birth = super::mail::birth(&fork.seed);
+    started.outbox.clear();
+    started.caller = None;
     started.created_at = fork.now;
     let sealed = seal(kept);
     let recorder = absorbed(&sealed, limits).map_err(ForkError::Broken)?;
@@ -242,6 +246,10 @@ mod tests {
             forked_from: None,
             keys: crate::core::keys::Keys::default(),
             shared: Vec::new(),
+            birth: 1,
+            outbox: Vec::new(),
+            seen: Default::default(),
+            caller: None,
         };
         let call = |operation| {
             let (input, options) = (Payload::null(), ActivityOptions::default());

@@ -2,11 +2,13 @@
 //!
 //! Synchronous, without a clock, without IO. Everything above asks; this answers.
 
+pub mod calls;
 pub mod event;
 pub mod execution;
 pub mod fork;
 pub mod ids;
 pub mod keys;
+pub mod mail;
 pub mod payload;
 pub mod request;
 pub mod retry;

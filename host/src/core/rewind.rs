@@ -194,6 +194,10 @@ mod tests {
             start_at: None,
             forked_from: None,
             keys: super::super::keys::Keys::default(),
+            birth: 0,
+            outbox: Vec::new(),
+            seen: Default::default(),
+            caller: None,
             shared: shared.iter().map(|&(execution, last_operation)| Shared { execution, last_operation }).collect(),
         };
         let third = next_life(&next_life(&started(&[]), 5, 9), 7, 9);

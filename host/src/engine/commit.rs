@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::activities::{Activities, Dispatch, Task};
 use super::error::EngineError;
+use super::mail::Posted;
 use super::schedules::Signal;
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
@@ -42,6 +43,8 @@ pub(super) struct Outbound {
     /// The turn was recorded by another instance: what it asks for was let out
     /// there. Only these attempts, which it left behind, begin.
     pub(super) adopted: Option<Vec<Dispatch>>,
+    /// What goes to other instances.
+    pub(super) posts: Vec<Posted>,
 }
 
 /// A caller who waits for a turn to be durable.
@@ -124,7 +127,7 @@ impl Release {
     }
 
     fn release_turn(&self, worker: usize, turn: Outbound) {
-        let Outbound { instance, execution, sealed, logs, replies, due, adopted, .. } = turn;
+        let Outbound { instance, execution, sealed, logs, replies, due, adopted, posts, .. } = turn;
         if let Some(again) = adopted {
             self.activities.dispatch(again);
             replies.into_iter().for_each(|reply| reply(Ok(())));
@@ -164,6 +167,9 @@ impl Release {
                 event if event.origin() == Origin::Outcome => self.activities.forget_all(&instance, execution),
                 _ => {}
             }
+        }
+        for (to, message) in posts {
+            self.workers[super::partition(&to, self.workers.len())].send(message);
         }
         for reply in replies {
             reply(Ok(()));

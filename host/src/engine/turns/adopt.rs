@@ -60,6 +60,7 @@ impl Worker {
                 logs: Vec::new(),
                 replies,
                 due: due.filter(|_| is_last),
+                posts: Vec::new(),
                 adopted: Some(again),
             });
         }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 
-use super::{Body, Inbound, Resident, Worker, being_removed, dispatches, interrupted, not_delivered, outbound};
+use super::{
+    Body, Inbound, Message, Resident, Worker, being_removed, dispatches, interrupted, not_delivered, outbound,
+};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::rewind;
 use crate::core::summary::Status;
@@ -30,12 +32,13 @@ impl Worker {
     /// The next life is the next execution. Nothing of the old one is removed, no
     /// idempotency key comes back, and what is still under way for it carries its
     /// number and is nobody's.
-    pub(super) fn make_way(&mut self, id: &InstanceId, status: Status) -> Result<(), EngineError> {
+    pub(in crate::engine) fn make_way(&mut self, id: &InstanceId, status: Status) -> Result<(), EngineError> {
         self.leave_callers(id, status);
         let known = self.live.remove(id);
         if status.is_final() {
             if let Some(slot) = known {
                 self.idle.remove(&slot.stamp);
+                self.deliver_later(id, slot.inbox);
             }
             return Ok(());
         }
@@ -51,11 +54,17 @@ impl Worker {
         inbox.push(end);
         let recorder = slot.body.recorder();
         recorder.begin(now);
-        let replies = self.record_inbox(id, recorder, inbox);
+        let (replies, later) = self.record_inbox(id, recorder, inbox);
         self.seal(&mut slot, now, replies);
+        self.deliver_later(id, later);
         self.blocked.remove(id);
         self.held.remove(id);
         Ok(())
+    }
+
+    /// What came for the old life is looked at when the next one is there.
+    fn deliver_later(&self, id: &InstanceId, inbox: Vec<Inbound>) {
+        inbox.into_iter().for_each(|inbound| self.links.send((id.clone(), Message::Deliver(id.clone(), inbound))));
     }
 
     /// A suspension is over, and that is durable: the attempts that were not begun
@@ -99,6 +108,7 @@ impl Worker {
                 logs: Vec::new(),
                 replies: Vec::new(),
                 due: None,
+                posts: Vec::new(),
                 adopted: Some(Vec::new()),
             });
             first_event += events;

@@ -1,0 +1,226 @@
+//! Sub-orchestrations: S27, and S24 and S26 for instances that called others.
+
+use dacapo::core::payload::FailureKind;
+use dacapo::core::summary::Status;
+use serde_json::{Value, json};
+
+use crate::harness::{Host, SECOND, World, id, sweep};
+
+fn world() -> World {
+    World::with(&["steps", "peers"])
+}
+
+/// The instances that `parent` called, as people see them.
+fn children(host: &Host<'_>, parent: &str) -> Vec<String> {
+    let view = dacapo::engine::view::instance(&**host.engine().store(), &id(parent), |_| None).unwrap();
+    view.children.into_iter().map(|child| child.id.to_string()).collect()
+}
+
+fn status(host: &Host<'_>, instance: &str) -> Option<Status> {
+    host.engine().summary(&id(instance)).unwrap().map(|summary| summary.status)
+}
+
+#[test]
+fn s27_results_reach_the_parent_exactly_once_whenever_the_host_dies() {
+    sweep(
+        world,
+        |host| {
+            host.start("parent", "branches", json!(3))?;
+            host.outcome("parent")?.expect("it returns");
+            Ok(())
+        },
+        |_, host, death| {
+            assert_eq!(host.output("parent"), json!(5), "{death:?}");
+            assert_eq!(host.count("parent", "orchestration-scheduled"), 3, "{death:?}");
+            assert_eq!(host.count("parent", "orchestration-completed"), 3, "{death:?}");
+            host.assert_sound("parent");
+            let called = children(host, "parent");
+            assert_eq!(called.len(), 3);
+            for child in called {
+                assert_eq!(status(host, &child), Some(Status::Completed), "{death:?}");
+                let summary = host.engine().summary(&id(&child)).unwrap().unwrap();
+                assert_eq!(summary.execution, 1, "{death:?}: it ran once");
+                host.assert_sound(&child);
+            }
+        },
+    );
+}
+
+#[test]
+fn s27_a_failure_reaches_the_parent_and_is_tried_again_as_it_says() {
+    for (error_type, attempts) in [("Passing", 3), ("Final", 1)] {
+        for restart in [false, true] {
+            let world = world();
+            let mut host = world.open();
+            host.start("parent", "tries", json!(error_type)).unwrap();
+            for failed in 1..attempts {
+                host.wait_kind("parent", "orchestration-attempt-failed", failed);
+                if restart {
+                    drop(host);
+                    host = world.open();
+                }
+                host.settle("parent");
+                world.clock.advance(2 * SECOND);
+            }
+            assert_eq!(host.output("parent"), json!(error_type));
+            let names = ["try", "try~2", "try~3"];
+            assert_eq!(children(&host, "parent"), names[..attempts]);
+            for child in &names[..attempts] {
+                assert_eq!(status(&host, child), Some(Status::Failed));
+                host.assert_sound(child);
+            }
+            host.assert_sound("parent");
+        }
+    }
+}
+
+#[test]
+fn s27_what_happens_when_the_caller_ends_first_is_the_callers_word() {
+    for anew in [false, true] {
+        for restart in [false, true] {
+            for policy in ["terminate", "cancel", "abandon"] {
+                let world = world();
+                let mut host = world.open();
+                host.start("parent", "leaves", json!([policy, anew])).unwrap();
+                host.wait_kind("parent", "event-awaited", 1);
+                host.wait_summary("child", "the child", |_| true);
+                if restart {
+                    drop(host);
+                    host = world.open();
+                }
+                host.raise("parent", "go", Value::Null).unwrap();
+                if anew {
+                    host.raise("parent", "end", Value::Null).unwrap();
+                }
+                assert_eq!(host.output("parent"), json!(if anew { 2 } else { 1 }), "{policy}");
+                match policy {
+                    "terminate" => assert_eq!(host.failure("child").kind, FailureKind::Terminated),
+                    "cancel" => assert_eq!(host.output("child"), json!("its caller parent has ended")),
+                    _ => {
+                        host.wait_summary("parent", "that it goes on", |summary| summary.outbox.is_empty());
+                        assert_eq!(status(&host, "child"), Some(Status::Running));
+                        host.wait_kind("child", "timer-scheduled", 1);
+                        host.settle("child");
+                        world.clock.advance(1_000 * SECOND);
+                        assert_eq!(host.output("child"), json!("nobody asked"));
+                    }
+                }
+                host.assert_sound("parent");
+                host.assert_sound("child");
+            }
+        }
+    }
+}
+
+#[test]
+fn s24_terminating_a_parent_ends_what_it_called_also_when_the_host_dies() {
+    sweep(
+        world,
+        |host| {
+            host.start("parent", "leaves", json!(["terminate", false]))?;
+            if status(host, "parent") == Some(Status::Running) {
+                host.wait_kind("parent", "event-awaited", 1);
+                host.block_on(host.engine().terminate(&id("parent"), "enough"))?;
+            }
+            Ok(())
+        },
+        |_, host, death| {
+            assert_eq!(host.failure("parent").kind, FailureKind::Terminated, "{death:?}");
+            // It may have been ended before it was begun; then it never will be.
+            if status(host, "child").is_some() {
+                assert_eq!(host.failure("child").message, "its caller parent has ended", "{death:?}");
+                host.assert_sound("child");
+            }
+            host.assert_sound("parent");
+        },
+    );
+}
+
+#[test]
+fn s21_letting_go_of_a_call_asks_the_called_one_to_end() {
+    for restart in [false, true] {
+        let world = world();
+        world.desk.hold("step.keep_text");
+        let mut host = world.open();
+        host.start("parent", "leaves", json!(["drop", false])).unwrap();
+        host.wait_summary("child", "the child", |_| true);
+        host.raise("parent", "go", Value::Null).unwrap();
+        let held = world.desk.next("step.keep_text");
+        if restart {
+            drop(host);
+            host = world.open();
+            world.desk.next("step.keep_text").go_on();
+        } else {
+            held.go_on();
+        }
+        assert_eq!(host.output("child"), json!("its caller parent no longer waits for it"));
+        assert_eq!(host.count("child", "caller-left"), 1, "asked once");
+        host.raise("parent", "end", Value::Null).unwrap();
+        assert_eq!(host.output("parent"), json!(1));
+        assert_eq!(host.count("parent", "orchestration-completed"), 0, "the late result is nothing");
+        host.assert_sound("parent");
+        host.assert_sound("child");
+    }
+}
+
+#[test]
+fn s27_one_that_is_let_go_on_by_itself_runs_whatever_dies() {
+    sweep(
+        world,
+        |host| {
+            host.start("parent", "fires", Value::Null)?;
+            host.outcome("parent")?.expect("it returns");
+            host.wait_summary("parent", "that it goes on", |summary| summary.outbox.is_empty());
+            host.outcome("child")?.expect("it returns");
+            Ok(())
+        },
+        |_, host, death| {
+            assert_eq!(host.output("child"), json!(25), "{death:?}");
+            let executions = host.engine().summary(&id("child")).unwrap().unwrap().execution;
+            assert_eq!(executions, 1, "{death:?}");
+            host.assert_sound("parent");
+            host.assert_sound("child");
+        },
+    );
+}
+
+#[test]
+fn s17_a_call_that_takes_too_long_fails_and_the_called_one_is_asked_to_end() {
+    for restart in [false, true] {
+        let world = world();
+        let mut host = world.open();
+        host.start("parent", "hurries", json!(5_000)).unwrap();
+        host.wait_kind("child", "timer-scheduled", 1);
+        if restart {
+            drop(host);
+            host = world.open();
+        }
+        host.settle("parent");
+        world.clock.advance(5 * SECOND);
+        assert_eq!(host.output("parent"), json!("timed-out schedule-to-close"));
+        assert_eq!(host.output("child"), json!("its caller parent no longer waits for it"));
+        host.assert_sound("parent");
+        host.assert_sound("child");
+    }
+}
+
+#[test]
+fn s27_names_modules_and_taken_ids_are_as_the_call_says() {
+    let world = world();
+    let host = world.open();
+    let call = |parent: &str, name: &str, module: Option<&str>, reuse: &str| {
+        host.run(parent, "calls_by_name", json!([name, module, reuse]))
+    };
+    assert_eq!(call("p1", "nothing", None, "reject"), json!("not-found UnknownOrchestration"));
+    assert_eq!(call("p2", "leaf", Some("nowhere"), "reject"), json!("not-found UnknownModule"));
+    assert_eq!(call("p3", "returns", Some("steps"), "reject"), json!("\"xxx\""));
+    assert_eq!(call("p4", "returns", Some("steps"), "reject"), json!("application AlreadyExists"));
+    assert_eq!(call("p5", "returns", Some("steps"), "return-existing"), json!("\"xxx\""));
+    assert_eq!(call("p6", "leaf", None, "return-existing"), json!("application OtherOrchestration"));
+    assert_eq!(call("p7", "leaf", None, "replace-finished"), json!("9"));
+    assert_eq!(call("p8", "leaf", None, "terminate-and-replace"), json!("9"));
+    assert_eq!(host.engine().summary(&id("child")).unwrap().unwrap().execution, 3);
+    for n in 1..=8 {
+        host.assert_sound(&format!("p{n}"));
+    }
+}
