@@ -78,6 +78,10 @@ impl Life {
             forked_from: None,
             keys: Keys::default(),
             shared: Vec::new(),
+            birth: 0,
+            outbox: Vec::new(),
+            seen: Default::default(),
+            caller: None,
         });
         let (recorder, first) = Recorder::start(started, Limits::default(), at);
         let mut life = Self { execution: recorder.execution, records: Vec::new(), turns: Vec::new(), past: Vec::new() };
