@@ -16,7 +16,7 @@ use crate::activity_call::ActivityCall;
 use crate::error::{Error, Result};
 use crate::executor::{self, Cancelled, JoinHandle};
 use crate::imports;
-use crate::operation::{Delay, Operation, Request};
+use crate::operation::{Delay, Operation, Request, SignalRequest};
 use crate::payload::Payload;
 use crate::time::Timestamp;
 
@@ -165,6 +165,29 @@ impl Context {
         input: &(impl Serialize + ?Sized),
     ) -> ActivityCall<T> {
         ActivityCall::new(name.into(), Payload::json(input))
+    }
+
+    /// Raises an event on another instance, exactly once. Completes when the event
+    /// is in that instance's journal. Once asked for it is sent, also if this is
+    /// dropped, and also if the orchestration ends before.
+    ///
+    /// ```no_run
+    /// # async fn f(ctx: dacapo_sdk::Context) -> dacapo_sdk::Result<()> {
+    /// ctx.signal("order-42", "paid", &1999).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind [`NotFound`](crate::FailureKind::NotFound), type `UnknownInstance` or
+    /// `InstanceEnded`: there is nobody who could take it.
+    pub fn signal(
+        &self,
+        instance: impl Into<String>,
+        event: impl Into<Cow<'static, str>>,
+        value: &(impl Serialize + ?Sized),
+    ) -> Operation<()> {
+        let request = SignalRequest { to: instance.into(), value: Payload::json(value) };
+        Operation::new("signal", event.into(), Request::Signal(Box::new(request)))
     }
 
     /// Runs `future` beside this one. What still runs when the orchestration

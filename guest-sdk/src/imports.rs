@@ -38,6 +38,7 @@ imports! {
     fn delay(ms: i64) -> Option<u32>;
     fn wait_for_event(name: &str) -> u32;
     fn received(operation: u32);
+    fn signal(instance: &str, event: &str, value: &Payload) -> u32;
     fn cancel(operation: u32);
     fn respond(request: u32, answer: Result<&Payload, &Failure>);
     fn set_custom_status(status: &Payload);

@@ -52,6 +52,12 @@ pub(crate) enum Request {
     },
     DelayUntil(Timestamp),
     Event,
+    Signal(Box<SignalRequest>),
+}
+
+pub(crate) struct SignalRequest {
+    pub(crate) to: String,
+    pub(crate) value: Result<Payload>,
 }
 
 pub(crate) struct ActivityRequest {
@@ -123,6 +129,13 @@ impl<T> Operation<T> {
                 imports::delay(i64::try_from(time.unix_ms().saturating_sub(now)).unwrap_or(i64::MAX))
             }
             Request::Event => Some(imports::wait_for_event(&self.what.name)),
+            Request::Signal(request) => match request.value {
+                Ok(value) => Some(imports::signal(&request.to, &self.what.name, &value.into())),
+                Err(error) => {
+                    self.state = State::Immediate(Err(error.context(&self.what)));
+                    return;
+                }
+            },
         };
         self.state = match asked {
             Some(id) => {

@@ -14,6 +14,7 @@ mod s_determinism;
 mod s_instances;
 mod s_life;
 mod s_replay;
+mod s_signals;
 mod s_time;
 mod snapshot;
 mod store_contract;

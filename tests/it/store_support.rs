@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dacapo::core::event::{Event, FORMAT, Started};
 use dacapo::core::ids::{Hash, InstanceId, TimestampMs};
+use dacapo::core::mail::Seen;
 use dacapo::core::payload::Payload;
 use dacapo::core::turn::TurnRecord;
 use dacapo::store::{Batch, TurnCommit};
@@ -51,6 +52,9 @@ impl Writer {
             parent: None,
             tags: vec![("tier".to_owned(), "gold".to_owned())],
             buffered: Vec::new(),
+            birth: 5,
+            outbox: Vec::new(),
+            seen: Seen::default(),
         }));
         self.turn(vec![started])
     }

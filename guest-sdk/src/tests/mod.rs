@@ -90,6 +90,9 @@ impl Imports for Script {
     fn wait_for_event(&self, name: &str) -> u32 {
         self.operation(format!("wait for {name}"))
     }
+    fn signal(&self, instance: &str, event: &str, value: &wit::Payload) -> u32 {
+        self.operation(format!("signal {instance} {event} {}", String::from_utf8_lossy(&value.data)))
+    }
     fn received(&self, operation: u32) {
         self.note(format!("received {operation}"));
     }

@@ -158,6 +158,7 @@ pub(crate) fn pending_line(pending: &Value) -> String {
     match pending["kind"].as_str() {
         Some("timer") => format!("a timer until {}", field(pending, "fire_at")),
         Some("event") => format!("the event {name:?}"),
+        Some("signal") => format!("{} to take the signal {name:?}", field(pending, "to")),
         _ => {
             let of = match pending["max_attempts"].as_u64() {
                 Some(0) | None => String::new(),

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
+use super::mail::{Letter, MailKey, Seen, Source};
 use super::payload::{Failure, Payload};
 use super::retry::RetryPolicy;
 
@@ -181,6 +182,34 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+
+    // ---- signals, see [`super::mail`] ----
+    /// A delivery: another instance raised an event.
+    SignalReceived {
+        /// Who, and which signal of theirs.
+        source: Source,
+        /// The lowest of their letters that had no answer then.
+        floor: MailKey,
+        /// The event's name.
+        name: String,
+        /// What it carries.
+        value: Payload,
+    },
+    /// A command: an event is to be raised on another instance.
+    SignalSent(Box<SignalSent>),
+    /// A delivery: the signal is in its receiver's journal. It may be one of an
+    /// earlier execution.
+    SignalDelivered {
+        /// Which.
+        signal: MailKey,
+    },
+    /// A delivery: the signal was not taken, and never will be.
+    SignalFailed {
+        /// Which.
+        signal: MailKey,
+        /// Why.
+        failure: Failure,
+    },
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -210,6 +239,25 @@ pub struct Started {
     pub tags: Vec<(String, String)>,
     /// Events that the execution before had not taken, in their order.
     pub buffered: Vec<(String, Payload)>,
+    /// Tells this instance from all others of its id, see [`super::mail::birth`].
+    pub birth: u64,
+    /// Letters of earlier executions that have no answer yet.
+    pub outbox: Vec<(MailKey, Letter)>,
+    /// Letters that earlier executions took and that may come again.
+    pub seen: Seen,
+}
+
+/// An event to raise on another instance. See [`Event::SignalSent`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalSent {
+    /// Its operation.
+    pub operation: OperationId,
+    /// The receiver.
+    pub to: InstanceId,
+    /// The event's name.
+    pub name: String,
+    /// What it carries.
+    pub value: Payload,
 }
 
 /// An activity to run. See [`Event::ActivityScheduled`].
@@ -269,7 +317,10 @@ impl Event {
             | Self::EventRaised { .. }
             | Self::CancelRequested { .. }
             | Self::Suspended { .. }
-            | Self::Resumed { .. } => Origin::Delivery,
+            | Self::Resumed { .. }
+            | Self::SignalReceived { .. }
+            | Self::SignalDelivered { .. }
+            | Self::SignalFailed { .. } => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -281,7 +332,8 @@ impl Event {
             | Self::OperationCancelled { .. }
             | Self::OperationRefused { .. }
             | Self::CustomStatusSet { .. }
-            | Self::TagSet { .. } => Origin::Guest,
+            | Self::TagSet { .. }
+            | Self::SignalSent(_) => Origin::Guest,
             Self::Completed { .. } | Self::Failed { .. } | Self::ContinuedAsNew { .. } | Self::Terminated { .. } => {
                 Origin::Outcome
             }
@@ -316,6 +368,10 @@ impl Event {
             Self::Terminated { .. } => "terminated",
             Self::Suspended { .. } => "suspended",
             Self::Resumed { .. } => "resumed",
+            Self::SignalReceived { .. } => "signal-received",
+            Self::SignalSent(_) => "signal-sent",
+            Self::SignalDelivered { .. } => "signal-delivered",
+            Self::SignalFailed { .. } => "signal-failed",
         }
     }
 
@@ -362,6 +418,12 @@ impl Event {
             Self::Failed { failure, .. } => why(failure),
             Self::ContinuedAsNew { input } => format!("with {}", cut(input)),
             Self::Terminated { reason } => format!("reason: {reason}"),
+            Self::SignalReceived { source, name, value, .. } => {
+                format!("{name:?} from {} with {}", source.instance, cut(value))
+            }
+            Self::SignalSent(s) => format!("#{} {:?} to {} with {}", s.operation, s.name, s.to, cut(&s.value)),
+            Self::SignalDelivered { signal } => of_mail(*signal),
+            Self::SignalFailed { signal, failure } => format!("{}: {}", of_mail(*signal), why(failure)),
         }
     }
 }
@@ -380,6 +442,10 @@ impl Event {
         }
         object.into()
     }
+}
+
+fn of_mail((execution, operation): MailKey) -> String {
+    format!("#{operation} of execution {execution}")
 }
 
 fn at_attempt(attempt: u32) -> String {

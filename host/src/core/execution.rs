@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::event::{ActivityScheduled, Event, Started};
-use super::ids::{Hash, OperationId, TimestampMs};
+use super::ids::{Hash, InstanceId, OperationId, TimestampMs};
+use super::mail::{Content, Letter, MailKey, Outbox, Post, Seen, Source};
 use super::payload::{Failure, Outcome, Payload};
 use super::retry::{self, Attempt, RetryPolicy};
 
@@ -35,6 +36,13 @@ pub enum Pending {
     /// A wait for an event.
     Event {
         /// Its name.
+        name: String,
+    },
+    /// A signal that its receiver has not taken yet.
+    Signal {
+        /// The receiver.
+        to: InstanceId,
+        /// The event's name.
         name: String,
     },
 }
@@ -95,6 +103,12 @@ pub struct Execution {
     pub begun: bool,
     /// Whether somebody holds it: nothing is run until it is resumed.
     pub suspended: bool,
+    /// Letters to other instances that have no answer yet; they outlast the end.
+    pub outbox: Outbox,
+    /// Letters of other instances that were taken.
+    pub seen: Seen,
+    /// What is to be let out to other instances once this turn is durable.
+    pub posts: Vec<Post>,
     next_operation: OperationId,
     waiters: HashMap<String, VecDeque<OperationId>>,
     /// Events that no wait has taken, by name and order of arrival.
@@ -121,6 +135,9 @@ impl Execution {
             end: None,
             begun: false,
             suspended: false,
+            outbox: Outbox::of(&started.outbox),
+            seen: started.seen.clone(),
+            posts: Vec::new(),
             next_operation: 1,
             waiters: HashMap::new(),
             buffered: HashMap::new(),
@@ -242,6 +259,17 @@ impl Execution {
             Event::Terminated { reason } => self.finish(End::Terminated(reason.clone())),
             Event::Suspended { .. } => self.suspended = true,
             Event::Resumed { .. } => self.suspended = false,
+            Event::SignalReceived { source, floor, name, value } => {
+                self.seen.take(source, *floor);
+                self.raise(name, value);
+            }
+            Event::SignalSent(s) => {
+                self.open(s.operation, Pending::Signal { to: s.to.clone(), name: s.name.clone() });
+                let content = Content::Signal { name: s.name.clone(), value: s.value.clone() };
+                self.send(s.operation, Letter { to: s.to.clone(), content });
+            }
+            Event::SignalDelivered { signal } => self.answered(*signal, Ok(Payload::null())),
+            Event::SignalFailed { signal, failure } => self.answered(*signal, Err(failure.clone())),
         }
     }
 
@@ -321,7 +349,51 @@ impl Execution {
         due
     }
 
+    /// The event to record for a letter's answer, or none if it has one.
+    pub fn mail_answer(&self, key: MailKey, outcome: Outcome) -> Option<Event> {
+        self.outbox.holds(key).then_some(match outcome {
+            Ok(_) => Event::SignalDelivered { signal: key },
+            Err(failure) => Event::SignalFailed { signal: key, failure },
+        })
+    }
+
+    /// The event to record for a letter, or none if it was taken already.
+    pub fn mail(&self, source: Source, floor: MailKey, content: Content) -> Option<Event> {
+        match content {
+            _ if self.seen.has(&source) => None,
+            Content::Signal { name, value } => Some(Event::SignalReceived { source, floor, name, value }),
+        }
+    }
+
+    /// Everything of which other instances may not have heard yet.
+    pub fn posts_again(&self) -> Vec<Post> {
+        self.outbox.letters().map(|(key, _)| Post::Letter(key)).collect()
+    }
+
+    /// Takes back what the guest asked for from `posts_from` on: the host ended
+    /// its turn, and nothing of it is recorded.
+    pub fn forget_asked(&mut self, posts_from: usize) {
+        for post in self.posts.split_off(posts_from.min(self.posts.len())) {
+            match post {
+                Post::Letter(key) => drop(self.outbox.answered(key)),
+            }
+        }
+    }
+
     // ---- how state changes ----
+
+    fn send(&mut self, operation: OperationId, letter: Letter) {
+        let key = (self.started.execution, operation);
+        self.outbox.put(key, letter);
+        self.posts.push(Post::Letter(key));
+    }
+
+    fn answered(&mut self, key: MailKey, outcome: Outcome) {
+        self.outbox.answered(key);
+        if key.0 == self.started.execution {
+            self.complete(key.1, outcome);
+        }
+    }
 
     fn open(&mut self, operation: OperationId, pending: Pending) {
         self.next_operation = operation + 1;
@@ -412,7 +484,7 @@ impl Pending {
         match self {
             Self::Timer { fire_at } => Some(*fire_at),
             Self::Activity { retry, .. } => retry.as_ref().map(|(at, _)| *at),
-            Self::Event { .. } => None,
+            Self::Event { .. } | Self::Signal { .. } => None,
         }
     }
 }

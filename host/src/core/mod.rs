@@ -5,6 +5,7 @@
 pub mod event;
 pub mod execution;
 pub mod ids;
+pub mod mail;
 pub mod payload;
 pub mod retry;
 pub mod summary;

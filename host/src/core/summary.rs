@@ -3,7 +3,7 @@
 //! Like [`super::execution::Execution`] it is derived from events, but it keeps
 //! no payloads of operations, so that a million rows are cheap to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
+use super::mail::MailKey;
 use super::payload::Payload;
 use super::turn::TurnRecord;
 
@@ -106,6 +107,10 @@ pub struct Summary {
     pub untold: bool,
     /// The failure's or termination's text, once there is one.
     pub error: Option<String>,
+    /// Tells it from all others of its id, see [`super::mail::birth`].
+    pub birth: u64,
+    /// Its letters to other instances that have no answer yet.
+    pub outbox: BTreeSet<MailKey>,
 }
 
 impl Summary {
@@ -130,6 +135,8 @@ impl Summary {
             waits: BTreeMap::new(),
             untold: false,
             error: None,
+            birth: started.birth,
+            outbox: started.outbox.iter().map(|(key, _)| *key).collect(),
         };
         summary.apply(record, hash);
         Some(summary)
@@ -143,6 +150,12 @@ impl Summary {
         self.head = hash;
         record.events.iter().for_each(|event| self.take(event));
         self.untold = !self.status.is_final() && !record.ran && (self.untold || self.turns == 1 || tells(record));
+    }
+
+    /// Whether a host that takes the store over has to look after it: it runs, or
+    /// has ended with letters that nobody has answered.
+    pub fn is_open(&self) -> bool {
+        !self.status.is_final() || !self.outbox.is_empty()
     }
 
     /// The earliest time at which something is due without anybody's doing.
@@ -191,7 +204,14 @@ impl Summary {
             Event::Resumed { .. } => self.status = Status::Running,
             // The next execution's first turn is in the same commit and replaces this row.
             Event::ContinuedAsNew { .. } => self.waits.clear(),
+            Event::SignalSent(signal) => {
+                self.outbox.insert((self.execution, signal.operation));
+            }
+            Event::SignalDelivered { signal } | Event::SignalFailed { signal, .. } => {
+                self.outbox.remove(signal);
+            }
             Event::ExecutionStarted(_)
+            | Event::SignalReceived { .. }
             | Event::EventRaised { .. }
             | Event::CancelRequested { .. }
             | Event::NowRead { .. }
@@ -220,6 +240,9 @@ fn tells(record: &TurnRecord) -> bool {
                 | Event::TimerFired { .. }
                 | Event::EventRaised { .. }
                 | Event::CancelRequested { .. }
+                | Event::SignalReceived { .. }
+                | Event::SignalDelivered { .. }
+                | Event::SignalFailed { .. }
         )
     })
 }

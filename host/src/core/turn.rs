@@ -16,9 +16,9 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, Started};
+use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, SignalSent, Started};
 use super::execution::{Delivery, Execution};
-use super::ids::{Hash, OperationId, TimestampMs};
+use super::ids::{Hash, InstanceId, OperationId, TimestampMs};
 use super::payload::{Failure, FailureKind, Outcome, Payload, shortened};
 
 /// What is stored of a turn.
@@ -207,6 +207,8 @@ pub struct Recorder {
     ran: bool,
     turn: Vec<Event>,
     turn_bytes: usize,
+    /// Where the guest's part of [`Execution::posts`] begins.
+    asked_posts: usize,
 }
 
 impl Recorder {
@@ -228,6 +230,7 @@ impl Recorder {
             ran: false,
             turn: Vec::new(),
             turn_bytes: 0,
+            asked_posts: 0,
         }
     }
 
@@ -306,6 +309,9 @@ impl Recorder {
 
     /// What the guest is to be told. From here on the turn counts as run.
     pub fn hand_over(&mut self) -> HandOver {
+        if !self.ran {
+            self.asked_posts = self.execution.posts.len();
+        }
         self.ran = true;
         if !self.execution.begun {
             self.execution.begun = true;
@@ -355,6 +361,7 @@ impl Recorder {
     /// turn is forgotten, and what was delivered stays.
     pub fn fail_by_host(&mut self, failure: Failure) {
         self.turn.retain(|event| event.origin() == Origin::Delivery);
+        self.execution.forget_asked(self.asked_posts);
         let failure = self.fitting(failure);
         self.push(Event::Failed { failure, by_host: true });
     }
@@ -363,6 +370,7 @@ impl Recorder {
     pub fn repeat_verdict(&mut self, record: &TurnRecord) {
         if let Some(Event::Failed { failure, by_host: true }) = record.events.last() {
             self.turn.retain(|event| event.origin() == Origin::Delivery);
+            self.execution.forget_asked(self.asked_posts);
             self.push(Event::Failed { failure: failure.clone(), by_host: true });
         }
     }
@@ -392,6 +400,7 @@ impl Recorder {
         }
         self.ran = record.ran;
         self.seal();
+        self.execution.posts.clear();
         Ok(())
     }
 
@@ -414,6 +423,7 @@ impl Recorder {
     /// that of the recorded bytes.
     pub fn seal_replayed(&mut self, hash: Hash) {
         self.close_turn(self.turn.len(), hash);
+        self.execution.posts.clear();
     }
 
     fn close_turn(&mut self, events: usize, hash: Hash) {
@@ -434,6 +444,8 @@ impl Recorder {
             format: super::event::FORMAT,
             tags: ended.tags.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
             buffered: ended.untaken_events(),
+            outbox: ended.outbox.letters().map(|(key, letter)| (key, letter.clone())).collect(),
+            seen: ended.seen.clone(),
             ..(*ended.started).clone()
         })
     }
@@ -541,6 +553,21 @@ impl Recorder {
     pub fn wait_for_event(&mut self, name: String) -> Result<OperationId, Stop> {
         let operation = self.execution.next_operation();
         self.operation(Event::EventAwaited { operation, name })
+    }
+
+    /// An event is to be raised on another instance.
+    pub fn signal(&mut self, to: &str, name: String, value: Payload) -> Result<OperationId, Stop> {
+        let receiver = self.receiver(to, &name, &value);
+        let refusal = self.refused(receiver.as_ref().err().cloned());
+        match (receiver, refusal) {
+            (Ok(to), None) => {
+                let operation = self.execution.next_operation();
+                self.operation(Event::SignalSent(Box::new(SignalSent { operation, to, name, value })))
+            }
+            (Err(failure), None) | (_, Some(failure)) => {
+                self.refuse(format!("signal {name:?} to {to:?}, {}", fingerprint(&value)), failure)
+            }
+        }
     }
 
     /// The guest has taken the event of that wait into use.
@@ -682,6 +709,7 @@ impl Recorder {
             Event::EventAwaited { name, .. } => name.len(),
             Event::TagSet { name, value } => name.len() + value.len(),
             Event::OperationRefused { asked, .. } => asked.len(),
+            Event::SignalSent(signal) => signal.name.len() + signal.value.len(),
             _ => 0,
         };
         let limits = &self.limits;
@@ -713,6 +741,17 @@ impl Recorder {
         ];
         let (option, _) = unserved.into_iter().find(|(_, used)| *used)?;
         refuse(format!("this host does not serve the option {option} of {name} yet; call it without"))
+    }
+
+    fn receiver(&self, to: &str, name: &str, value: &Payload) -> Result<InstanceId, Failure> {
+        if let Some(failure) = too_large(&format!("the signal {name:?}"), value.len(), self.limits.payload_bytes) {
+            return Err(failure);
+        }
+        let not_found = |message: String| Failure::fatal(FailureKind::NotFound, message);
+        if name.is_empty() || name.len() > 200 {
+            return Err(not_found(format!("an event's name has 1 to 200 bytes, found {}", name.len())));
+        }
+        InstanceId::new(to).map_err(|invalid| not_found(invalid.to_string()))
     }
 
     /// Live, a refusal is the host's own; at replay, what was recorded counts.

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::activities::{Activities, Dispatch, Task};
 use super::error::EngineError;
+use super::mail::Posted;
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
 use crate::core::execution::Pending;
@@ -38,6 +39,8 @@ pub(super) struct Outbound {
     pub(super) replies: Vec<Reply>,
     /// When something is due next, if the turn changed that.
     pub(super) due: Option<TimestampMs>,
+    /// What goes to other instances.
+    pub(super) posts: Vec<Posted>,
 }
 
 /// A caller who waits for a turn to be durable.
@@ -118,7 +121,7 @@ impl Release {
     }
 
     fn release_turn(&self, worker: usize, turn: Outbound) {
-        let Outbound { instance, execution, sealed, logs, replies, due, .. } = turn;
+        let Outbound { instance, execution, sealed, logs, replies, due, posts, .. } = turn;
         for line in &logs {
             (self.show_log)(&instance, execution, line);
         }
@@ -146,6 +149,9 @@ impl Release {
                 event if event.origin() == Origin::Outcome => self.activities.forget_all(&instance, execution),
                 _ => {}
             }
+        }
+        for (to, message) in posts {
+            self.workers[super::partition(&to, self.workers.len())].send(message);
         }
         for reply in replies {
             reply(Ok(()));

@@ -10,6 +10,7 @@ mod clock;
 mod commit;
 mod error;
 mod life;
+mod mail;
 mod modules;
 mod turns;
 pub mod view;
@@ -35,6 +36,7 @@ use self::commit::{GROUPS_AHEAD, Release};
 use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
 use crate::core::event::Started;
 use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::core::mail::{Seen, birth};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::summary::Summary;
 use crate::core::turn::{Limits, LogLine};
@@ -185,6 +187,7 @@ impl Engine {
                 groups: groups.clone(),
                 released: released[number].clone(),
                 resident_guests: resident_guests.clone(),
+                links: mail::Links(workers.clone()),
             });
             threads.push(thread(&format!("dacapo-turns-{number}"), move || worker.run(&inbox)));
             let link = workers[number].clone();
@@ -264,7 +267,7 @@ impl Engine {
             return same_orchestration(&existing, &orchestration);
         }
         let module = self.modules.resolve(&orchestration, module.as_deref())?;
-        let started = Box::new(Started {
+        let mut started = Box::new(Started {
             format: event::FORMAT,
             instance: id.clone(),
             execution: 1,
@@ -277,7 +280,11 @@ impl Engine {
             parent: None,
             tags,
             buffered: Vec::new(),
+            birth: 0,
+            outbox: Vec::new(),
+            seen: Seen::default(),
         });
+        started.birth = birth(&started.seed);
         let (reply, answer) = oneshot::channel();
         self.worker_of(&id).send(Message::Start(started, reuse, reply));
         match self.answer(answer).await {
@@ -413,6 +420,7 @@ impl Engine {
                 self.worker_of(&summary.instance).send(Message::Recover(Box::new(summary)));
             }
             if last {
+                self.workers.iter().for_each(|worker| worker.send(Message::Recovered));
                 return Ok(());
             }
         }

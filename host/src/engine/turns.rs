@@ -23,11 +23,13 @@ use tokio::sync::oneshot;
 use super::activities::{Activities, Dispatch, Task};
 use super::commit::{Group, Groups, Outbound, Reply, interrupted};
 use super::error::EngineError;
+use super::mail::{Links, posted};
 use super::modules::Modules;
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::event::{ActivityScheduled, Event, Started};
 use crate::core::execution::{End, Execution};
 use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
+use crate::core::mail::{Envelope, MailKey};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::summary::Summary;
 use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
@@ -51,6 +53,8 @@ pub(super) enum Message {
     LetGo(InstanceId),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
+    /// There are no more of those.
+    Recovered,
     /// Time has moved.
     Wake,
     /// No more turns.
@@ -84,6 +88,14 @@ pub(super) enum Inbound {
         reason: String,
         reply: oneshot::Sender<Result<(), EngineError>>,
     },
+    /// Another instance sent this.
+    Letter(Box<Envelope>),
+    /// A letter of this instance has its answer.
+    Answered {
+        birth: u64,
+        key: MailKey,
+        outcome: Outcome,
+    },
 }
 
 /// How others reach a worker. Its queue needs no bound of its own: whoever sends
@@ -110,10 +122,14 @@ pub(super) struct Parts {
     pub(super) groups: Groups,
     pub(super) released: Arc<AtomicU64>,
     pub(super) resident_guests: Arc<AtomicU64>,
+    pub(super) links: Links,
 }
 
 pub(super) struct Worker {
     parts: Parts,
+    pub(super) links: Links,
+    /// What other instances sent before all were recovered; none afterwards.
+    early: Option<Vec<Message>>,
     live: HashMap<InstanceId, Slot>,
     /// Guests by when they last ran: the first makes room first.
     idle: BTreeMap<u64, InstanceId>,
@@ -129,7 +145,7 @@ pub(super) struct Worker {
     /// Sealed turns that go to the committer together.
     group: Vec<Outbound>,
     /// Answers that wait for the group and all before it, and for no turn of their own.
-    replies: Vec<Reply>,
+    pub(super) replies: Vec<Reply>,
     groups_sent: u64,
 }
 
@@ -178,7 +194,7 @@ impl Drop for Resident {
 }
 
 /// Why an instance is not run now.
-enum NotNow {
+pub(super) enum NotNow {
     /// The host has no room; try again.
     Later(String),
     /// Its history cannot be run here.
@@ -199,7 +215,9 @@ const TURNS_PER_GROUP: usize = 64;
 impl Worker {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
+            links: parts.links.clone(),
             parts,
+            early: Some(Vec::new()),
             live: HashMap::new(),
             idle: BTreeMap::new(),
             stamps: 0,
@@ -259,8 +277,13 @@ impl Worker {
     // ---- messages ----
 
     fn take(&mut self, message: Message) {
+        let message = match (&mut self.early, message) {
+            (Some(early), message) if message.is_between_instances() => return early.push(message),
+            (_, message) => message,
+        };
         match message {
             Message::Start(started, reuse, reply) => self.start(started, reuse, reply),
+            Message::Recovered => self.early.take().into_iter().flatten().for_each(|message| self.take(message)),
             Message::Deliver(id, inbound) => self.deliver(id, inbound),
             Message::Watch(id, reply) => self.watch(id, reply),
             Message::Arm(id, due) => {
@@ -314,15 +337,11 @@ impl Worker {
 
     fn deliver(&mut self, id: InstanceId, inbound: Inbound) {
         if !self.live.contains_key(&id) {
-            match self.load_bare(&id) {
+            match self.load(&id, |summary| inbound.reaches(summary)) {
                 Ok(slot) => {
                     self.live.insert(id.clone(), slot);
                 }
-                Err(reason) => {
-                    let error = not_delivered(&id, reason, &inbound);
-                    inbound.refuse(error);
-                    return;
-                }
+                Err(reason) => return self.refuse(&id, reason, inbound),
             }
         }
         if let Some(slot) = self.live.get_mut(&id) {
@@ -336,8 +355,10 @@ impl Worker {
             let _ = reply.send(Err(EngineError::Blocked { why: why.clone(), id }));
             return;
         }
-        // What is live ends by a message that comes later than this one.
-        if !self.live.contains_key(&id) {
+        // What runs ends by a message that comes later than this one; what has ended
+        // may be in memory for its mail.
+        let runs = |slot: &mut Slot| slot.body.recorder().execution.end.is_none();
+        if !self.live.get_mut(&id).is_some_and(runs) {
             let ended = match self.parts.store.summary(&id) {
                 Ok(Some(summary)) if summary.status.is_final() => super::view::outcome(&*self.parts.store, &id),
                 Ok(Some(_)) => Ok(None),
@@ -360,7 +381,10 @@ impl Worker {
         let next_life =
             self.live.get_mut(id).is_some_and(|slot| slot.body.recorder().execution.started.execution > execution);
         if !next_life {
-            self.drop_slot(id);
+            // Mail that came meanwhile is answered by a turn of its own.
+            if self.live.get(id).is_none_or(|slot| slot.inbox.is_empty()) {
+                self.drop_slot(id);
+            }
             self.blocked.remove(id);
             self.held.remove(id);
         }
@@ -378,15 +402,16 @@ impl Worker {
         if let Some(due) = summary.next_due() {
             self.timers.push(Reverse((due, id.clone())));
         }
-        if !summary.untold && !summary.has_running_activity() {
+        if !summary.untold && !summary.has_running_activity() && summary.outbox.is_empty() {
             return;
         }
-        match self.load_bare(id) {
+        match self.load(id, Summary::is_open) {
             Ok(mut slot) => {
                 let execution = &slot.body.recorder().execution;
                 let again = execution.pending.values().filter_map(interrupted).collect();
                 let tasks = dispatches(execution, again);
                 let (wants_turn, suspended) = (execution.wants_turn(), execution.suspended);
+                posted(execution, execution.posts_again()).into_iter().for_each(|posted| self.links.send(posted));
                 if suspended {
                     self.held.insert(id.clone(), tasks);
                 } else {
@@ -459,7 +484,8 @@ impl Worker {
         let recorder = slot.body.recorder();
         recorder.begin(now);
         let was_suspended = recorder.execution.suspended;
-        let replies = self.record_inbox(recorder, inbox);
+        let (replies, later) = self.record_inbox(recorder, inbox);
+        slot.inbox = later;
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
             recorder.deliver(fired);
         }
@@ -495,17 +521,26 @@ impl Worker {
         };
         slot.last_group = self.next_group();
         self.group.push(outbound(slot, sealed, replies));
-        if let Some(started) = next {
+        if let Some(mut started) = next {
+            started.seen.retain(|sender, birth, key| self.may_come_again(sender, birth, key));
             let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, now);
             slot.body = Body::Bare(Box::new(recorder));
             self.group.push(outbound(slot, sealed, Vec::new()));
         }
     }
 
-    /// Records what came in; returns whom to answer once that is durable.
-    fn record_inbox(&self, recorder: &mut Recorder, inbox: Vec<Inbound>) -> Vec<Reply> {
-        let mut replies: Vec<Reply> = Vec::new();
+    /// Records what came in; returns whom to answer once that is durable, and what
+    /// is for a turn after this one.
+    fn record_inbox(&mut self, recorder: &mut Recorder, inbox: Vec<Inbound>) -> (Vec<Reply>, Vec<Inbound>) {
+        let (mut replies, mut later): (Vec<Reply>, Vec<Inbound>) = Default::default();
+        let had_ended = recorder.execution.end.is_some();
         for inbound in inbox {
+            if recorder.execution.end.is_some() && !had_ended && inbound.is_mail() {
+                // Nothing follows an outcome in its turn.
+                later.push(inbound);
+                continue;
+            }
+            let Err(inbound) = self.take_mail(recorder, inbound, &mut replies) else { continue };
             if recorder.execution.end.is_some() {
                 let execution = &recorder.execution;
                 let error = ended_error(&execution.started.instance, status_of(execution), &inbound);
@@ -547,9 +582,10 @@ impl Worker {
                     }
                     replies.push(Box::new(move |durable| drop(reply.send(durable))));
                 }
+                Inbound::Letter(_) | Inbound::Answered { .. } => {}
             }
         }
-        replies
+        (replies, later)
     }
 
     /// Makes sure that the guest is in memory, in the state that the history left
@@ -655,9 +691,17 @@ impl Worker {
     // ---- what is in memory ----
 
     fn load_bare(&self, id: &InstanceId) -> Result<Slot, NotNow> {
+        self.load(id, |summary| !summary.status.is_final())
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.parts.store
+    }
+
+    fn load(&self, id: &InstanceId, wanted: impl FnOnce(&Summary) -> bool) -> Result<Slot, NotNow> {
         let store = &self.parts.store;
         let summary = store.summary(id).map_err(|error| NotNow::Store(error.into()))?.ok_or(NotNow::Gone(None))?;
-        if summary.status.is_final() {
+        if !wanted(&summary) {
             return Err(NotNow::Gone(Some(Box::new(summary))));
         }
         let history = store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
@@ -685,7 +729,7 @@ impl Worker {
 
     fn put_back(&mut self, id: &InstanceId, mut slot: Slot, put_off: bool) {
         let execution = &slot.body.recorder().execution;
-        let wants_turn = execution.wants_turn() && !put_off;
+        let wants_turn = execution.wants_turn() && !put_off || !slot.inbox.is_empty();
         let waits = execution.end.is_none() && !wants_turn;
         if waits && matches!(slot.body, Body::Bare(_)) && self.is_durable(&slot) {
             // Only its state was needed, and that is in the store.
@@ -791,8 +835,10 @@ fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outboun
     let logs = std::mem::take(&mut recorder.logs);
     let (turn, next_due) = (recorder.execution.turns, recorder.execution.next_due());
     let due = next_due.filter(|due| slot.armed.is_none_or(|armed| armed > *due));
+    let posts = std::mem::take(&mut recorder.execution.posts);
+    let posts = posted(&recorder.execution, posts);
     slot.armed = due.or(slot.armed);
-    Outbound { instance, execution, turn, sealed, logs, replies, due }
+    Outbound { instance, execution, turn, sealed, logs, replies, due, posts }
 }
 
 fn dispatches(execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, TimestampMs, u32)>) -> Vec<Dispatch> {
@@ -816,7 +862,7 @@ fn position_of(execution: &Execution) -> (ExecutionNumber, crate::core::summary:
     (execution.started.execution, status_of(execution))
 }
 
-fn status_of(execution: &Execution) -> crate::core::summary::Status {
+pub(super) fn status_of(execution: &Execution) -> crate::core::summary::Status {
     use crate::core::summary::Status;
     match execution.end {
         None if execution.suspended => Status::Suspended,
@@ -827,7 +873,7 @@ fn status_of(execution: &Execution) -> crate::core::summary::Status {
     }
 }
 
-fn not_delivered(id: &InstanceId, reason: NotNow, inbound: &Inbound) -> EngineError {
+pub(super) fn not_delivered(id: &InstanceId, reason: NotNow, inbound: &Inbound) -> EngineError {
     match reason {
         NotNow::Gone(Some(summary)) => ended_error(id, summary.status, inbound),
         NotNow::Gone(None) => EngineError::UnknownInstance { id: id.clone() },
@@ -844,14 +890,36 @@ fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &
         Inbound::Terminate { .. } => "the termination".to_owned(),
         Inbound::Hold { suspend: true, .. } => "the suspension".to_owned(),
         Inbound::Hold { suspend: false, .. } => "the resumption".to_owned(),
+        Inbound::Letter(_) | Inbound::Answered { .. } => "the mail".to_owned(),
     };
     EngineError::Ended { id: id.clone(), status, what }
 }
 
+impl Message {
+    /// Whether another instance sent it.
+    fn is_between_instances(&self) -> bool {
+        matches!(self, Self::Deliver(_, inbound) if inbound.is_mail())
+    }
+}
+
 impl Inbound {
-    fn refuse(self, error: EngineError) {
+    /// Whether it is taken also after the instance has ended.
+    fn is_mail(&self) -> bool {
+        matches!(self, Self::Letter(_) | Self::Answered { .. })
+    }
+
+    /// Whether an instance of which only the row is read is to be loaded for it.
+    fn reaches(&self, summary: &Summary) -> bool {
         match self {
-            Self::ActivityOutcome { .. } => {}
+            Self::Letter(_) => true,
+            Self::Answered { birth, key, .. } => summary.birth == *birth && summary.outbox.contains(key),
+            _ => !summary.status.is_final(),
+        }
+    }
+
+    pub(super) fn refuse(self, error: EngineError) {
+        match self {
+            Self::ActivityOutcome { .. } | Self::Letter(_) | Self::Answered { .. } => {}
             Self::Event { reply, .. }
             | Self::Cancel { reply, .. }
             | Self::Terminate { reply, .. }
@@ -863,7 +931,7 @@ impl Inbound {
 }
 
 impl NotNow {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Later(why) | Self::Blocked(why) => why.clone(),
             Self::Gone(_) => "it has ended".to_owned(),

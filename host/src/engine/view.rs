@@ -114,6 +114,15 @@ pub enum PendingView {
         /// The event's name.
         name: String,
     },
+    /// A signal that its receiver has not taken yet.
+    Signal {
+        /// Its operation.
+        operation: OperationId,
+        /// The receiver.
+        to: InstanceId,
+        /// The event's name.
+        name: String,
+    },
 }
 
 /// One instance in full. `served` tells whether an activity's name is served.
@@ -131,7 +140,7 @@ pub fn instance(
     let recorder =
         bare_recorder(&records, Limits::default()).map_err(|why| EngineError::Blocked { id: id.clone(), why })?;
     let execution = &recorder.execution;
-    let (output, failure) = match records.last().and_then(|turn| turn.events.last()).and_then(final_outcome) {
+    let (output, failure) = match end_of(&records) {
         Some(Ok(output)) => (Some(output), None),
         Some(Err(failure)) => (None, Some(failure)),
         None => (None, None),
@@ -155,8 +164,12 @@ pub fn instance(
 /// If the store fails.
 pub fn outcome(store: &dyn Store, id: &InstanceId) -> Result<Option<Outcome>, EngineError> {
     let Some(history) = store.history(id, None)? else { return Ok(None) };
-    let Some(last) = history.decode()?.pop() else { return Ok(None) };
-    Ok(last.events.last().and_then(final_outcome))
+    Ok(end_of(&history.decode()?))
+}
+
+/// What a history ended with. Answers to its letters may follow its end.
+fn end_of(records: &[TurnRecord]) -> Option<Outcome> {
+    records.iter().rev().find_map(|turn| turn.events.last().and_then(final_outcome))
 }
 
 /// A history as JSON: one object per event, numbered, with its turn and time.
@@ -189,5 +202,6 @@ fn pending_view(operation: OperationId, pending: &Pending, served: &impl Fn(&str
         },
         Pending::Timer { fire_at } => PendingView::Timer { operation, fire_at: fire_at.to_string() },
         Pending::Event { name } => PendingView::Event { operation, name: name.clone() },
+        Pending::Signal { to, name } => PendingView::Signal { operation, to: to.clone(), name: name.clone() },
     }
 }

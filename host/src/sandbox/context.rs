@@ -102,8 +102,8 @@ impl wit::Host for GuestState {
         self.turn("call-orchestration")?.unsupported(format!("call-orchestration {name}")).map_err(stop)
     }
 
-    fn signal(&mut self, instance: String, event: String, _value: types::Payload) -> wasmtime::Result<u32> {
-        self.turn("signal")?.unsupported(format!("signal {event} to {instance}")).map_err(stop)
+    fn signal(&mut self, instance: String, event: String, value: types::Payload) -> wasmtime::Result<u32> {
+        self.turn("signal")?.signal(&instance, event, value.into()).map_err(stop)
     }
 
     fn call_entity(

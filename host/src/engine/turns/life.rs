@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 
-use super::{Inbound, Worker, not_delivered};
+use super::{Inbound, Message, Worker, not_delivered};
 use crate::core::ids::InstanceId;
 use crate::core::summary::Status;
 use crate::engine::error::EngineError;
@@ -23,6 +23,7 @@ impl Worker {
         if status.is_final() {
             if let Some(slot) = known {
                 self.idle.remove(&slot.stamp);
+                self.deliver_later(id, slot.inbox);
             }
             return Ok(());
         }
@@ -38,11 +39,17 @@ impl Worker {
         inbox.push(end);
         let recorder = slot.body.recorder();
         recorder.begin(now);
-        let replies = self.record_inbox(recorder, inbox);
+        let (replies, later) = self.record_inbox(recorder, inbox);
         self.seal(&mut slot, now, replies);
+        self.deliver_later(id, later);
         self.blocked.remove(id);
         self.held.remove(id);
         Ok(())
+    }
+
+    /// What came for the old life is looked at when the next one is there.
+    fn deliver_later(&self, id: &InstanceId, inbox: Vec<Inbound>) {
+        inbox.into_iter().for_each(|inbound| self.links.send((id.clone(), Message::Deliver(id.clone(), inbound))));
     }
 
     /// A suspension is over, and that is durable: the attempts that were not begun
