@@ -19,6 +19,7 @@ use crate::imports;
 use crate::operation::{Delay, Operation, Request, SignalRequest};
 use crate::payload::Payload;
 use crate::time::Timestamp;
+use crate::update::Update;
 
 /// An orchestration's only way to learn anything about the world. Every answer
 /// is recorded, and is the same at every replay.
@@ -243,6 +244,40 @@ impl Context {
     /// removes it.
     pub fn set_tag(&self, name: impl Into<String>, value: impl Into<String>) {
         imports::set_tag(&imports::Tag { name: name.into(), value: value.into() });
+    }
+
+    /// Answers updates of that name from now on: requests that may change the
+    /// orchestration and wait for what comes of it. The handler is a task beside the
+    /// orchestration; it may call activities, wait, and take its time. The caller is
+    /// answered when the answer is durable.
+    ///
+    /// Register before the first `await`. An update that comes before its handler is
+    /// there, or that has none, is refused with the names that there are; one that
+    /// is not answered when the execution ends fails for its caller, and is handed
+    /// to the next execution if this one continues as new.
+    ///
+    /// ```no_run
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # fn f(ctx: dacapo_sdk::Context) {
+    /// let items = Rc::new(RefCell::new(Vec::new()));
+    /// let cart = Rc::clone(&items);
+    /// ctx.on_update("add", move |item: String| {
+    ///     let cart = Rc::clone(&cart);
+    ///     async move {
+    ///         cart.borrow_mut().push(item);
+    ///         Ok(cart.borrow().len())
+    ///     }
+    /// })
+    /// .validate(|item| if item.is_empty() { dacapo_sdk::bail!("an item has a name") } else { Ok(()) });
+    /// # }
+    /// ```
+    pub fn on_update<I, O, F>(&self, name: impl Into<String>, handler: impl Fn(I) -> F + 'static) -> Update<I>
+    where
+        I: DeserializeOwned + 'static,
+        O: Serialize,
+        F: Future<Output = Result<O>> + 'static,
+    {
+        Update::register(name.into(), handler)
     }
 
     /// Answers queries of that name from now on. The handler reads live state; it

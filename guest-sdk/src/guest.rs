@@ -3,14 +3,12 @@
 
 use futures::future::LocalBoxFuture;
 
-use crate::bindings::orchestration::exports::dacapo::workflow::guest::{
-    Delivery, Description, Offer, Progress, Request,
-};
+use crate::bindings::orchestration::exports::dacapo::workflow::guest::{Delivery, Description, Offer, Progress};
 use crate::bindings::types as wit;
 use crate::context::Context;
 use crate::error::{Error, FailureKind, Result};
 use crate::payload::Payload;
-use crate::{executor, imports, logging};
+use crate::{executor, imports, logging, requests};
 
 /// An orchestration, as the `orchestration` attribute defines it on a type with
 /// the function's name.
@@ -19,6 +17,8 @@ pub trait Orchestration {
     const NAME: &'static str;
     /// The function's doc comment.
     const DESCRIPTION: &'static str;
+    /// The updates that it answers, as `#[orchestration(updates = [..])]` says.
+    const UPDATES: &'static [&'static str] = &[];
 
     /// JSON Schemas of input and output, where they are known.
     fn schemas() -> (Option<String>, Option<String>);
@@ -32,6 +32,7 @@ pub trait Orchestration {
 pub struct Exported {
     name: &'static str,
     description: &'static str,
+    updates: &'static [&'static str],
     schemas: fn() -> (Option<String>, Option<String>),
     run: fn(Context, Payload) -> LocalBoxFuture<'static, Result<Payload>>,
 }
@@ -39,7 +40,7 @@ pub struct Exported {
 impl Exported {
     /// The line of `O`.
     pub const fn of<O: Orchestration>() -> Self {
-        Self { name: O::NAME, description: O::DESCRIPTION, schemas: O::schemas, run: O::run }
+        Self { name: O::NAME, description: O::DESCRIPTION, updates: O::UPDATES, schemas: O::schemas, run: O::run }
     }
 }
 
@@ -50,7 +51,7 @@ pub fn describe(module: &[Exported]) -> Description {
         sdk: concat!("rust dacapo-sdk ", env!("CARGO_PKG_VERSION")).to_owned(),
         orchestrations: module.iter().map(offer).collect(),
         queries: Vec::new(),
-        updates: Vec::new(),
+        updates: module.iter().flat_map(updates).collect(),
         entities: Vec::new(),
     }
 }
@@ -58,6 +59,15 @@ pub fn describe(module: &[Exported]) -> Description {
 fn offer(exported: &Exported) -> Offer {
     let (input_schema, output_schema) = (exported.schemas)();
     Offer { name: exported.name.to_owned(), description: exported.description.to_owned(), input_schema, output_schema }
+}
+
+fn updates(exported: &Exported) -> impl Iterator<Item = Offer> {
+    exported.updates.iter().map(|name| Offer {
+        name: (*name).to_owned(),
+        description: format!("An update of {}.", exported.name),
+        input_schema: None,
+        output_schema: None,
+    })
 }
 
 /// The export `start`.
@@ -83,7 +93,7 @@ pub fn resume(deliveries: Vec<Delivery>) -> Progress {
                 }
             }
             Delivery::CancelRequested(reason) => executor::request_cancellation(reason),
-            Delivery::Requested(request) => refuse(&request),
+            Delivery::Requested(request) => requests::received(request),
         }
     }
     run()
@@ -110,7 +120,12 @@ fn prepare() {
 }
 
 fn run() -> Progress {
-    match executor::run() {
+    let mut outcome = executor::run();
+    // Somebody may have asked for what a task has only now begun to offer.
+    while outcome.is_none() && requests::settle() {
+        outcome = executor::run();
+    }
+    match outcome {
         None => Progress::Suspended,
         Some(Ok(output)) => Progress::Completed(output.into()),
         Some(Err(mut error)) => match error.take_next_input() {
@@ -118,13 +133,6 @@ fn run() -> Progress {
             None => Progress::Failed(failure(error)),
         },
     }
-}
-
-/// No update or entity operation is offered, so whoever asks is told.
-fn refuse(request: &Request) {
-    let message = format!("no update or entity operation {:?}", request.name);
-    let error = failure(Error::of_kind(FailureKind::NotFound, message).non_retryable());
-    imports::respond(request.id, Err(&error));
 }
 
 fn failure(error: Error) -> wit::Failure {

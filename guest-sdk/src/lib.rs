@@ -70,12 +70,14 @@ mod imports;
 mod logging;
 mod operation;
 pub mod payload;
+mod requests;
 mod retry;
 mod saga;
 mod schema;
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests;
 mod time;
+mod update;
 
 pub use activity::{
     Activity, ActivityContext, ActivityHost, ActivityInfo, ActivitySet, BoxFuture, Handler, IntoActivitySet, MaybeSend,
@@ -92,6 +94,7 @@ pub use payload::Payload;
 pub use retry::RetryPolicy;
 pub use saga::{FailedCompensation, Saga, SagaOutcome};
 pub use time::{InvalidTimestamp, Timestamp};
+pub use update::{REJECTED, Update};
 
 pub use {futures, schemars, serde, serde_json, tracing};
 

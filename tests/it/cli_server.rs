@@ -22,12 +22,27 @@ fn instances_are_started_raised_followed_and_ended_through_a_server() {
     let waits = show["pending"].as_array().unwrap();
     assert!(waits.iter().any(|wait| wait["kind"] == "event" && wait["name"] == "approved"), "{show}");
 
+    // More time, within bounds; the same request again extends nothing.
+    let extend = |id: &str| data.run(&["update", "a 1/ü", "extend", "--input", "60", "--request-id", id, "--json"]);
+    let extended = extend("e1").ok().json();
+    assert_eq!((&extended["status"], &extended["request"]), (&json!("answered"), &json!("e1")));
+    assert_eq!(extend("e1").ok().json(), extended);
+    assert_ne!(extend("e2").ok().json()["output"], extended["output"]);
+    let path = "/api/v1/instances/a%201%2F%C3%BC/updates/extend?id=e1";
+    let (status, body) = served.request("POST", path, "content-type: application/json\r\n", "60");
+    assert_eq!((status, serde_json::from_str(&body).ok()), (200, Some(extended)));
+    let refused = data.run(&["update", "a 1/ü", "extend", "--input", "1000000", "--json"]).failed(1).error();
+    assert_eq!((&refused["code"], &refused["failure"]["error_type"]), (&json!("request-refused"), &json!("Rejected")));
+    let unknown = data.run(&["update", "a 1/ü", "shorten"]).failed(1);
+    assert!(unknown.stderr.contains("now there are: extend"), "{}", unknown.stderr);
+
     let approval = r#"{"by":"Grace"}"#;
     data.run(&["raise", "a 1/ü", "approved", "--value", approval]).ok();
     let (code, lines) = follow.rest();
     assert_eq!(code, Some(0), "following ends with the instance");
     let last: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
     assert_eq!((&last["kind"], &last["output"]), (&json!("completed"), &json!({ "approved": { "by": "Grace" } })));
+    data.run(&["update", "a 1/ü", "extend", "--input", "1"]).failed(4);
     let late = data.run(&["raise", "a 1/ü", "approved", "--json"]).failed(4);
     assert_eq!(late.error()["code"], "instance-ended");
 

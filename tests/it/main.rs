@@ -16,6 +16,7 @@ mod s_life;
 mod s_replay;
 mod s_signals;
 mod s_time;
+mod s_updates;
 mod snapshot;
 mod store_contract;
 mod store_faults;

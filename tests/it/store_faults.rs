@@ -31,6 +31,7 @@ fn module() -> Module {
         uploaded_at: TimestampMs(1),
         offers: Vec::new(),
         grants: Grants::default(),
+        updates: Vec::new(),
     }
 }
 

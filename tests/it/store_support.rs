@@ -55,6 +55,7 @@ impl Writer {
             birth: 5,
             outbox: Vec::new(),
             seen: Seen::default(),
+            requests: Default::default(),
         }));
         self.turn(vec![started])
     }

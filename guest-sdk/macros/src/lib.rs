@@ -13,6 +13,7 @@ use proc_macro::TokenStream;
 /// `T: Deserialize`, `U: Serialize`; where they implement `JsonSchema` as well, the
 /// schemas are shown to callers. The orchestration has the function's name, or
 /// `#[orchestration(name = "...")]`; the doc comment is its description.
+/// `updates = ["..."]` lists the updates that it answers, for callers to see.
 ///
 /// The function stays as it is and can be called. Beside it stands a type of the
 /// same name that implements `dacapo_sdk::Orchestration`.

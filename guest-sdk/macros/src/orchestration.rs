@@ -12,7 +12,7 @@ use crate::signature::{self, Complaints, Options};
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let function: ItemFn =
         syn::parse2(item).map_err(|error| Error::new(error.span(), "#[orchestration] goes on an async function"))?;
-    let name = chosen_name(arguments, &function)?;
+    let (name, updates) = options(arguments, &function)?;
     let input = check(&function)?;
 
     let description = signature::doc_text(&function.attrs);
@@ -48,6 +48,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         impl ::dacapo_sdk::Orchestration for #ident {
             const NAME: &'static str = #name;
             const DESCRIPTION: &'static str = #description;
+            const UPDATES: &'static [&'static str] = &[#(#updates),*];
 
             fn schemas() -> (
                 ::core::option::Option<::std::string::String>,
@@ -78,15 +79,20 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     })
 }
 
-fn chosen_name(arguments: TokenStream, function: &ItemFn) -> Result<String> {
+/// The name, and the updates that it says it answers.
+fn options(arguments: TokenStream, function: &ItemFn) -> Result<(String, Vec<String>)> {
     let mut name = function.sig.ident.to_string();
+    let mut updates = Vec::new();
     for option in &Options::parse_terminated.parse2(arguments)? {
-        if !option.path.is_ident("name") {
-            return Err(signature::unknown(option, "`name = \"...\"`"));
+        if option.path.is_ident("name") {
+            name = signature::text(option)?;
+        } else if option.path.is_ident("updates") {
+            updates = signature::texts(option)?;
+        } else {
+            return Err(signature::unknown(option, "`name = \"...\"` or `updates = [\"...\"]`"));
         }
-        name = signature::text(option)?;
     }
-    Ok(name)
+    Ok((name, updates))
 }
 
 /// The type of the input, if there is one.
@@ -158,7 +164,7 @@ mod tests {
         );
         assert!(expand(quote!(name = "trip-v2"), function.clone()).is_ok());
         let unknown = expand(quote!(nam = "x"), function.clone()).unwrap_err();
-        assert_eq!(unknown.to_string(), "unknown option; expected `name = \"...\"`");
+        assert_eq!(unknown.to_string(), "unknown option; expected `name = \"...\"` or `updates = [\"...\"]`");
         let number = expand(quote!(name = 1), function).unwrap_err();
         assert_eq!(number.to_string(), "expected a name in quotes");
     }

@@ -111,6 +111,21 @@ pub(crate) fn text(option: &syn::MetaNameValue) -> Result<String> {
     Err(Error::new_spanned(&option.value, "expected a name in quotes"))
 }
 
+/// Strings in brackets that are given as an option's value.
+pub(crate) fn texts(option: &syn::MetaNameValue) -> Result<Vec<String>> {
+    let Expr::Array(array) = &option.value else {
+        return Err(Error::new_spanned(&option.value, "expected names in brackets, such as [\"add\", \"remove\"]"));
+    };
+    let text = |element: &Expr| match element {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Str(text) if !text.value().is_empty() => Ok(text.value()),
+            _ => Err(Error::new_spanned(element, "expected a name in quotes")),
+        },
+        _ => Err(Error::new_spanned(element, "expected a name in quotes")),
+    };
+    array.elems.iter().map(text).collect()
+}
+
 /// An option that is not known.
 pub(crate) fn unknown(option: &syn::MetaNameValue, known: &str) -> Error {
     Error::new_spanned(&option.path, format!("unknown option; expected {known}"))

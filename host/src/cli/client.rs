@@ -222,6 +222,12 @@ impl Remote {
         self.answer(request.send(body)).map(drop)
     }
 
+    /// Posts a payload; the answer's JSON.
+    pub(super) fn ask(&self, path: &str, body: &[u8]) -> Result<Value> {
+        let request = self.agent.post(self.url(path)).header("content-type", "application/json");
+        as_json(&self.answer(request.send(body))?)
+    }
+
     fn upload(&self, upload: &Upload) -> Result<Value> {
         let named = json!({ "name": upload.name, "version": upload.version });
         let grants = serde_json::to_string(&upload.grants).map_err(|error| CliError::input(error.to_string()))?;

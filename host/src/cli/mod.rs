@@ -16,6 +16,7 @@ mod new;
 mod output;
 mod progress;
 mod replay;
+mod requests;
 mod run;
 mod serve;
 mod store;
@@ -82,6 +83,8 @@ enum Command {
     History(history::Args),
     /// Raise an event for an instance
     Raise(instances::RaiseArgs),
+    /// Ask a running instance for a change and print its answer
+    Update(requests::UpdateArgs),
     /// End an instance at once
     Terminate(instances::EndArgs),
     /// Ask an instance to end; its code decides how
@@ -141,6 +144,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Show(args) => instances::show(&args, common).await,
         Command::History(args) => history::run(&args, common).await,
         Command::Raise(args) => instances::raise(&args, common).await,
+        Command::Update(args) => requests::update(&args, common).await,
         Command::Terminate(args) => instances::terminate(&args, common).await,
         Command::Cancel(args) => instances::cancel(&args, common).await,
         Command::Suspend(args) => life::suspend(&args, common).await,

@@ -165,7 +165,7 @@ pub(super) fn data_hint(data: &Path) -> String {
     }
 }
 
-fn print_payload(payload: &Payload) {
+pub(super) fn print_payload(payload: &Payload) {
     match payload.to_json() {
         Some(value) if std::io::stdout().is_terminal() => output::json(&value),
         _ => {
@@ -190,6 +190,7 @@ fn list_offers(bytes: &[u8], common: &Common) -> Result<()> {
         uploaded_at: crate::core::ids::TimestampMs(0),
         offers: found.offers,
         grants: crate::store::Grants::default(),
+        updates: found.updates,
     };
     if common.json {
         let offers = &crate::server::api::module_json(&module)["offers"];

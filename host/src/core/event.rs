@@ -9,11 +9,14 @@
 //! Encoding: postcard, by position. Add cases and fields at the end only, and
 //! raise [`FORMAT`] when that is not enough; recorded histories stay readable.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::mail::{Letter, MailKey, Seen, Source};
-use super::payload::{Failure, Payload};
+use super::payload::{Failure, Outcome, Payload};
+use super::request::{Carried, Request, RequestId, readable_outcome};
 use super::retry::RetryPolicy;
 
 /// Version of the encoding of turns and events.
@@ -210,6 +213,18 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+
+    // ---- requests: a delivery and its answer ----
+    /// Somebody asks for something and waits for the answer.
+    RequestReceived(Arc<Request>),
+    /// `respond`.
+    Responded {
+        /// The request.
+        request: RequestId,
+        /// What the caller is told.
+        #[serde(serialize_with = "readable_outcome")]
+        answer: Outcome,
+    },
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -245,6 +260,8 @@ pub struct Started {
     pub outbox: Vec<(MailKey, Letter)>,
     /// Letters that earlier executions took and that may come again.
     pub seen: Seen,
+    /// Requests that the execution before had not answered, and what it remembered.
+    pub requests: Carried,
 }
 
 /// An event to raise on another instance. See [`Event::SignalSent`].
@@ -320,7 +337,8 @@ impl Event {
             | Self::Resumed { .. }
             | Self::SignalReceived { .. }
             | Self::SignalDelivered { .. }
-            | Self::SignalFailed { .. } => Origin::Delivery,
+            | Self::SignalFailed { .. }
+            | Self::RequestReceived(_) => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -333,7 +351,8 @@ impl Event {
             | Self::OperationRefused { .. }
             | Self::CustomStatusSet { .. }
             | Self::TagSet { .. }
-            | Self::SignalSent(_) => Origin::Guest,
+            | Self::SignalSent(_)
+            | Self::Responded { .. } => Origin::Guest,
             Self::Completed { .. } | Self::Failed { .. } | Self::ContinuedAsNew { .. } | Self::Terminated { .. } => {
                 Origin::Outcome
             }
@@ -372,6 +391,8 @@ impl Event {
             Self::SignalSent(_) => "signal-sent",
             Self::SignalDelivered { .. } => "signal-delivered",
             Self::SignalFailed { .. } => "signal-failed",
+            Self::RequestReceived(_) => "request-received",
+            Self::Responded { .. } => "responded",
         }
     }
 
@@ -424,6 +445,9 @@ impl Event {
             Self::SignalSent(s) => format!("#{} {:?} to {} with {}", s.operation, s.name, s.to, cut(&s.value)),
             Self::SignalDelivered { signal } => of_mail(*signal),
             Self::SignalFailed { signal, failure } => format!("{}: {}", of_mail(*signal), why(failure)),
+            Self::RequestReceived(r) => format!("?{} {}({})", r.id, r.name, cut(&r.input)),
+            Self::Responded { request, answer: Ok(output) } => format!("?{request} answered {}", cut(output)),
+            Self::Responded { request, answer: Err(failure) } => format!("?{request} refused: {}", why(failure)),
         }
     }
 }

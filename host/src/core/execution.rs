@@ -12,6 +12,7 @@ use super::event::{ActivityScheduled, Event, Started};
 use super::ids::{Hash, InstanceId, OperationId, TimestampMs};
 use super::mail::{Content, Letter, MailKey, Outbox, Post, Seen, Source};
 use super::payload::{Failure, Outcome, Payload};
+use super::request::{Request, Requests};
 use super::retry::{self, Attempt, RetryPolicy};
 
 /// An operation that is not complete: all that waiting costs.
@@ -54,6 +55,8 @@ pub enum Delivery {
     Completed(OperationId, Outcome),
     /// Somebody asks the instance to end.
     CancelRequested(String),
+    /// Somebody waits for an answer.
+    Requested(Arc<Request>),
 }
 
 /// How an execution ended.
@@ -109,6 +112,8 @@ pub struct Execution {
     pub seen: Seen,
     /// What is to be let out to other instances once this turn is durable.
     pub posts: Vec<Post>,
+    /// What was asked of it.
+    pub requests: Requests,
     next_operation: OperationId,
     waiters: HashMap<String, VecDeque<OperationId>>,
     /// Events that no wait has taken, by name and order of arrival.
@@ -123,6 +128,7 @@ pub struct Execution {
 impl Execution {
     /// The state right after `started` was recorded in its first turn.
     pub fn new(started: Box<Started>) -> Self {
+        let (requests, open) = Requests::of(&started.requests);
         let mut execution = Self {
             started_at: TimestampMs::default(),
             now: TimestampMs::default(),
@@ -138,12 +144,13 @@ impl Execution {
             outbox: Outbox::of(&started.outbox),
             seen: started.seen.clone(),
             posts: Vec::new(),
+            requests,
             next_operation: 1,
             waiters: HashMap::new(),
             buffered: HashMap::new(),
             lent: BTreeMap::new(),
             arrivals: 0,
-            ready: Vec::new(),
+            ready: open.into_iter().map(Delivery::Requested).collect(),
             patched: HashMap::new(),
             started,
         };
@@ -270,6 +277,11 @@ impl Execution {
             }
             Event::SignalDelivered { signal } => self.answered(*signal, Ok(Payload::null())),
             Event::SignalFailed { signal, failure } => self.answered(*signal, Err(failure.clone())),
+            Event::RequestReceived(request) => {
+                self.requests.receive(request);
+                self.ready.push(Delivery::Requested(request.clone()));
+            }
+            Event::Responded { request, answer } => drop(self.requests.answer(*request, answer)),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod execution;
 pub mod ids;
 pub mod mail;
 pub mod payload;
+pub mod request;
 pub mod retry;
 pub mod summary;
 pub mod turn;

@@ -220,7 +220,9 @@ impl Summary {
             | Event::ValueRecorded { .. }
             | Event::Patched { .. }
             | Event::EventAwaited { .. }
-            | Event::OperationRefused { .. } => {}
+            | Event::OperationRefused { .. }
+            | Event::RequestReceived(_)
+            | Event::Responded { .. } => {}
         }
     }
 
@@ -243,6 +245,7 @@ fn tells(record: &TurnRecord) -> bool {
                 | Event::SignalReceived { .. }
                 | Event::SignalDelivered { .. }
                 | Event::SignalFailed { .. }
+                | Event::RequestReceived(_)
         )
     })
 }

@@ -9,6 +9,8 @@
 //! A finished turn is a [`TurnRecord`]. It carries the hash of the turn before
 //! it, so a history is a chain that can be verified from its last hash.
 
+mod requests;
+
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -362,6 +364,7 @@ impl Recorder {
     pub fn fail_by_host(&mut self, failure: Failure) {
         self.turn.retain(|event| event.origin() == Origin::Delivery);
         self.execution.forget_asked(self.asked_posts);
+        self.execution.requests.take_back();
         let failure = self.fitting(failure);
         self.push(Event::Failed { failure, by_host: true });
     }
@@ -371,6 +374,7 @@ impl Recorder {
         if let Some(Event::Failed { failure, by_host: true }) = record.events.last() {
             self.turn.retain(|event| event.origin() == Origin::Delivery);
             self.execution.forget_asked(self.asked_posts);
+            self.execution.requests.take_back();
             self.push(Event::Failed { failure: failure.clone(), by_host: true });
         }
     }
@@ -446,6 +450,7 @@ impl Recorder {
             buffered: ended.untaken_events(),
             outbox: ended.outbox.letters().map(|(key, letter)| (key, letter.clone())).collect(),
             seen: ended.seen.clone(),
+            requests: ended.requests.carried(),
             ..(*ended.started).clone()
         })
     }
@@ -686,6 +691,7 @@ impl Recorder {
         self.turn.clear();
         self.turn_bytes = 0;
         self.logs.clear();
+        self.execution.requests.begin_turn();
     }
 
     fn first_event(&self) -> u32 {
@@ -710,6 +716,7 @@ impl Recorder {
             Event::TagSet { name, value } => name.len() + value.len(),
             Event::OperationRefused { asked, .. } => asked.len(),
             Event::SignalSent(signal) => signal.name.len() + signal.value.len(),
+            Event::Responded { answer: Ok(output), .. } => output.len(),
             _ => 0,
         };
         let limits = &self.limits;

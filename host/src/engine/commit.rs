@@ -146,6 +146,9 @@ impl Release {
             match event {
                 Event::Resumed { .. } => self.workers[worker].send(Message::LetGo(instance.clone())),
                 Event::OperationCancelled { operation } => self.activities.forget(&instance, execution, *operation),
+                Event::Responded { request, answer } => {
+                    self.workers[worker].send(Message::Answered(instance.clone(), *request, answer.clone()));
+                }
                 event if event.origin() == Origin::Outcome => self.activities.forget_all(&instance, execution),
                 _ => {}
             }

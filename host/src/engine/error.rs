@@ -66,6 +66,16 @@ pub enum EngineError {
         /// What was to be done to it.
         what: String,
     },
+    /// The instance took a request and ended without an answer to it.
+    #[error("instance {id} ended ({status}) before it answered {what}")]
+    Unanswered {
+        /// The id.
+        id: InstanceId,
+        /// How it ended.
+        status: Status,
+        /// What was asked.
+        what: String,
+    },
     /// A payload over the limit.
     #[error("{what} has {found} bytes, at most {limit} are allowed; store it elsewhere and pass a reference")]
     TooLarge {
@@ -115,6 +125,7 @@ impl EngineError {
             Self::AlreadyExists { .. } => "already-exists",
             Self::OtherOrchestration { .. } => "other-orchestration",
             Self::Ended { .. } => "instance-ended",
+            Self::Unanswered { .. } => "request-unanswered",
             Self::TooLarge { .. } => "too-large",
             Self::InvalidId(_) => "invalid-id",
             Self::InvalidInput(_) => "invalid-input",

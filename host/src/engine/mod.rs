@@ -12,6 +12,7 @@ mod error;
 mod life;
 mod mail;
 mod modules;
+mod requests;
 mod turns;
 pub mod view;
 
@@ -33,11 +34,13 @@ pub(crate) use self::turns::bare_recorder;
 
 use self::activities::Activities;
 use self::commit::{GROUPS_AHEAD, Release};
+use self::requests::Asked;
 use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
 use crate::core::event::Started;
 use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::core::mail::{Seen, birth};
 use crate::core::payload::{Outcome, Payload};
+use crate::core::request::{Carried, RequestKind, Source};
 use crate::core::summary::Summary;
 use crate::core::turn::{Limits, LogLine};
 use crate::core::{event, retry};
@@ -184,6 +187,7 @@ impl Engine {
                 modules: modules.clone(),
                 activities: activities.clone(),
                 settings: settings.clone(),
+                links: workers.clone(),
                 groups: groups.clone(),
                 released: released[number].clone(),
                 resident_guests: resident_guests.clone(),
@@ -283,6 +287,7 @@ impl Engine {
             birth: 0,
             outbox: Vec::new(),
             seen: Seen::default(),
+            requests: Carried::default(),
         });
         started.birth = birth(&started.seed);
         let (reply, answer) = oneshot::channel();
@@ -317,6 +322,35 @@ impl Engine {
     pub async fn cancel(&self, id: &InstanceId, reason: &str) -> Result<(), EngineError> {
         let reason = reason.to_owned();
         self.tell(id, |reply| Inbound::Cancel { reason, reply }).await
+    }
+
+    /// Asks an instance for something and waits for its answer, which is durable
+    /// when this returns. `key` is the caller's name for the request: the same key
+    /// again is the same request, and gets the same answer, also while the first
+    /// one waits, after a restart, and when the instance has ended. The last 1000
+    /// answers (1 MiB) are remembered.
+    ///
+    /// # Errors
+    /// If the instance is unknown, has ended, or ends without an answer; if the
+    /// input is too large. What the instance refuses is a failure in the outcome.
+    pub async fn update(&self, id: &InstanceId, name: &str, input: Payload, key: &str) -> Result<Outcome, EngineError> {
+        self.check_size("the update's input", &input)?;
+        for (what, text) in [("name", name), ("id", key)] {
+            if text.is_empty() || text.len() > 200 {
+                return Err(EngineError::InvalidInput(format!("an update's {what} has 1 to 200 bytes")));
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked {
+            kind: RequestKind::Update,
+            name: name.to_owned(),
+            input,
+            source: Source::Outside(key.to_owned()),
+            one_way: false,
+            reply: Some(reply),
+        };
+        self.worker_of(id).send(Message::Deliver(id.clone(), Inbound::Request(Box::new(asked))));
+        self.answer(answer).await
     }
 
     /// Ends an instance at once. Durable when this returns.

@@ -70,6 +70,7 @@ impl Modules {
             uploaded_at: now,
             offers: inspected.offers,
             grants: upload.grants,
+            updates: inspected.updates,
         };
         self.store.put_module(&module, &inspected.component)?;
         *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;

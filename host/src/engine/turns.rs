@@ -25,12 +25,14 @@ use super::commit::{Group, Groups, Outbound, Reply, interrupted};
 use super::error::EngineError;
 use super::mail::{Links, posted};
 use super::modules::Modules;
+use super::requests::{Asked, Callers};
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::event::{ActivityScheduled, Event, Started};
 use crate::core::execution::{End, Execution};
 use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
 use crate::core::mail::{Envelope, MailKey};
 use crate::core::payload::{Outcome, Payload};
+use crate::core::request::RequestId;
 use crate::core::summary::Summary;
 use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
 use crate::sandbox::OrchestrationModule;
@@ -51,6 +53,8 @@ pub(super) enum Message {
     Ended(InstanceId, ExecutionNumber, Outcome),
     /// A durable turn lets go what was held back of the instance.
     LetGo(InstanceId),
+    /// A durable turn answered a request.
+    Answered(InstanceId, RequestId, Outcome),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
     /// There are no more of those.
@@ -96,6 +100,7 @@ pub(super) enum Inbound {
         key: MailKey,
         outcome: Outcome,
     },
+    Request(Box<Asked>),
 }
 
 /// How others reach a worker. Its queue needs no bound of its own: whoever sends
@@ -119,6 +124,8 @@ pub(super) struct Parts {
     pub(super) modules: Arc<Modules>,
     pub(super) activities: Arc<Activities>,
     pub(super) settings: EngineSettings,
+    /// All workers, this one among them.
+    pub(super) links: Vec<WorkerLink>,
     pub(super) groups: Groups,
     pub(super) released: Arc<AtomicU64>,
     pub(super) resident_guests: Arc<AtomicU64>,
@@ -126,7 +133,7 @@ pub(super) struct Parts {
 }
 
 pub(super) struct Worker {
-    parts: Parts,
+    pub(super) parts: Parts,
     pub(super) links: Links,
     /// What other instances sent before all were recovered; none afterwards.
     early: Option<Vec<Message>>,
@@ -136,10 +143,11 @@ pub(super) struct Worker {
     stamps: u64,
     timers: BinaryHeap<Reverse<(TimestampMs, InstanceId)>>,
     watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Outcome, EngineError>>>>,
+    pub(super) callers: Callers,
     ready: VecDeque<InstanceId>,
     /// Instances that this host cannot run, with the reason: until it restarts.
     /// What comes in for them is recorded all the same.
-    blocked: HashMap<InstanceId, String>,
+    pub(super) blocked: HashMap<InstanceId, String>,
     /// Attempts that may begin only after a turn that is not durable yet, see [`life`].
     held: HashMap<InstanceId, Vec<Dispatch>>,
     /// Sealed turns that go to the committer together.
@@ -223,6 +231,7 @@ impl Worker {
             stamps: 0,
             timers: BinaryHeap::new(),
             watchers: HashMap::new(),
+            callers: Callers::default(),
             ready: VecDeque::new(),
             blocked: HashMap::new(),
             held: HashMap::new(),
@@ -292,6 +301,7 @@ impl Worker {
             }
             Message::Ended(id, execution, outcome) => self.ended(&id, execution, &outcome),
             Message::LetGo(id) => self.let_go(&id),
+            Message::Answered(id, request, answer) => self.callers.answer(&id, request, &answer),
             Message::Recover(summary) => self.recover(&summary),
             Message::Wake | Message::Stop => {}
         }
@@ -341,7 +351,10 @@ impl Worker {
                 Ok(slot) => {
                     self.live.insert(id.clone(), slot);
                 }
-                Err(reason) => return self.refuse(&id, reason, inbound),
+                Err(reason) => {
+                    let Some((reason, inbound)) = self.deliver_to_ended(&id, reason, inbound) else { return };
+                    return self.refuse(&id, reason, inbound);
+                }
             }
         }
         if let Some(slot) = self.live.get_mut(&id) {
@@ -387,6 +400,7 @@ impl Worker {
             }
             self.blocked.remove(id);
             self.held.remove(id);
+            self.callers.ended(id, outcome);
         }
         for watcher in self.watchers.remove(id).unwrap_or_default() {
             let _ = watcher.send(Ok(outcome.clone()));
@@ -484,7 +498,7 @@ impl Worker {
         let recorder = slot.body.recorder();
         recorder.begin(now);
         let was_suspended = recorder.execution.suspended;
-        let (replies, later) = self.record_inbox(recorder, inbox);
+        let (replies, later) = self.record_inbox(id, recorder, inbox);
         slot.inbox = later;
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
             recorder.deliver(fired);
@@ -531,7 +545,12 @@ impl Worker {
 
     /// Records what came in; returns whom to answer once that is durable, and what
     /// is for a turn after this one.
-    fn record_inbox(&mut self, recorder: &mut Recorder, inbox: Vec<Inbound>) -> (Vec<Reply>, Vec<Inbound>) {
+    fn record_inbox(
+        &mut self,
+        id: &InstanceId,
+        recorder: &mut Recorder,
+        inbox: Vec<Inbound>,
+    ) -> (Vec<Reply>, Vec<Inbound>) {
         let (mut replies, mut later): (Vec<Reply>, Vec<Inbound>) = Default::default();
         let had_ended = recorder.execution.end.is_some();
         for inbound in inbox {
@@ -542,6 +561,7 @@ impl Worker {
             }
             let Err(inbound) = self.take_mail(recorder, inbound, &mut replies) else { continue };
             if recorder.execution.end.is_some() {
+                let Some(inbound) = self.deliver_again_later(id, inbound) else { continue };
                 let execution = &recorder.execution;
                 let error = ended_error(&execution.started.instance, status_of(execution), &inbound);
                 inbound.refuse(error);
@@ -583,6 +603,7 @@ impl Worker {
                     replies.push(Box::new(move |durable| drop(reply.send(durable))));
                 }
                 Inbound::Letter(_) | Inbound::Answered { .. } => {}
+                Inbound::Request(asked) => self.record_request(id, recorder, *asked),
             }
         }
         (replies, later)
@@ -683,6 +704,7 @@ impl Worker {
                 for watcher in self.watchers.remove(id).unwrap_or_default() {
                     let _ = watcher.send(Err(EngineError::Blocked { id: id.clone(), why: why.clone() }));
                 }
+                self.callers.blocked(id, &why);
                 self.blocked.insert(id.clone(), why);
             }
         }
@@ -891,6 +913,7 @@ fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &
         Inbound::Hold { suspend: true, .. } => "the suspension".to_owned(),
         Inbound::Hold { suspend: false, .. } => "the resumption".to_owned(),
         Inbound::Letter(_) | Inbound::Answered { .. } => "the mail".to_owned(),
+        Inbound::Request(asked) => asked.what(),
     };
     EngineError::Ended { id: id.clone(), status, what }
 }
@@ -920,6 +943,7 @@ impl Inbound {
     pub(super) fn refuse(self, error: EngineError) {
         match self {
             Self::ActivityOutcome { .. } | Self::Letter(_) | Self::Answered { .. } => {}
+            Self::Request(asked) => asked.refuse(error),
             Self::Event { reply, .. }
             | Self::Cancel { reply, .. }
             | Self::Terminate { reply, .. }

@@ -130,9 +130,8 @@ impl wit::Host for GuestState {
         self.turn("cancel")?.cancel(operation).map_err(stop)
     }
 
-    fn respond(&mut self, request: u32, _answer: Result<types::Payload, types::Failure>) -> wasmtime::Result<()> {
-        let message = format!("respond: no request {request} was handed to this guest");
-        Err(stop(Stop::Failed(Failure::fatal(FailureKind::Trapped, message))))
+    fn respond(&mut self, request: u32, answer: Result<types::Payload, types::Failure>) -> wasmtime::Result<()> {
+        self.turn("respond")?.respond(request, answer.map(Into::into).map_err(Into::into)).map_err(stop)
     }
 
     fn set_custom_status(&mut self, status: types::Payload) -> wasmtime::Result<()> {

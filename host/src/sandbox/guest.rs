@@ -22,6 +22,7 @@ use crate::core::event::Event;
 use crate::core::execution::Delivery;
 use crate::core::ids::{Hash, ModuleHash};
 use crate::core::payload::{Failure, FailureKind};
+use crate::core::request::RequestKind;
 use crate::core::turn::{Divergence, HandOver, Progress, Recorder, Stop, TurnRecord};
 
 /// What a store of the sandbox holds.
@@ -332,6 +333,15 @@ impl From<Delivery> for wit::Delivery {
                 Self::Completed(wit::Completion { operation, outcome: outcome.map(Into::into).map_err(Into::into) })
             }
             Delivery::CancelRequested(reason) => Self::CancelRequested(reason),
+            Delivery::Requested(request) => Self::Requested(wit::Request {
+                id: request.id,
+                kind: match request.kind {
+                    RequestKind::Update => wit::RequestKind::Update,
+                    RequestKind::EntityOperation => wit::RequestKind::EntityOperation,
+                },
+                name: request.name.clone(),
+                input: request.input.clone().into(),
+            }),
         }
     }
 }

@@ -69,6 +69,8 @@ pub struct Inspected {
     pub kind: ModuleKind,
     /// What its `describe` said.
     pub offers: Vec<Offer>,
+    /// The updates that it said its orchestrations answer.
+    pub updates: Vec<Offer>,
 }
 
 impl Sandbox {
@@ -114,20 +116,21 @@ impl Sandbox {
         let component = inspect::to_component(bytes, self.settings.module_bytes)?.into_owned();
         let hash = ModuleHash::of(&component);
         let compiled = self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?;
-        let (kind, offers) = match inspect::kind_of(&compiled, &self.orchestrations)? {
+        let (kind, offers, updates) = match inspect::kind_of(&compiled, &self.orchestrations)? {
             ModuleKind::Orchestration => {
                 let module = self.link(hash, &compiled, None).map_err(not_a_component)?;
                 let said = Guest::describe(&module).map_err(|error| Refused::Describe(format!("{:#}", error)))?;
-                (ModuleKind::Orchestration, said.orchestrations.into_iter().map(offer).collect())
+                let updates = said.updates.into_iter().map(offer).collect();
+                (ModuleKind::Orchestration, said.orchestrations.into_iter().map(offer).collect(), updates)
             }
             ModuleKind::Activity => {
                 let module = self.activity_module(hash, &component).map_err(not_a_component)?;
                 let offers = module.describe().map_err(|error| Refused::Describe(format!("{error:#}")))?;
-                (ModuleKind::Activity, offers)
+                (ModuleKind::Activity, offers, Vec::new())
             }
         };
         check_offers(kind, &offers)?;
-        Ok(Inspected { hash, component, kind, offers })
+        Ok(Inspected { hash, component, kind, offers, updates })
     }
 
     /// Loads a module with orchestrations that was checked at upload.

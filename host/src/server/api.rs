@@ -2,6 +2,8 @@
 //! store. The routes call it, and so does a command that has the data folder to
 //! itself; both get the same JSON.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::core::turn::TurnRecord;
 use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, Upload, view};
 use crate::replay::recording::Recording;
 use crate::store::{Filter, History, Module, Store as _};
+
+pub use self::requests::RequestQuery;
 
 /// No request waits longer; ask again.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -374,6 +378,7 @@ pub fn module_json(module: &Module) -> Value {
         "size": module.size,
         "uploaded_at": module.uploaded_at.to_string(),
         "offers": offers.collect::<Vec<_>>(),
+        "updates": module.updates.iter().map(|offer| &offer.name).collect::<Vec<_>>(),
         "grants": {
             "env": module.grants.env.keys().collect::<Vec<_>>(),
             "hosts": module.grants.hosts,

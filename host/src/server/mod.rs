@@ -13,6 +13,7 @@
 //! | `GET instances/{id}/recording?execution=&with_module=` | bytes |
 //! | `GET instances/{id}/outcome?wait_ms=` | |
 //! | `POST instances/{id}/events/{name}` | the value as JSON |
+//! | `POST instances/{id}/updates/{name}?id=&wait_ms=` | the input as JSON; 202 if it is not answered yet |
 //! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
 //!
 //! It asks for no password, so it listens on the loopback address only, and takes
@@ -22,6 +23,7 @@ pub mod address;
 pub mod api;
 mod life;
 pub mod problem;
+mod requests;
 pub mod watched;
 
 use std::net::SocketAddr;
@@ -122,6 +124,7 @@ pub fn router(api: Api) -> Router {
         .route("/instances/{id}/terminate", post(terminate))
         .route("/instances/{id}/cancel", post(cancel))
         .merge(life::routes())
+        .merge(requests::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(api);
     Router::new()

@@ -33,7 +33,9 @@ impl Problem {
 fn status_of(code: &str) -> StatusCode {
     match code {
         "not-found" | "unknown-orchestration" | "unknown-module" | "unknown-instance" => StatusCode::NOT_FOUND,
-        "already-exists" | "other-orchestration" | "instance-ended" | "instance-blocked" => StatusCode::CONFLICT,
+        "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "instance-blocked" => {
+            StatusCode::CONFLICT
+        }
         "invalid-input" | "invalid-id" | "ambiguous-orchestration" => StatusCode::BAD_REQUEST,
         "module-refused" => StatusCode::UNPROCESSABLE_ENTITY,
         "too-large" => StatusCode::PAYLOAD_TOO_LARGE,

@@ -142,6 +142,8 @@ pub struct Module {
     pub offers: Vec<Offer>,
     /// What an activity module is granted.
     pub grants: Grants,
+    /// Updates that its orchestrations answer, as far as `describe` said.
+    pub updates: Vec<Offer>,
 }
 
 /// One orchestration or activity of a module.

@@ -19,6 +19,7 @@ impl Worker {
     /// idempotency key comes back, and what is still under way for it carries its
     /// number and is nobody's.
     pub(super) fn make_way(&mut self, id: &InstanceId, status: Status) -> Result<(), EngineError> {
+        self.leave_callers(id, status);
         let known = self.live.remove(id);
         if status.is_final() {
             if let Some(slot) = known {
@@ -39,7 +40,7 @@ impl Worker {
         inbox.push(end);
         let recorder = slot.body.recorder();
         recorder.begin(now);
-        let (replies, later) = self.record_inbox(recorder, inbox);
+        let (replies, later) = self.record_inbox(id, recorder, inbox);
         self.seal(&mut slot, now, replies);
         self.deliver_later(id, later);
         self.blocked.remove(id);

@@ -1,0 +1,69 @@
+//! Commands that ask something of an instance and print its answer: update.
+
+use serde_json::Value;
+
+use super::client::{Access, Client, escaped, of, with_query};
+use super::error::{CliError, Result, exit};
+use super::{Common, input, output, run};
+use crate::core::ids::InstanceId;
+use crate::core::payload::{Failure, Payload};
+use crate::server::api::RequestQuery;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct UpdateArgs {
+    /// The instance
+    id: String,
+    /// The update's name
+    name: String,
+    /// Its input
+    #[arg(long, value_name = "JSON|@FILE|-", default_value = "null")]
+    input: String,
+    /// A name for this request: the same again gets the same answer
+    #[arg(long, value_name = "TEXT")]
+    request_id: Option<String>,
+}
+
+pub(super) async fn update(args: &UpdateArgs, common: &Common) -> Result<()> {
+    let id = input::id(&args.id)?;
+    let given = input::payload("the input", &args.input)?;
+    let client = Client::open(&common.data, Access::Run).await?;
+    let query = RequestQuery { id: args.request_id.clone(), wait_ms: None };
+    let query = RequestQuery { id: Some(query.key()?), ..query };
+    // Asked again with the same id until it is answered.
+    let answer = loop {
+        let answer = client.update(&id, &args.name, &given, &query).await?;
+        if answer["status"] != "waiting" {
+            break answer;
+        }
+    };
+    print(&format!("the update {:?} of {id}", args.name), answer, common)
+}
+
+/// Prints an answer; a refusal is the command's failure.
+fn print(what: &str, answer: Value, common: &Common) -> Result<()> {
+    let lost = |error: serde_json::Error| CliError::host(format!("the server's answer is not understood: {error}"));
+    if let Some(failure) = answer.get("failure") {
+        let why: Failure = serde_json::from_value(failure.clone()).map_err(lost)?;
+        let mut error = CliError::new(exit::FAILED, "request-refused", format!("{what} was refused: {why}"));
+        error.more = Some(Box::new(("failure", failure.clone())));
+        return Err(error);
+    }
+    if common.json {
+        output::json(&answer);
+    } else {
+        let output: Payload = serde_json::from_value(answer["output"].clone()).map_err(lost)?;
+        run::print_payload(&output);
+    }
+    Ok(())
+}
+
+impl Client {
+    async fn update(&self, id: &InstanceId, name: &str, input: &Payload, query: &RequestQuery) -> Result<Value> {
+        match self {
+            Self::Local(api, _) => Ok(api.update(id, name, input.clone(), query).await?),
+            Self::Remote(server) => {
+                server.ask(&with_query(&of(id, &format!("/updates/{}", escaped(name))), query), &input.data)
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Requests that are waited for: updates of instances.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Api, Result, bounded, to_json};
+use crate::core::ids::InstanceId;
+use crate::core::payload::{Outcome, Payload};
+use crate::engine::EngineError;
+use crate::server::problem::Problem;
+
+/// How a request is made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestQuery {
+    /// The caller's name for the request: the same again is the same request. None:
+    /// a fresh one is made, and is in the answer.
+    pub id: Option<String>,
+    /// Wait so long for the answer, milliseconds; none: as long as may be.
+    pub wait_ms: Option<u64>,
+}
+
+impl RequestQuery {
+    /// The request's id, made if there is none.
+    ///
+    /// # Errors
+    /// If this machine has no randomness.
+    pub fn key(&self) -> Result<String> {
+        if let Some(id) = &self.id {
+            return Ok(id.clone());
+        }
+        let mut random = [0; 12];
+        getrandom::fill(&mut random).map_err(|error| Problem::new("internal", format!("no randomness: {error}")))?;
+        Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl Api {
+    /// Updates an instance: `status` is `answered` with the `output`, `refused` with
+    /// the `failure`, or `waiting`: then the same request with that id asks again.
+    ///
+    /// # Errors
+    /// Those of [`crate::engine::Engine::update`].
+    pub async fn update(&self, id: &InstanceId, name: &str, input: Payload, query: &RequestQuery) -> Result<Value> {
+        let key = query.key()?;
+        let asked = self.engine()?.update(id, name, input, &key);
+        let mut answer = self.waited(asked, query.wait_ms).await?;
+        answer["id"] = id.as_str().into();
+        answer["request"] = key.into();
+        Ok(answer)
+    }
+
+    /// What a request came to in its time.
+    async fn waited(
+        &self,
+        asked: impl Future<Output = Result<Outcome, EngineError>>,
+        wait_ms: Option<u64>,
+    ) -> Result<Value> {
+        let mut stopping = self.stopping.clone();
+        let outcome = tokio::select! {
+            outcome = asked => Some(outcome?),
+            () = tokio::time::sleep(bounded(wait_ms.unwrap_or(u64::MAX))) => None,
+            _ = stopping.wait_for(|stopping| *stopping) => None,
+        };
+        Ok(match outcome {
+            None => json!({ "status": "waiting" }),
+            Some(Ok(output)) => json!({ "status": "answered", "output": to_json(&output)? }),
+            Some(Err(failure)) => {
+                json!({ "status": "refused", "error": failure.to_string(), "failure": to_json(&failure)? })
+            }
+        })
+    }
+}

@@ -1,0 +1,31 @@
+//! The routes of requests that are waited for.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::Value;
+
+use super::api::{Api, RequestQuery, instance_id};
+use super::problem::Problem;
+use super::{JsonText, Query};
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/instances/{id}/updates/{name}", post(update))
+}
+
+async fn update(
+    State(api): State<Api>,
+    Path((id, name)): Path<(String, String)>,
+    Query(query): Query<RequestQuery>,
+    JsonText(input): JsonText,
+) -> Result<Response, Problem> {
+    Ok(answered(api.update(&instance_id(&id)?, &name, input, &query).await?))
+}
+
+/// 200 with the answer, 202 if there is none yet.
+fn answered(answer: Value) -> Response {
+    let status = if answer["status"] == "waiting" { StatusCode::ACCEPTED } else { StatusCode::OK };
+    (status, Json(answer)).into_response()
+}
