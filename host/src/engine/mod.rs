@@ -187,7 +187,6 @@ impl Engine {
                 modules: modules.clone(),
                 activities: activities.clone(),
                 settings: settings.clone(),
-                links: workers.clone(),
                 groups: groups.clone(),
                 released: released[number].clone(),
                 resident_guests: resident_guests.clone(),

@@ -124,8 +124,6 @@ pub(super) struct Parts {
     pub(super) modules: Arc<Modules>,
     pub(super) activities: Arc<Activities>,
     pub(super) settings: EngineSettings,
-    /// All workers, this one among them.
-    pub(super) links: Vec<WorkerLink>,
     pub(super) groups: Groups,
     pub(super) released: Arc<AtomicU64>,
     pub(super) resident_guests: Arc<AtomicU64>,
