@@ -13,6 +13,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::activity_call::ActivityCall;
+use crate::entity::EntityId;
+use crate::entity_call::{EntityCall, Locking};
 use crate::error::{Error, Result};
 use crate::executor::{self, Cancelled, JoinHandle};
 use crate::imports;
@@ -189,6 +191,41 @@ impl Context {
     ) -> Operation<()> {
         let request = SignalRequest { to: instance.into(), value: Payload::json(value) };
         Operation::new("signal", event.into(), Request::Signal(Box::new(request)))
+    }
+
+    /// Calls an operation of an entity by its name. Typed proxies
+    /// ([`entity`](crate::entity)) are the better way where the kind is known.
+    pub fn call_entity<T: DeserializeOwned>(
+        &self,
+        entity: EntityId,
+        operation: impl Into<Cow<'static, str>>,
+        input: &(impl Serialize + ?Sized),
+    ) -> EntityCall<T> {
+        EntityCall::new(entity, operation.into(), Payload::json(input))
+    }
+
+    /// Takes entities for this orchestration alone: until the lock is dropped, or
+    /// the execution ends in whatever way, only its own operations reach them. They
+    /// are locked one after the other in a fixed order, so lockers of overlapping
+    /// sets never wait for each other for ever. For the same reason, while a lock is
+    /// held there is no second one, and only locked entities are called.
+    ///
+    /// ```no_run
+    /// # use dacapo_sdk::{Context, EntityId, Result};
+    /// # async fn f(ctx: Context) -> Result<()> {
+    /// let (from, to) = (EntityId::new("account", "ada"), EntityId::new("account", "bob"));
+    /// let lock = ctx.lock([from.clone(), to.clone()]).await?;
+    /// ctx.call_entity::<()>(from, "withdraw", &5).await?;
+    /// ctx.call_entity::<()>(to, "deposit", &5).await?;
+    /// drop(lock);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind [`Unsupported`](crate::FailureKind::Unsupported) where it could wait for
+    /// ever; [`NotFound`](crate::FailureKind::NotFound) if no module offers a kind.
+    pub fn lock(&self, entities: impl IntoIterator<Item = EntityId>) -> Locking {
+        Locking::new(entities.into_iter().collect())
     }
 
     /// Runs `future` beside this one. What still runs when the orchestration

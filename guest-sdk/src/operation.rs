@@ -11,9 +11,10 @@ use std::task::{Context as TaskContext, Poll, ready};
 use futures::future::FusedFuture;
 use serde::de::DeserializeOwned;
 
+use crate::entity::EntityId;
 use crate::error::{Error, Result};
 use crate::executor;
-use crate::imports::{self, ActivityOptions};
+use crate::imports::{self, ActivityOptions, WitEntityId};
 use crate::payload::Payload;
 use crate::time::Timestamp;
 
@@ -53,6 +54,14 @@ pub(crate) enum Request {
     DelayUntil(Timestamp),
     Event,
     Signal(Box<SignalRequest>),
+    Entity(Box<EntityRequest>),
+    Lock(Vec<EntityId>),
+}
+
+pub(crate) struct EntityRequest {
+    pub(crate) entity: EntityId,
+    pub(crate) input: Result<Payload>,
+    pub(crate) one_way: bool,
 }
 
 pub(crate) struct SignalRequest {
@@ -107,7 +116,7 @@ impl<T> Operation<T> {
         }
     }
 
-    fn ask(&mut self) {
+    pub(crate) fn ask(&mut self) {
         let State::Lazy(_) = &self.state else { return };
         let State::Lazy(request) = std::mem::replace(&mut self.state, State::Ended) else {
             return;
@@ -129,6 +138,21 @@ impl<T> Operation<T> {
                 imports::delay(i64::try_from(time.unix_ms().saturating_sub(now)).unwrap_or(i64::MAX))
             }
             Request::Event => Some(imports::wait_for_event(&self.what.name)),
+            Request::Entity(request) => match request.input {
+                Ok(input) => {
+                    let EntityId { kind, key } = &request.entity;
+                    Some(imports::call_entity(kind, key, &self.what.name, &input.into(), request.one_way))
+                }
+                Err(error) => {
+                    self.state = State::Immediate(Err(error.context(&self.what)));
+                    return;
+                }
+            },
+            Request::Lock(entities) => {
+                let entities: Vec<_> =
+                    entities.into_iter().map(|EntityId { kind, key }| WitEntityId { kind, key }).collect();
+                Some(imports::lock_entities(&entities))
+            }
             Request::Signal(request) => match request.value {
                 Ok(value) => Some(imports::signal(&request.to, &self.what.name, &value.into())),
                 Err(error) => {

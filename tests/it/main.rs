@@ -1,6 +1,7 @@
 //! Every integration test, in one binary: it links once.
 
 mod alone;
+mod cli_entities;
 mod cli_new;
 mod cli_run;
 mod cli_server;
@@ -11,6 +12,7 @@ mod harness;
 mod s_bad_input;
 mod s_calls;
 mod s_determinism;
+mod s_entities;
 mod s_instances;
 mod s_life;
 mod s_replay;

@@ -269,6 +269,7 @@ fn keeps_modules<S: Store>(open: Box<dyn Fn() -> S>) {
         offers: vec![Offer { name: "charge".to_owned(), ..Offer::default() }],
         grants: Grants { hosts: vec!["example.com".to_owned()], ..Grants::default() },
         updates: Vec::new(),
+        entities: Vec::new(),
     };
     let (first, second) = (module(&bytes, "orders", 1), module(&other, "billing", 2));
     assert!(store.module(&first.hash).unwrap().is_none());

@@ -32,6 +32,7 @@ fn module() -> Module {
         offers: Vec::new(),
         grants: Grants::default(),
         updates: Vec::new(),
+        entities: Vec::new(),
     }
 }
 

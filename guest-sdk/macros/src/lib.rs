@@ -2,6 +2,7 @@
 //! function or a trait.
 
 mod activities;
+mod entity;
 mod orchestration;
 mod signature;
 
@@ -20,6 +21,21 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn orchestration(arguments: TokenStream, item: TokenStream) -> TokenStream {
     orchestration::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes the methods of a type operations of an entity kind.
+///
+/// The type is the state: `Clone`, `Default`, `Serialize` and `Deserialize`. Each
+/// `pub` method with `&mut self` or `&self` is an operation: it may take `ctx:
+/// EntityContext`, then one input, may be `async`, and returns a `Result`. If that is
+/// an error, the state is as it was before. From `impl Counter` comes `CounterProxy`,
+/// with which an orchestration calls, signals and locks a counter.
+///
+/// The kind has the type's name in snake case, or `#[entity(kind = "...")]`. After
+/// `keep = <n>` operations (500) an entity's history begins anew.
+#[proc_macro_attribute]
+pub fn entity(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entity::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Makes a trait a service of activities.

@@ -36,6 +36,12 @@ pub(crate) fn check(signature: &Signature, noun: &str, complaints: &mut Complain
             format!("{noun} cannot be generic: its input and output are recorded"),
         ));
     }
+    check_output(signature, noun, complaints);
+}
+
+/// It returns a `Result`.
+pub(crate) fn check_output(signature: &Signature, noun: &str, complaints: &mut Complaints) {
+    let name = &signature.ident;
     let returns_result = match &signature.output {
         ReturnType::Default => false,
         ReturnType::Type(_, ty) => is_result(ty),

@@ -67,7 +67,9 @@ impl CliError {
 fn exit_of(code: &str) -> u8 {
     match code {
         "instance-blocked" => exit::FAILED,
-        "unknown-orchestration" | "unknown-module" | "unknown-instance" | "not-found" => exit::NOT_FOUND,
+        "unknown-orchestration" | "unknown-module" | "unknown-instance" | "unknown-entity-kind" | "not-found" => {
+            exit::NOT_FOUND
+        }
         "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" => exit::CONFLICT,
         "ambiguous-orchestration" | "too-large" | "invalid-id" | "invalid-input" | "module-refused" => exit::INPUT,
         _ => exit::HOST,

@@ -158,6 +158,8 @@ pub(crate) fn pending_line(pending: &Value) -> String {
     match pending["kind"].as_str() {
         Some("timer") => format!("a timer until {}", field(pending, "fire_at")),
         Some("event") => format!("the event {name:?}"),
+        Some("entity") => format!("the operation {name:?} of {}", field(pending, "to")),
+        Some("lock") => format!("a lock over {}", pending["entities"]),
         Some("signal") => format!("{} to take the signal {name:?}", field(pending, "to")),
         _ => {
             let of = match pending["max_attempts"].as_u64() {

@@ -191,6 +191,7 @@ fn list_offers(bytes: &[u8], common: &Common) -> Result<()> {
         offers: found.offers,
         grants: crate::store::Grants::default(),
         updates: found.updates,
+        entities: found.entities,
     };
     if common.json {
         let offers = &crate::server::api::module_json(&module)["offers"];

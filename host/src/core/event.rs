@@ -225,6 +225,48 @@ pub enum Event {
         #[serde(serialize_with = "readable_outcome")]
         answer: Outcome,
     },
+
+    // ---- entities, see [`super::entity`] ----
+    /// A command: an operation of an entity is to be run.
+    EntityCalled(Box<EntityCalled>),
+    /// A delivery: a letter to an entity has its answer.
+    EntityAnswered {
+        /// Which.
+        letter: MailKey,
+        /// The answer.
+        #[serde(serialize_with = "readable_outcome")]
+        answer: Outcome,
+    },
+    /// A command: the guest wants these entities alone, in this order.
+    LockAsked {
+        /// Its operation.
+        operation: OperationId,
+        /// The entities.
+        entities: Vec<InstanceId>,
+    },
+    /// A command: the guest frees what it locked.
+    LockFreed {
+        /// The operation that asked for the lock.
+        lock: OperationId,
+    },
+    /// A delivery, at the entity: somebody wants it alone.
+    LockRequested {
+        /// Who.
+        holder: Source,
+        /// The lowest of their letters that had no answer then.
+        floor: MailKey,
+        /// The letter that will free it.
+        unlock: MailKey,
+    },
+    /// A delivery, at the entity: it is free again.
+    LockReleased {
+        /// Who frees it.
+        source: Source,
+        /// The lowest of their letters that had no answer then.
+        floor: MailKey,
+        /// The letter that asked for it.
+        lock: MailKey,
+    },
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -275,6 +317,21 @@ pub struct SignalSent {
     pub name: String,
     /// What it carries.
     pub value: Payload,
+}
+
+/// An operation of an entity to run. See [`Event::EntityCalled`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EntityCalled {
+    /// Its operation.
+    pub operation: OperationId,
+    /// The entity.
+    pub to: InstanceId,
+    /// Which of its operations.
+    pub name: String,
+    /// The argument.
+    pub input: Payload,
+    /// The guest does not wait for what comes of it.
+    pub one_way: bool,
 }
 
 /// An activity to run. See [`Event::ActivityScheduled`].
@@ -338,7 +395,10 @@ impl Event {
             | Self::SignalReceived { .. }
             | Self::SignalDelivered { .. }
             | Self::SignalFailed { .. }
-            | Self::RequestReceived(_) => Origin::Delivery,
+            | Self::RequestReceived(_)
+            | Self::EntityAnswered { .. }
+            | Self::LockRequested { .. }
+            | Self::LockReleased { .. } => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -352,7 +412,10 @@ impl Event {
             | Self::CustomStatusSet { .. }
             | Self::TagSet { .. }
             | Self::SignalSent(_)
-            | Self::Responded { .. } => Origin::Guest,
+            | Self::Responded { .. }
+            | Self::EntityCalled(_)
+            | Self::LockAsked { .. }
+            | Self::LockFreed { .. } => Origin::Guest,
             Self::Completed { .. } | Self::Failed { .. } | Self::ContinuedAsNew { .. } | Self::Terminated { .. } => {
                 Origin::Outcome
             }
@@ -393,6 +456,12 @@ impl Event {
             Self::SignalFailed { .. } => "signal-failed",
             Self::RequestReceived(_) => "request-received",
             Self::Responded { .. } => "responded",
+            Self::EntityCalled(_) => "entity-called",
+            Self::EntityAnswered { .. } => "entity-answered",
+            Self::LockAsked { .. } => "lock-asked",
+            Self::LockFreed { .. } => "lock-freed",
+            Self::LockRequested { .. } => "lock-requested",
+            Self::LockReleased { .. } => "lock-released",
         }
     }
 
@@ -448,6 +517,18 @@ impl Event {
             Self::RequestReceived(r) => format!("?{} {}({})", r.id, r.name, cut(&r.input)),
             Self::Responded { request, answer: Ok(output) } => format!("?{request} answered {}", cut(output)),
             Self::Responded { request, answer: Err(failure) } => format!("?{request} refused: {}", why(failure)),
+            Self::EntityCalled(c) => format!("#{} {} of {}({})", c.operation, c.name, c.to, cut(&c.input)),
+            Self::EntityAnswered { letter, answer: Ok(output) } => format!("{} {}", of_mail(*letter), cut(output)),
+            Self::EntityAnswered { letter, answer: Err(failure) } => {
+                format!("{} failed: {}", of_mail(*letter), why(failure))
+            }
+            Self::LockAsked { operation, entities } => {
+                let names: Vec<_> = entities.iter().map(InstanceId::as_str).collect();
+                format!("#{operation} {}", names.join(", "))
+            }
+            Self::LockFreed { lock } => format!("#{lock}"),
+            Self::LockRequested { holder, .. } => format!("by {} {}", holder.instance, of_mail(holder.key())),
+            Self::LockReleased { source, lock, .. } => format!("by {} {}", source.instance, of_mail(*lock)),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! from outside (is this result still wanted? is there another attempt?) are
 //! questions that return the event to record, or none.
 
+mod entities;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use super::event::{ActivityScheduled, Event, Started};
 use super::ids::{Hash, InstanceId, OperationId, TimestampMs};
 use super::mail::{Content, Letter, MailKey, Outbox, Post, Seen, Source};
 use super::payload::{Failure, Outcome, Payload};
-use super::request::{Request, Requests};
+use super::request::{Request, RequestKind, Requests, Source as Asker};
 use super::retry::{self, Attempt, RetryPolicy};
 
 /// An operation that is not complete: all that waiting costs.
@@ -45,6 +47,18 @@ pub enum Pending {
         to: InstanceId,
         /// The event's name.
         name: String,
+    },
+    /// An operation of an entity.
+    Entity {
+        /// The entity.
+        to: InstanceId,
+        /// Which of its operations.
+        name: String,
+    },
+    /// A lock over entities.
+    Lock {
+        /// They, in the order in which they are locked.
+        entities: Arc<[InstanceId]>,
     },
 }
 
@@ -114,6 +128,8 @@ pub struct Execution {
     pub posts: Vec<Post>,
     /// What was asked of it.
     pub requests: Requests,
+    /// Locks that it holds or takes, by the operation that asked.
+    locks: BTreeMap<OperationId, Arc<[InstanceId]>>,
     next_operation: OperationId,
     waiters: HashMap<String, VecDeque<OperationId>>,
     /// Events that no wait has taken, by name and order of arrival.
@@ -145,6 +161,7 @@ impl Execution {
             seen: started.seen.clone(),
             posts: Vec::new(),
             requests,
+            locks: BTreeMap::new(),
             next_operation: 1,
             waiters: HashMap::new(),
             buffered: HashMap::new(),
@@ -157,6 +174,7 @@ impl Execution {
         for (name, value) in execution.started.buffered.clone() {
             execution.raise(&name, &value);
         }
+        execution.pass_gate();
         execution
     }
 
@@ -200,7 +218,10 @@ impl Execution {
 
     /// Whether a cancellation of `operation` would change anything.
     pub fn can_cancel(&self, operation: OperationId) -> bool {
-        self.pending.contains_key(&operation) || self.lent.contains_key(&operation) || self.is_ready(operation)
+        self.pending.contains_key(&operation)
+            || self.lent.contains_key(&operation)
+            || self.is_ready(operation)
+            || self.has_lock(operation)
     }
 
     /// Whether [`Event::Patched`] was answered for `id`, and how.
@@ -277,11 +298,14 @@ impl Execution {
             }
             Event::SignalDelivered { signal } => self.answered(*signal, Ok(Payload::null())),
             Event::SignalFailed { signal, failure } => self.answered(*signal, Err(failure.clone())),
-            Event::RequestReceived(request) => {
-                self.requests.receive(request);
-                self.ready.push(Delivery::Requested(request.clone()));
-            }
-            Event::Responded { request, answer } => drop(self.requests.answer(*request, answer)),
+            Event::RequestReceived(_)
+            | Event::Responded { .. }
+            | Event::EntityCalled(_)
+            | Event::EntityAnswered { .. }
+            | Event::LockAsked { .. }
+            | Event::LockFreed { .. }
+            | Event::LockRequested { .. }
+            | Event::LockReleased { .. } => self.apply_entity(event),
         }
     }
 
@@ -363,9 +387,10 @@ impl Execution {
 
     /// The event to record for a letter's answer, or none if it has one.
     pub fn mail_answer(&self, key: MailKey, outcome: Outcome) -> Option<Event> {
-        self.outbox.holds(key).then_some(match outcome {
-            Ok(_) => Event::SignalDelivered { signal: key },
-            Err(failure) => Event::SignalFailed { signal: key, failure },
+        Some(match (self.outbox.content(key)?, outcome) {
+            (Content::Signal { .. }, Ok(_)) => Event::SignalDelivered { signal: key },
+            (Content::Signal { .. }, Err(failure)) => Event::SignalFailed { signal: key, failure },
+            (_, answer) => Event::EntityAnswered { letter: key, answer },
         })
     }
 
@@ -374,22 +399,34 @@ impl Execution {
         match content {
             _ if self.seen.has(&source) => None,
             Content::Signal { name, value } => Some(Event::SignalReceived { source, floor, name, value }),
+            Content::EntityOperation { name, input, one_way } => {
+                let (id, kind) = (self.requests.next_id(), RequestKind::EntityOperation);
+                let source = Asker::Instance(source);
+                Some(Event::RequestReceived(Arc::new(Request { id, kind, name, input, source, one_way, floor })))
+            }
+            Content::EntityLock { unlock } => Some(Event::LockRequested { holder: source, floor, unlock }),
+            Content::EntityUnlock { lock } => Some(Event::LockReleased { source, floor, lock }),
         }
     }
 
     /// Everything of which other instances may not have heard yet.
     pub fn posts_again(&self) -> Vec<Post> {
-        self.outbox.letters().map(|(key, _)| Post::Letter(key)).collect()
+        self.outbox.letters().map(|(key, _)| key).filter(|key| !self.is_held_back(*key)).map(Post::Letter).collect()
     }
 
-    /// Takes back what the guest asked for from `posts_from` on: the host ended
-    /// its turn, and nothing of it is recorded.
-    pub fn forget_asked(&mut self, posts_from: usize) {
-        for post in self.posts.split_off(posts_from.min(self.posts.len())) {
-            match post {
-                Post::Letter(key) => drop(self.outbox.answered(key)),
-            }
-        }
+    /// Takes back what the guest asked for: posts from `posts_from` on, operations
+    /// from `operations_from` on. The host ended its turn, and nothing of it is
+    /// recorded. (That a lock of an earlier turn was freed stays: the end frees it.)
+    pub fn forget_asked(&mut self, posts_from: usize, operations_from: OperationId) {
+        let execution = self.started.execution;
+        self.outbox.retain(|key| key.0 != execution || key.1 < operations_from);
+        self.locks.retain(|lock, _| *lock < operations_from);
+        let asked = self.posts.split_off(posts_from.min(self.posts.len()));
+        self.posts.extend(asked.into_iter().filter(|post| match post {
+            Post::Letter(key) => self.outbox.holds(*key),
+            Post::Answer(_) => false,
+        }));
+        self.requests.take_back();
     }
 
     // ---- how state changes ----
@@ -469,6 +506,7 @@ impl Execution {
                 self.waiters.remove(&name);
             }
         }
+        self.end_lock(operation);
         self.ready.retain(|delivery| !matches!(delivery, Delivery::Completed(ready, _) if *ready == operation));
         if let Some(event) = self.lent.remove(&operation) {
             match self.next_waiter(&event.name) {
@@ -486,6 +524,7 @@ impl Execution {
         self.pending.clear();
         self.waiters.clear();
         self.ready.clear();
+        self.end_entities(matches!(end, End::ContinuedAsNew(_)));
         self.end = Some(end);
     }
 }
@@ -496,7 +535,7 @@ impl Pending {
         match self {
             Self::Timer { fire_at } => Some(*fire_at),
             Self::Activity { retry, .. } => retry.as_ref().map(|(at, _)| *at),
-            Self::Event { .. } | Self::Signal { .. } => None,
+            Self::Event { .. } | Self::Signal { .. } | Self::Entity { .. } | Self::Lock { .. } => None,
         }
     }
 }

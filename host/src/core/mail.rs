@@ -20,14 +20,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ExecutionNumber, Hash, InstanceId, OperationId};
-use super::payload::Payload;
+use super::payload::{Outcome, Payload};
 
 /// Names a letter among all that one instance ever sends: the execution and the
 /// operation that asked for it.
 pub type MailKey = (ExecutionNumber, OperationId);
 
 /// Who sent a letter, and which one it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Source {
     /// The sender.
     pub instance: InstanceId,
@@ -73,6 +73,37 @@ pub enum Content {
         /// What it carries.
         value: Payload,
     },
+    /// An operation of an entity is to be run. Its answer is what comes of it.
+    EntityOperation {
+        /// Its name.
+        name: String,
+        /// Its argument.
+        input: Payload,
+        /// Answered when it is taken.
+        one_way: bool,
+    },
+    /// The sender wants an entity alone. Answered when it has it.
+    EntityLock {
+        /// The letter that will free it.
+        unlock: MailKey,
+    },
+    /// The sender frees an entity.
+    EntityUnlock {
+        /// The letter that asked for it.
+        lock: MailKey,
+    },
+}
+
+impl Content {
+    /// Whether the letter is answered as soon as it is taken; else when there is
+    /// something to say.
+    pub fn is_answered_when_taken(&self) -> bool {
+        match self {
+            Self::Signal { .. } | Self::EntityUnlock { .. } => true,
+            Self::EntityOperation { one_way, .. } => *one_way,
+            Self::EntityLock { .. } => false,
+        }
+    }
 }
 
 /// A letter on its way.
@@ -87,10 +118,12 @@ pub struct Envelope {
 }
 
 /// What an execution lets other instances know once its turn is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Post {
     /// A letter of its outbox.
     Letter(MailKey),
+    /// The answer to a letter that it took.
+    Answer(Box<(Source, Outcome)>),
 }
 
 /// Letters that have no answer yet.
@@ -116,6 +149,16 @@ impl Outbox {
     /// Whether the letter has no answer yet.
     pub fn holds(&self, key: MailKey) -> bool {
         self.0.contains_key(&key)
+    }
+
+    /// Keeps those letters of which `wanted` says so.
+    pub fn retain(&mut self, mut wanted: impl FnMut(MailKey) -> bool) {
+        self.0.retain(|key, _| wanted(*key));
+    }
+
+    /// What a letter says.
+    pub fn content(&self, key: MailKey) -> Option<&Content> {
+        self.0.get(&key).map(|letter| &letter.content)
     }
 
     /// Whether everything was answered.

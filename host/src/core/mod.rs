@@ -2,6 +2,7 @@
 //!
 //! Synchronous, without a clock, without IO. Everything above asks; this answers.
 
+pub mod entity;
 pub mod event;
 pub mod execution;
 pub mod ids;

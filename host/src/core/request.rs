@@ -6,12 +6,12 @@
 //! answered go along with continue-as-new.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ExecutionNumber, InstanceId, OperationId};
+use super::entity::Gate;
+use super::mail::{MailKey, Source as Letter};
 use super::payload::{Failure, Outcome, Payload};
 
 /// Names one request to an instance, counted from 1 over all its executions.
@@ -33,34 +33,8 @@ pub enum RequestKind {
 pub enum Source {
     /// Somebody outside, with a key of their own.
     Outside(String),
-    /// An operation of an instance.
-    Instance(Caller),
-}
-
-/// An operation of an execution that waits for another instance.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Caller {
-    /// The instance.
-    pub instance: InstanceId,
-    /// Which life of it.
-    pub execution: ExecutionNumber,
-    /// Its operation.
-    pub operation: OperationId,
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.instance, self.execution, self.operation)
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Outside(key) => f.write_str(key),
-            Self::Instance(caller) => caller.fmt(f),
-        }
-    }
+    /// A letter of an instance.
+    Instance(Letter),
 }
 
 /// A request as it is recorded.
@@ -78,6 +52,8 @@ pub struct Request {
     pub source: Source,
     /// Nobody waits for the answer.
     pub one_way: bool,
+    /// The lowest letter of its sender that had no answer then.
+    pub floor: MailKey,
 }
 
 /// An answer that is remembered.
@@ -98,6 +74,8 @@ pub struct Carried {
     pub open: Vec<Request>,
     /// Remembered answers, the oldest first.
     pub answered: Vec<Answered>,
+    /// Who waits before the gate, if it is an entity.
+    pub gate: Gate,
 }
 
 /// What is known of a source.
@@ -109,7 +87,8 @@ pub enum Known {
     Answered(Outcome),
 }
 
-/// Answers remembered for callers who ask again: the last so many. A caller asks
+/// Answers remembered for callers outside who ask again: the last so many. (Those
+/// for instances are remembered as long as their letters can come again.) A caller asks
 /// again when a connection or a host was lost, not for ever.
 const ANSWERS_REMEMBERED: usize = 1000;
 
@@ -126,25 +105,30 @@ pub struct Requests {
     /// Whose answers are remembered, the oldest first.
     answered: VecDeque<Source>,
     answered_bytes: usize,
+    /// Letters of instances that were answered.
+    letters: Vec<Source>,
+    /// The order in which an entity is reached.
+    pub gate: Gate,
     /// Answered in the turn under way, which the host may yet take back.
     answered_now: Vec<Arc<Request>>,
 }
 
 impl Requests {
-    /// The state at the beginning of an execution; the requests to hand over.
+    /// The state at the beginning of an execution; the updates to hand over.
     pub(super) fn of(carried: &Carried) -> (Self, Vec<Arc<Request>>) {
-        let mut requests = Self { count: carried.count, ..Self::default() };
+        let mut requests = Self { count: carried.count, gate: carried.gate.clone(), ..Self::default() };
         for Answered { source, answer } in &carried.answered {
             requests.remember(source.clone(), answer.clone());
         }
         let open: Vec<_> = carried.open.iter().cloned().map(Arc::new).collect();
         open.iter().for_each(|request| requests.open(request));
-        (requests, open)
+        let updates = open.into_iter().filter(|request| request.kind == RequestKind::Update);
+        (requests, updates.collect())
     }
 
     /// What the next execution gets.
     pub(super) fn carried(&self) -> Carried {
-        let answered = self.answered.iter().filter_map(|source| match self.known.get(source) {
+        let answered = self.letters.iter().chain(&self.answered).filter_map(|source| match self.known.get(source) {
             Some(Known::Answered(answer)) => Some(Answered { source: source.clone(), answer: answer.clone() }),
             _ => None,
         });
@@ -152,6 +136,7 @@ impl Requests {
             count: self.count,
             open: self.open.values().map(|request| (**request).clone()).collect(),
             answered: answered.collect(),
+            gate: self.gate.carried(|request| self.sender(request)),
         }
     }
 
@@ -175,13 +160,29 @@ impl Requests {
         self.open.get(&id)
     }
 
+    /// Whether an entity may go: nothing is asked of it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.gate.is_idle()
+    }
+
     pub(super) fn receive(&mut self, request: &Arc<Request>) {
         self.count = self.count.max(request.id);
         self.open(request);
+        if request.kind == RequestKind::EntityOperation {
+            self.gate.ask(request.id, self.sender(request.id));
+        }
+    }
+
+    fn sender(&self, request: RequestId) -> Option<Letter> {
+        match &self.open.get(&request)?.source {
+            Source::Instance(letter) => Some(letter.clone()),
+            Source::Outside(_) => None,
+        }
     }
 
     pub(super) fn answer(&mut self, id: RequestId, answer: &Outcome) -> Option<Arc<Request>> {
         let request = self.open.remove(&id)?;
+        self.gate.answered(id);
         self.remember(request.source.clone(), answer.clone());
         self.answered_now.push(request.clone());
         Some(request)
@@ -196,6 +197,7 @@ impl Requests {
     pub(super) fn take_back(&mut self) {
         for request in std::mem::take(&mut self.answered_now) {
             self.answered.retain(|source| *source != request.source);
+            self.letters.retain(|source| *source != request.source);
             self.open(&request);
         }
     }
@@ -206,6 +208,11 @@ impl Requests {
     }
 
     fn remember(&mut self, source: Source, answer: Outcome) {
+        if matches!(source, Source::Instance(_)) {
+            self.letters.push(source.clone());
+            self.known.insert(source, Known::Answered(answer));
+            return;
+        }
         self.answered_bytes += size_of_answer(&answer);
         self.known.insert(source.clone(), Known::Answered(answer));
         self.answered.push_back(source);
@@ -255,6 +262,7 @@ mod tests {
             input: Payload::null(),
             source: Source::Outside(key.to_owned()),
             one_way: false,
+            floor: (0, 0),
         })
     }
 

@@ -210,7 +210,21 @@ impl Summary {
             Event::SignalDelivered { signal } | Event::SignalFailed { signal, .. } => {
                 self.outbox.remove(signal);
             }
+            Event::EntityCalled(call) => {
+                self.outbox.insert((self.execution, call.operation));
+            }
+            // A letter to lock and one to free, for each.
+            Event::LockAsked { operation, entities } => {
+                let letters = (0..2 * entities.len() as OperationId).map(|n| (self.execution, operation + n));
+                self.outbox.extend(letters);
+            }
+            Event::EntityAnswered { letter, .. } => {
+                self.outbox.remove(letter);
+            }
             Event::ExecutionStarted(_)
+            | Event::LockFreed { .. }
+            | Event::LockRequested { .. }
+            | Event::LockReleased { .. }
             | Event::SignalReceived { .. }
             | Event::EventRaised { .. }
             | Event::CancelRequested { .. }
@@ -246,6 +260,8 @@ fn tells(record: &TurnRecord) -> bool {
                 | Event::SignalDelivered { .. }
                 | Event::SignalFailed { .. }
                 | Event::RequestReceived(_)
+                | Event::EntityAnswered { .. }
+                | Event::LockReleased { .. }
         )
     })
 }

@@ -211,6 +211,8 @@ pub struct Recorder {
     turn_bytes: usize,
     /// Where the guest's part of [`Execution::posts`] begins.
     asked_posts: usize,
+    /// The first operation that the guest asks for in this turn.
+    asked_operations: OperationId,
 }
 
 impl Recorder {
@@ -233,6 +235,7 @@ impl Recorder {
             turn: Vec::new(),
             turn_bytes: 0,
             asked_posts: 0,
+            asked_operations: 1,
         }
     }
 
@@ -313,6 +316,7 @@ impl Recorder {
     pub fn hand_over(&mut self) -> HandOver {
         if !self.ran {
             self.asked_posts = self.execution.posts.len();
+            self.asked_operations = self.execution.next_operation();
         }
         self.ran = true;
         if !self.execution.begun {
@@ -345,6 +349,10 @@ impl Recorder {
     pub fn conclude(&mut self, progress: Progress) -> Result<(), Stop> {
         let event = match progress {
             Progress::Suspended => return self.expect_end(),
+            // A deleted entity of which more is asked begins anew.
+            Progress::Completed(_) if self.execution.is_busy_entity() => {
+                Event::ContinuedAsNew { input: Payload::null() }
+            }
             Progress::Completed(output) => {
                 self.check_size("the output", &output)?;
                 Event::Completed { output }
@@ -363,8 +371,7 @@ impl Recorder {
     /// turn is forgotten, and what was delivered stays.
     pub fn fail_by_host(&mut self, failure: Failure) {
         self.turn.retain(|event| event.origin() == Origin::Delivery);
-        self.execution.forget_asked(self.asked_posts);
-        self.execution.requests.take_back();
+        self.execution.forget_asked(self.asked_posts, self.asked_operations);
         let failure = self.fitting(failure);
         self.push(Event::Failed { failure, by_host: true });
     }
@@ -373,8 +380,7 @@ impl Recorder {
     pub fn repeat_verdict(&mut self, record: &TurnRecord) {
         if let Some(Event::Failed { failure, by_host: true }) = record.events.last() {
             self.turn.retain(|event| event.origin() == Origin::Delivery);
-            self.execution.forget_asked(self.asked_posts);
-            self.execution.requests.take_back();
+            self.execution.forget_asked(self.asked_posts, self.asked_operations);
             self.push(Event::Failed { failure: failure.clone(), by_host: true });
         }
     }
@@ -717,6 +723,8 @@ impl Recorder {
             Event::OperationRefused { asked, .. } => asked.len(),
             Event::SignalSent(signal) => signal.name.len() + signal.value.len(),
             Event::Responded { answer: Ok(output), .. } => output.len(),
+            Event::EntityCalled(call) => call.name.len() + call.input.len(),
+            Event::LockAsked { entities, .. } => entities.len() * super::ids::MAX_ID_BYTES,
             _ => 0,
         };
         let limits = &self.limits;

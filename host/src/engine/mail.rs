@@ -40,6 +40,11 @@ pub(super) fn posted(execution: &Execution, posts: Vec<Post>) -> Vec<Posted> {
         Post::Letter(key) => {
             letter(key).map(|(to, envelope)| (to.clone(), Message::Deliver(to, Inbound::Letter(Box::new(envelope)))))
         }
+        Post::Answer(answer) => {
+            let (to, outcome) = *answer;
+            let answered = Inbound::Answered { birth: to.birth, key: to.key(), outcome };
+            Some((to.instance.clone(), Message::Deliver(to.instance, answered)))
+        }
     };
     posts.into_iter().filter_map(message).collect()
 }
@@ -71,13 +76,28 @@ impl Worker {
         let execution = &recorder.execution;
         if execution.seen.has(&source) {
             // Answered when what took it is durable, which it may not be yet.
-            self.replies.push(self.answer(source, Ok(crate::core::payload::Payload::null())));
+            if let Some(answer) = execution.answer_again(&source, &content) {
+                self.replies.push(self.answer(source, answer));
+            }
+        } else if execution.end.is_some() && self.is_made_again(execution, &content) {
+            let (id, links) = (execution.started.instance.clone(), self.links.clone());
+            let envelope = Box::new(Envelope { source, floor, content });
+            self.replies.push(Box::new(move |durable| {
+                if durable.is_ok() {
+                    links.send((id.clone(), Message::Deliver(id, Inbound::Letter(envelope))));
+                }
+            }));
         } else if execution.end.is_some() {
             let gone = ended(&execution.started.instance, super::turns::status_of(execution));
             self.replies.push(self.answer(source, Err(gone)));
-        } else if let Some(event) = execution.mail(source.clone(), floor, content) {
-            recorder.deliver(event);
-            replies.push(self.answer(source, Ok(crate::core::payload::Payload::null())));
+        } else {
+            let is_answered = content.is_answered_when_taken();
+            if let Some(event) = execution.mail(source.clone(), floor, content) {
+                recorder.deliver(event);
+            }
+            if is_answered {
+                replies.push(self.answer(source, Ok(crate::core::payload::Payload::null())));
+            }
         }
     }
 
@@ -102,7 +122,7 @@ impl Worker {
         }
     }
 
-    fn answer(&self, to: Source, outcome: Outcome) -> Reply {
+    pub(super) fn answer(&self, to: Source, outcome: Outcome) -> Reply {
         let links = self.links.clone();
         Box::new(move |durable: Result<(), EngineError>| {
             if durable.is_ok() {

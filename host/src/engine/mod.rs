@@ -8,6 +8,7 @@
 mod activities;
 mod clock;
 mod commit;
+mod entities;
 mod error;
 mod life;
 mod mail;
@@ -36,6 +37,7 @@ use self::activities::Activities;
 use self::commit::{GROUPS_AHEAD, Release};
 use self::requests::Asked;
 use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
+use crate::core::entity::is_entity;
 use crate::core::event::Started;
 use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::core::mail::{Seen, birth};
@@ -264,6 +266,11 @@ impl Engine {
     pub async fn start(&self, request: StartRequest) -> Result<StartOutcome, EngineError> {
         let StartRequest { id, orchestration, module, input, tags, reuse } = request;
         self.check_size("the input", &input)?;
+        if is_entity(&id) {
+            return Err(EngineError::InvalidInput(format!(
+                "the id {id} is one of an entity, which is made when it is first used; choose one without '@' at its beginning"
+            )));
+        }
         if reuse == IdReuse::ReturnExisting
             && let Some(existing) = self.store.summary(&id)?
         {
@@ -333,12 +340,7 @@ impl Engine {
     /// If the instance is unknown, has ended, or ends without an answer; if the
     /// input is too large. What the instance refuses is a failure in the outcome.
     pub async fn update(&self, id: &InstanceId, name: &str, input: Payload, key: &str) -> Result<Outcome, EngineError> {
-        self.check_size("the update's input", &input)?;
-        for (what, text) in [("name", name), ("id", key)] {
-            if text.is_empty() || text.len() > 200 {
-                return Err(EngineError::InvalidInput(format!("an update's {what} has 1 to 200 bytes")));
-            }
-        }
+        self.check_request("update", name, key, &input)?;
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             kind: RequestKind::Update,
@@ -471,6 +473,16 @@ impl Engine {
 
     async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, EngineError>>) -> Result<T, EngineError> {
         answer.await.unwrap_or_else(|_| Err(EngineError::Stopped(self.stopped.get().cloned())))
+    }
+
+    fn check_request(&self, what: &str, name: &str, key: &str, input: &Payload) -> Result<(), EngineError> {
+        self.check_size(&format!("the input of the {what}"), input)?;
+        for (part, text) in [("name", name), ("request id", key)] {
+            if text.is_empty() || text.len() > 200 {
+                return Err(EngineError::InvalidInput(format!("the {part} of an {what} has 1 to 200 bytes")));
+            }
+        }
+        Ok(())
     }
 
     fn check_size(&self, what: &str, payload: &Payload) -> Result<(), EngineError> {

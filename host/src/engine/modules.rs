@@ -71,6 +71,7 @@ impl Modules {
             offers: inspected.offers,
             grants: upload.grants,
             updates: inspected.updates,
+            entities: inspected.entities,
         };
         self.store.put_module(&module, &inspected.component)?;
         *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;
@@ -113,6 +114,33 @@ impl Modules {
                 modules: several.iter().map(|module| module.name.clone()).collect(),
             }),
         }
+    }
+
+    /// The module that offers an entity kind: of each name, its newest version counts.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn resolve_entity(&self, kind: &str) -> Result<Module, EngineError> {
+        let all = self.all()?;
+        let mut newest = BTreeMap::new();
+        for module in all.iter() {
+            newest.entry(&module.name).or_insert(module);
+        }
+        let offers = |module: &&&Module| module.entities.iter().any(|entity| entity.kind == kind);
+        let why = match newest.values().filter(offers).collect::<Vec<_>>()[..] {
+            [only] => return Ok((*only).clone()),
+            [] => {
+                let kinds: Vec<_> =
+                    newest.values().flat_map(|module| &module.entities).map(|entity| entity.kind.as_str()).collect();
+                let there_are = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
+                format!("no module offers the entity kind {kind:?}; there are: {there_are}")
+            }
+            ref several => {
+                let names: Vec<_> = several.iter().map(|module| module.name.as_str()).collect();
+                format!("the modules {} all offer the entity kind {kind:?}; keep one of them", names.join(", "))
+            }
+        };
+        Err(EngineError::UnknownEntityKind(why))
     }
 
     /// Every module, the last uploaded first.

@@ -110,7 +110,7 @@ impl Worker {
         let Asked { kind, name, input, source, one_way, reply } = asked;
         let request = match recorder.execution.requests.known(&source) {
             Some(Known::Answered(answer)) => {
-                let answer = answer.clone();
+                let answer = if one_way { Ok(Payload::null()) } else { answer.clone() };
                 // That answer may be of a turn that is not durable yet.
                 if let Some(reply) = reply {
                     self.replies.push(Box::new(move |durable| drop(reply.send(durable.map(|()| answer)))));
@@ -120,13 +120,16 @@ impl Worker {
             Some(Known::Open(request)) => *request,
             None => {
                 let request = recorder.execution.requests.next_id();
-                let received = Request { id: request, kind, name, input, source, one_way };
+                let received = Request { id: request, kind, name, input, source, one_way, floor: (0, 0) };
                 recorder.deliver(Event::RequestReceived(received.into()));
                 request
             }
         };
         match (reply, self.blocked.get(id)) {
             (None, _) => {}
+            (Some(reply), _) if one_way => {
+                self.replies.push(Box::new(move |durable| drop(reply.send(durable.map(|()| Ok(Payload::null()))))));
+            }
             (Some(reply), None) => self.callers.add(id, request, what, reply),
             // It is recorded, and answered once a host can run the instance again.
             (Some(reply), Some(why)) => {

@@ -333,10 +333,16 @@ impl Worker {
                 return;
             }
         }
-        let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, self.parts.clock.now());
         let answer: Reply = Box::new(move |durable| drop(reply.send(durable)));
+        self.begin(started, vec![answer]);
+    }
+
+    /// Begins an instance, or its next life; `replies` are answered when that is durable.
+    pub(super) fn begin(&mut self, started: Box<Started>, replies: Vec<Reply>) {
+        let id = started.instance.clone();
+        let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, self.parts.clock.now());
         let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
-        let turn = outbound(&mut slot, sealed, vec![answer]);
+        let turn = outbound(&mut slot, sealed, replies);
         slot.last_group = self.next_group();
         self.live.insert(id.clone(), slot);
         self.group.push(turn);
@@ -344,6 +350,7 @@ impl Worker {
     }
 
     fn deliver(&mut self, id: InstanceId, inbound: Inbound) {
+        let Some(inbound) = self.make_entity(&id, inbound) else { return };
         if !self.live.contains_key(&id) {
             match self.load(&id, |summary| inbound.reaches(summary)) {
                 Ok(slot) => {
@@ -534,7 +541,7 @@ impl Worker {
         slot.last_group = self.next_group();
         self.group.push(outbound(slot, sealed, replies));
         if let Some(mut started) = next {
-            started.seen.retain(|sender, birth, key| self.may_come_again(sender, birth, key));
+            self.forget_old_mail(&mut started);
             let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, now);
             slot.body = Body::Bare(Box::new(recorder));
             self.group.push(outbound(slot, sealed, Vec::new()));
@@ -780,7 +787,16 @@ impl Worker {
         self.parts.released.load(Ordering::Acquire) >= slot.last_group
     }
 
-    fn drop_slot(&mut self, id: &InstanceId) {
+    /// How an instance in memory ended, and whether that is durable; the outer none:
+    /// it is not in memory.
+    pub(super) fn end_of_live(&mut self, id: &InstanceId) -> Option<Option<(End, bool)>> {
+        let released = self.parts.released.load(Ordering::Acquire);
+        let slot = self.live.get_mut(id)?;
+        let is_durable = released >= slot.last_group;
+        Some(slot.body.recorder().execution.end.clone().map(|end| (end, is_durable)))
+    }
+
+    pub(super) fn drop_slot(&mut self, id: &InstanceId) {
         if let Some(slot) = self.live.remove(id) {
             self.idle.remove(&slot.stamp);
         }

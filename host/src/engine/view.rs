@@ -114,6 +114,22 @@ pub enum PendingView {
         /// The event's name.
         name: String,
     },
+    /// An operation of an entity.
+    Entity {
+        /// Its operation.
+        operation: OperationId,
+        /// The entity.
+        to: InstanceId,
+        /// Which of its operations.
+        name: String,
+    },
+    /// A lock over entities.
+    Lock {
+        /// Its operation.
+        operation: OperationId,
+        /// The entities.
+        entities: Vec<InstanceId>,
+    },
     /// A signal that its receiver has not taken yet.
     Signal {
         /// Its operation.
@@ -202,6 +218,8 @@ fn pending_view(operation: OperationId, pending: &Pending, served: &impl Fn(&str
         },
         Pending::Timer { fire_at } => PendingView::Timer { operation, fire_at: fire_at.to_string() },
         Pending::Event { name } => PendingView::Event { operation, name: name.clone() },
+        Pending::Entity { to, name } => PendingView::Entity { operation, to: to.clone(), name: name.clone() },
+        Pending::Lock { entities } => PendingView::Lock { operation, entities: entities.to_vec() },
         Pending::Signal { to, name } => PendingView::Signal { operation, to: to.clone(), name: name.clone() },
     }
 }

@@ -24,7 +24,7 @@ use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, Up
 use crate::replay::recording::Recording;
 use crate::store::{Filter, History, Module, Store as _};
 
-pub use self::requests::RequestQuery;
+pub use self::requests::{OperationPath, RequestQuery};
 
 /// No request waits longer; ask again.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -378,6 +378,10 @@ pub fn module_json(module: &Module) -> Value {
         "size": module.size,
         "uploaded_at": module.uploaded_at.to_string(),
         "offers": offers.collect::<Vec<_>>(),
+        "entities": module.entities.iter().map(|entity| json!({
+            "kind": entity.kind,
+            "operations": entity.operations.iter().map(|offer| &offer.name).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
         "updates": module.updates.iter().map(|offer| &offer.name).collect::<Vec<_>>(),
         "grants": {
             "env": module.grants.env.keys().collect::<Vec<_>>(),

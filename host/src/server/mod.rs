@@ -14,6 +14,7 @@
 //! | `GET instances/{id}/outcome?wait_ms=` | |
 //! | `POST instances/{id}/events/{name}` | the value as JSON |
 //! | `POST instances/{id}/updates/{name}?id=&wait_ms=` | the input as JSON; 202 if it is not answered yet |
+//! | `POST entities/{kind}/{key}/{operation}?id=&wait_ms=&one_way=` | the input as JSON; as updates |
 //! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
 //!
 //! It asks for no password, so it listens on the loopback address only, and takes

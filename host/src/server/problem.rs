@@ -32,7 +32,9 @@ impl Problem {
 
 fn status_of(code: &str) -> StatusCode {
     match code {
-        "not-found" | "unknown-orchestration" | "unknown-module" | "unknown-instance" => StatusCode::NOT_FOUND,
+        "not-found" | "unknown-orchestration" | "unknown-module" | "unknown-instance" | "unknown-entity-kind" => {
+            StatusCode::NOT_FOUND
+        }
         "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "instance-blocked" => {
             StatusCode::CONFLICT
         }

@@ -144,6 +144,17 @@ pub struct Module {
     pub grants: Grants,
     /// Updates that its orchestrations answer, as far as `describe` said.
     pub updates: Vec<Offer>,
+    /// Entity kinds that it offers.
+    pub entities: Vec<EntityOffer>,
+}
+
+/// An entity kind of a module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EntityOffer {
+    /// Its name.
+    pub kind: String,
+    /// What can be asked of such an entity.
+    pub operations: Vec<Offer>,
 }
 
 /// One orchestration or activity of a module.

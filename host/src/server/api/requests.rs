@@ -1,4 +1,4 @@
-//! Requests that are waited for: updates of instances.
+//! Requests that are waited for: updates of instances, operations of entities.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +18,20 @@ pub struct RequestQuery {
     pub id: Option<String>,
     /// Wait so long for the answer, milliseconds; none: as long as may be.
     pub wait_ms: Option<u64>,
+    /// Of an entity: do not wait for what comes of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_way: bool,
+}
+
+/// Which operation of which entity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OperationPath {
+    /// The entity's kind.
+    pub kind: String,
+    /// Its key.
+    pub key: String,
+    /// The operation.
+    pub operation: String,
 }
 
 impl RequestQuery {
@@ -47,6 +61,26 @@ impl Api {
         let mut answer = self.waited(asked, query.wait_ms).await?;
         answer["id"] = id.as_str().into();
         answer["request"] = key.into();
+        Ok(answer)
+    }
+
+    /// Runs an operation of an entity, or only asks for it: then `status` is
+    /// `accepted`. Otherwise as [`Api::update`].
+    ///
+    /// # Errors
+    /// Those of [`crate::engine::Engine::call_entity`].
+    pub async fn entity(&self, path: &OperationPath, input: Payload, query: &RequestQuery) -> Result<Value> {
+        let request = query.key()?;
+        let (engine, OperationPath { kind, key, operation }) = (self.engine()?, path);
+        let mut answer = if query.one_way {
+            engine.signal_entity(kind, key, operation, input, &request).await?;
+            json!({ "status": "accepted" })
+        } else {
+            self.waited(engine.call_entity(kind, key, operation, input, &request), query.wait_ms).await?
+        };
+        answer["kind"] = kind.as_str().into();
+        answer["key"] = key.as_str().into();
+        answer["request"] = request.into();
         Ok(answer)
     }
 
