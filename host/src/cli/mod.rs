@@ -218,6 +218,8 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
 fn log_to_stderr(default: &str) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("DACAPO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // At finer levels it logs what guests read, and secrets are among that.
+    let filter = filter.add_directive("wasmtime=info".parse().expect("a directive"));
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_target(false);
     lines.with_writer(std::io::stderr).init();

@@ -5,9 +5,7 @@
 //! no host; sockets are never given, outbound HTTP goes to granted hosts only (see
 //! [`super::outbound`]), and secrets are handed over by name ([`super::secrets`]).
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{Engine, Store, Trap};
@@ -17,6 +15,7 @@ use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
 use super::bindings::activity::dacapo::workflow::activity_context as wit;
 use super::bindings::activity::{Activity, ActivityPre};
 use super::bindings::orchestration::dacapo::workflow::types;
+use super::log_stream::LogStream;
 use super::outbound::{Outbound, Resolver, Sent};
 use super::secrets::{self, NoSecret, Scrubber, Secret, Secrets};
 use super::settings::SandboxSettings;
@@ -179,8 +178,8 @@ fn granted(grants: &Grants, secrets: &Granted, task: Option<&Arc<Task>>) -> wasm
     }
     let key = task.map(|task| task.idempotency_key()).unwrap_or_default();
     let scrubber = &secrets.scrubber;
-    wasi.stdout(LogStream { key: key.clone(), error: false, scrubber: scrubber.clone() });
-    wasi.stderr(LogStream { key, error: true, scrubber: scrubber.clone() });
+    wasi.stdout(LogStream::new(key.clone(), false, scrubber.clone()));
+    wasi.stderr(LogStream::new(key, true, scrubber.clone()));
     Ok(wasi.build())
 }
 
@@ -241,43 +240,5 @@ impl wit::Host for ActivityState {
         let text = self.scrubber.text(&text);
         tracing::info!(target: "dacapo::activity", task = key, level = ?line.level, "{text}");
         Ok(())
-    }
-}
-
-/// An activity's standard output: lines for the host's log.
-#[derive(Clone)]
-struct LogStream {
-    key: String,
-    error: bool,
-    scrubber: Scrubber,
-}
-
-impl wasmtime_wasi::cli::IsTerminal for LogStream {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl wasmtime_wasi::cli::StdoutStream for LogStream {
-    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
-    }
-}
-
-impl tokio::io::AsyncWrite for LogStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let text = String::from_utf8_lossy(bytes);
-        for line in self.scrubber.text(&text).lines().filter(|line| !line.is_empty()) {
-            tracing::info!(target: "dacapo::activity", task = self.key, stderr = self.error, "{line}");
-        }
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

@@ -12,6 +12,7 @@ mod frames;
 pub mod guest;
 pub mod inspect;
 mod layout;
+mod log_stream;
 pub mod outbound;
 pub mod secrets;
 pub mod settings;

@@ -22,7 +22,9 @@ impl Vault for Careless {
             "panic" => panic!("{secret} is not what I like"),
             _ => {
                 println!("printed {secret}");
-                eprintln!("printed {secret} too");
+                let (first, second) = secret.split_at(secret.len() / 2);
+                eprint!("{first}");
+                eprintln!("{second} in pieces");
                 tracing::info!(secret, "logged {secret}");
                 Ok("told".to_owned())
             }
