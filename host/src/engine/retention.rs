@@ -5,7 +5,8 @@
 //! so a host that dies in between has removed some, and goes on with the rest.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -114,14 +115,11 @@ fn sweep(
     }
 }
 
-/// What the thread is told.
-enum Signal {
-    Look,
-    Stop,
+/// Stops the thread. It is woken by whatever is sent, and looks at the clock and at this.
+pub(super) struct Sweeper {
+    wake: Sender<()>,
+    is_over: Arc<AtomicBool>,
 }
-
-/// Stops the thread.
-pub(super) struct Sweeper(Sender<Signal>);
 
 impl Sweeper {
     /// Begins to remove what is kept too long, if anything ever is.
@@ -135,16 +133,25 @@ impl Sweeper {
         if !retention.is_on() {
             return None;
         }
-        let (signals, told) = channel();
-        let on_jump = signals.clone();
-        clock.on_jump(Box::new(move || drop(on_jump.send(Signal::Look))));
-        let retention = retention.clone();
-        let thread = thread("dacapo-retention", move || run(&retention, &*store, epoch, &*clock, &told, &gone));
-        Some((Self(signals), thread))
+        let (wake, woken) = channel();
+        let (on_jump, is_over) = (wake.clone(), Arc::new(AtomicBool::new(false)));
+        clock.on_jump(Box::new(move || {
+            let _ = on_jump.send(());
+        }));
+        let (retention, over) = (retention.clone(), is_over.clone());
+        let until = move || over.load(Ordering::Relaxed);
+        let thread = thread("dacapo-retention", move || {
+            if let Err(error) = run(&retention, &*store, epoch, &*clock, &woken, &until, &gone) {
+                // The engine ends with its store; here is nothing more to do.
+                tracing::error!(%error, "instances whose time is over could not be removed");
+            }
+        });
+        Some((Self { wake, is_over }, thread))
     }
 
     pub(super) fn stop(&self) {
-        let _ = self.0.send(Signal::Stop);
+        self.is_over.store(true, Ordering::Relaxed);
+        let _ = self.wake.send(());
     }
 }
 
@@ -153,34 +160,26 @@ fn run(
     store: &dyn Store,
     epoch: Epoch,
     clock: &dyn Clock,
-    told: &Receiver<Signal>,
+    woken: &Receiver<()>,
+    is_over: &dyn Fn() -> bool,
     gone: &dyn Fn(&[InstanceId]),
-) {
+) -> Result<(), StoreError> {
     let every = u64::try_from(retention.every.as_millis()).unwrap_or(u64::MAX).max(1);
     let mut next = clock.now();
-    loop {
-        if clock.now() >= next {
-            for filter in retention.over(clock.now()) {
-                let mut is_over = false;
-                let swept = sweep(store, epoch, &filter, |ids| {
-                    gone(ids);
-                    is_over = matches!(told.try_recv(), Ok(Signal::Stop));
-                    !is_over
-                });
-                if let Err(error) = swept {
-                    // The engine ends with its store; here is nothing more to do.
-                    tracing::error!(%error, "instances whose time is over could not be removed");
-                    return;
-                }
-                if is_over {
-                    return;
-                }
-            }
-            next = clock.now().plus(every);
+    while !is_over() {
+        let now = clock.now();
+        if now < next {
+            // Why it wakes does not matter: it looks again.
+            let _ = woken.recv_timeout(clock.until(next));
+            continue;
         }
-        match told.recv_timeout(clock.until(next)) {
-            Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        for filter in retention.over(now) {
+            sweep(store, epoch, &filter, |ids| {
+                gone(ids);
+                !is_over()
+            })?;
         }
+        next = now.plus(every);
     }
+    Ok(())
 }

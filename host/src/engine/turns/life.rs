@@ -123,17 +123,18 @@ impl Worker {
     /// What is to be recorded, and a guest that has replayed it: a history that does
     /// not replay is never made.
     fn plan_rewind(&mut self, id: &InstanceId, how: &Rewind) -> Result<(rewind::Plan, Guest), EngineError> {
+        let unknown = || EngineError::UnknownInstance { id: id.clone() };
+        let summary = self.parts.store.summary(id)?.ok_or_else(unknown)?;
+        let status = summary.status;
         if let Some(slot) = self.live.get_mut(id)
             && slot.body.recorder().execution.end.is_some()
         {
-            if self.live.get(id).is_some_and(|slot| !self.is_durable(slot)) {
+            // The store may know of the end before this worker hears that it is durable.
+            if slot.body.recorder().execution.head != summary.head {
                 return Err(EngineError::Busy(format!("the end of {id} is being written; ask again")));
             }
             self.drop_slot(id);
         }
-        let unknown = || EngineError::UnknownInstance { id: id.clone() };
-        let summary = self.parts.store.summary(id)?.ok_or_else(unknown)?;
-        let status = summary.status;
         if status != Status::Failed || self.live.contains_key(id) {
             let what = "only an instance that has failed can be rewound";
             return Err(EngineError::WrongStatus { id: id.clone(), status, what });
