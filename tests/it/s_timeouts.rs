@@ -332,7 +332,7 @@ fn s21_a_wasm_activity_that_is_cancelled_stops_and_gives_its_slot_back() {
 
 #[test]
 fn s17_a_wasm_activity_that_goes_on_for_ever_is_given_up() {
-    let mut world = World::with(&["tasks", "beats"]);
+    let mut world = World::with(&["steps", "tasks", "beats"]);
     world.settings.activity_concurrency = 1;
     let host = world.open();
     host.start("order", "call_with", json!({ "name": "beat.until_cancelled", "start_to_close": SECOND })).unwrap();

@@ -505,9 +505,13 @@ impl Activities {
         }
     }
 
-    /// No deadline is watched any more.
+    /// No deadline is watched any more, and what runs learns at its next heartbeat
+    /// that its result comes too late: it is run again where the store is opened next.
     pub(super) fn stop(&self) {
-        self.state().is_stopped = true;
+        let mut state = self.state();
+        state.is_stopped = true;
+        state.runs.values().for_each(|run| run.task.cancel());
+        drop(state);
         self.due_changed.notify_all();
         self.available.notify_waiters();
     }

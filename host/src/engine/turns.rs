@@ -563,14 +563,21 @@ impl Worker {
         let inbox = std::mem::take(&mut slot.inbox);
         let recorder = slot.body.recorder();
         recorder.begin(now);
-        let was_suspended = recorder.execution.suspended;
+        // Before what came in: an attempt that fails in this turn, and is to be tried
+        // again at once, begins when this turn is durable. None while suspended: those
+        // wait until it is durable that they are held no more.
+        let mut due = recorder.execution.attempts_due(now);
         let replies = self.record_inbox(id, recorder, inbox);
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
             recorder.deliver(fired);
         }
-        // The turn that put these attempts off is durable: its timer was armed. Those
-        // that were held wait until it is durable that they are not any more.
-        let due = if was_suspended { Vec::new() } else { recorder.execution.attempts_due(now) };
+        // The turn that put these attempts off is durable: its timer was armed.
+        // What came in may be its outcome, where the state was only loaded for that.
+        let pending = &recorder.execution.pending;
+        due.retain(|(call, turn)| {
+            let waits = pending.get(&call.operation);
+            matches!(waits, Some(Pending::Activity { attempt, .. }) if *attempt == turn.attempt)
+        });
         self.parts.activities.dispatch(tasks(&self.parts.activities, &recorder.execution, due));
         let mut put_off = false;
         if recorder.execution.wants_turn() {
@@ -737,9 +744,9 @@ impl Worker {
         let (at, events) = bare.under_way();
         let recorder = guest.recorder_mut();
         recorder.begin(at);
-        events.into_iter().for_each(|event| recorder.deliver(event));
-        // Attempts whose back-off is over were dispatched just now.
+        // Attempts whose back-off was over were dispatched just now.
         recorder.execution.attempts_due(now);
+        events.into_iter().for_each(|event| recorder.deliver(event));
         Ok(guest)
     }
 
