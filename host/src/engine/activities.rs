@@ -407,10 +407,16 @@ impl Activities {
             return Ok(None);
         }
         let service = name.split_once('.').map_or(name.as_str(), |(service, _)| service);
+        // A host that has just opened serves its native activities one by one, and what
+        // was under way before comes earlier: only a module is there as a whole.
+        let is_new = task.attempt == 1 && !task.again;
+        let counts = |served: &Served| is_new || matches!(served.runner, Runner::Wasm(..));
         let siblings: BTreeSet<&str> = served
-            .keys()
-            .filter(|known| known.split_once('.').is_some_and(|(known, _)| known == service))
-            .map(String::as_str)
+            .iter()
+            .filter(|(known, served)| {
+                known.split_once('.').is_some_and(|(known, _)| known == service) && counts(served)
+            })
+            .map(|(known, _)| known.as_str())
             .collect();
         if siblings.is_empty() {
             return Ok(None);
