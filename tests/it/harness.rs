@@ -12,7 +12,7 @@ mod store;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dacapo::core::event::Event;
 use dacapo::core::ids::{ExecutionNumber, InstanceId};
@@ -26,7 +26,7 @@ use dacapo::sandbox::settings::SandboxSettings;
 use dacapo::sandbox::{OrchestrationModule, Sandbox};
 use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::schedule::Schedule;
-use dacapo::store::{Module, Store};
+use dacapo::store::{Module, Store, StoreError};
 use serde_json::Value;
 
 pub(crate) use self::clock::ManualClock;
@@ -142,8 +142,20 @@ impl World {
         }
     }
 
+    /// The file. A handler of the host before may hold it a moment longer than
+    /// that host: it was looking into the journal.
+    fn open_store(&self, death: Option<Death>) -> Result<WatchedStore, StoreError> {
+        let since = Instant::now();
+        loop {
+            match WatchedStore::open(&self.folder.join("journal.redb"), self.store.clone(), death) {
+                Err(StoreError::InUse { .. }) if since.elapsed() < FOR_EVER => std::thread::yield_now(),
+                opened => return opened,
+            }
+        }
+    }
+
     fn try_open(&self, death: Option<Death>) -> Result<Host<'_>, EngineError> {
-        let store = Arc::new(WatchedStore::open(&self.folder.join("journal.redb"), self.store.clone(), death)?);
+        let store = Arc::new(self.open_store(death)?);
         self.desk.serve(&store);
         let log = self.log.clone();
         let show = move |instance: &InstanceId, execution: ExecutionNumber, line: &LogLine| {
