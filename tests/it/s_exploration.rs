@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use dacapo::core::event::Event;
@@ -54,7 +55,10 @@ fn two_callers(orchestration: &str) -> Explorer<Files> {
 
 /// The schedule is real: every instance's history replays in a fresh guest.
 fn assert_replays(violation: &Violation) {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("explored-{}", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Tests run side by side.
+    let name = format!("explored-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).expect("a folder");
     let files = violation.save(&folder.join("found.dacapo")).expect("files");
     assert_eq!(files.len(), violation.recordings.len());

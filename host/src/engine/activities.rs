@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
+use std::task::Poll;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -56,6 +57,11 @@ struct Served {
     runner: Runner,
     default_retry: Option<RetryPolicy>,
 }
+
+/// Native runs that one task of the runtime begins, one after the other: enough
+/// to spare most tasks, few enough that a handler that computes for long before
+/// its first wait holds up little.
+const NATIVE_AT_ONCE: usize = 16;
 
 pub(super) type Key = (InstanceId, ExecutionNumber, OperationId);
 pub(super) type RunId = u64;
@@ -451,13 +457,50 @@ impl Activities {
         id
     }
 
+    /// Begins runs. Native ones are begun a few at a time in one task of the
+    /// runtime: many end at their first poll, and then cost no task of their own.
     pub(super) fn begin(self: &Arc<Self>, begun: Vec<Begin>) {
+        let mut native = Vec::new();
         for begin in begun {
-            self.runtime.spawn(self.clone().run(begin));
+            if matches!(begin.runner, Runner::Native(_)) {
+                native.push(begin);
+                if native.len() == NATIVE_AT_ONCE {
+                    self.runtime.spawn(self.clone().begin_native(std::mem::take(&mut native)));
+                }
+            } else {
+                let activities = self.clone();
+                self.runtime.spawn(async move {
+                    let ended = activities.clone().attempt(begin).await;
+                    activities.end_all(ended);
+                });
+            }
+        }
+        if !native.is_empty() {
+            self.runtime.spawn(self.clone().begin_native(native));
         }
     }
 
-    async fn run(self: Arc<Self>, begin: Begin) {
+    /// Polls each run once; those that are not ready go on as tasks of their own.
+    async fn begin_native(self: Arc<Self>, runs: Vec<Begin>) {
+        let mut ended = Vec::with_capacity(runs.len());
+        for begin in runs {
+            let mut attempt = Box::pin(self.clone().attempt(begin));
+            match futures::poll!(&mut attempt) {
+                Poll::Ready(outcome) => ended.extend(outcome),
+                Poll::Pending => {
+                    let activities = self.clone();
+                    tokio::spawn(async move {
+                        let ended = attempt.await;
+                        activities.end_all(ended);
+                    });
+                }
+            }
+        }
+        self.end_all(ended);
+    }
+
+    /// Runs one attempt; none if its time was over before it ended.
+    async fn attempt(self: Arc<Self>, begin: Begin) -> Option<(RunId, Outcome)> {
         let Begin { run, runner, task, stopped } = begin;
         let attempt = async {
             let (task, _) = self.interceptors.before(task.clone())?;
@@ -474,27 +517,44 @@ impl Activities {
                 biased;
                 outcome = attempt => outcome,
                 // Its time is over, and whoever found that has said so.
-                _ = stopped => return,
+                _ = stopped => return None,
             },
         };
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&task.name, panic.as_ref())));
-        self.end(run, outcome, None);
+        Some((run, outcome))
     }
 
-    /// A run has ended with that. Nothing happens if it had ended before. True: its
-    /// outcome was wanted, and is on its way to the instance.
-    pub(super) fn end(self: &Arc<Self>, id: RunId, outcome: Outcome, reply: Option<Recorded>) -> bool {
+    /// Runs have ended so.
+    fn end_all(self: &Arc<Self>, ended: impl IntoIterator<Item = (RunId, Outcome)>) {
         let mut state = self.state();
-        let Some(task) = state.take_run(id) else { return false };
-        let is_wanted = state.tasks.get(&key(&task)).is_some_and(|entry| entry.run == Some(id));
-        if is_wanted {
-            // Before it is forgotten here: who loads the instance meanwhile finds one or the other.
-            (self.deliver)(&task, self.within_limits(&task.name, outcome), reply);
-            state.tasks.remove(&key(&task));
+        for (run, outcome) in ended {
+            self.end_run(&mut state, run, outcome, None);
         }
         let begun = self.fill(&mut state);
         drop(state);
         self.begin(begun);
+    }
+
+    /// A run has ended with that. Nothing happens if it had ended before. True: its
+    /// outcome was wanted, and is on its way to the instance.
+    pub(super) fn end(self: &Arc<Self>, run: RunId, outcome: Outcome, reply: Option<Recorded>) -> bool {
+        let mut state = self.state();
+        let is_wanted = self.end_run(&mut state, run, outcome, reply);
+        let begun = self.fill(&mut state);
+        drop(state);
+        self.begin(begun);
+        is_wanted
+    }
+
+    fn end_run(&self, state: &mut State, run: RunId, outcome: Outcome, reply: Option<Recorded>) -> bool {
+        let Some(task) = state.take_run(run) else { return false };
+        let key = key(&task);
+        let is_wanted = state.tasks.get(&key).is_some_and(|entry| entry.run == Some(run));
+        if is_wanted {
+            // Before it is forgotten here: who loads the instance meanwhile finds one or the other.
+            (self.deliver)(&task, self.within_limits(&task.name, outcome), reply);
+            state.tasks.remove(&key);
+        }
         is_wanted
     }
 

@@ -96,7 +96,7 @@ pub(super) fn run(
             }
             return Err(error);
         }
-        gathered.into_iter().for_each(|group| release.release(group));
+        release.release(gathered);
     }
     Ok(())
 }
@@ -113,20 +113,44 @@ impl Outbound {
 }
 
 impl Release {
-    /// Lets out what a durable group asked for. The only caller has just
-    /// committed it.
-    fn release(&self, group: Group) {
-        self.released[group.worker].fetch_add(1, Ordering::Release);
-        for turn in group.turns {
-            self.release_turn(group.worker, turn);
+    /// Lets out what durable groups asked for. The only caller has just committed
+    /// them. Activities go first and all at once, so that they run while the rest
+    /// is let out.
+    fn release(&self, groups: Vec<Group>) {
+        for group in &groups {
+            self.released[group.worker].fetch_add(1, Ordering::Release);
         }
-        group.replies.into_iter().for_each(|reply| reply(Ok(())));
+        let mut tasks = Vec::new();
+        let turns = groups.iter().flat_map(|group| &group.turns);
+        turns.for_each(|turn| self.gather_tasks(turn, &mut tasks));
+        self.activities.dispatch(tasks);
+        for group in groups {
+            for turn in group.turns {
+                self.release_turn(group.worker, turn);
+            }
+            group.replies.into_iter().for_each(|reply| reply(Ok(())));
+        }
+    }
+
+    /// Takes the attempts that a turn lets begin to `tasks`: the first ones of what
+    /// it asked for, or those that were under way where its history comes from.
+    fn gather_tasks(&self, turn: &Outbound, tasks: &mut Vec<Arc<Task>>) {
+        if let Some(again) = &turn.adopted {
+            tasks.extend(again.iter().cloned());
+            return;
+        }
+        let (record, execution) = (&turn.sealed.record, turn.execution);
+        for event in &record.events {
+            if let Event::ActivityScheduled(call) = event {
+                let first = Turn::first(record.at);
+                tasks.push(self.activities.task(&turn.instance, execution, execution, call, first));
+            }
+        }
     }
 
     fn release_turn(&self, worker: usize, turn: Outbound) {
         let Outbound { instance, execution, sealed, logs, replies, due, adopted, .. } = turn;
-        if let Some(again) = adopted {
-            self.activities.dispatch(again);
+        if adopted.is_some() {
             replies.into_iter().for_each(|reply| reply(Ok(())));
             due.into_iter().for_each(|due| self.workers[worker].send(Message::Arm(instance.clone(), due)));
             return;
@@ -135,13 +159,6 @@ impl Release {
             (self.show_log)(&instance, execution, line);
         }
         let record = &sealed.record;
-        let calls = record.events.iter().filter_map(|event| match event {
-            Event::ActivityScheduled(call) => {
-                Some(self.activities.task(&instance, execution, execution, call, Turn::first(record.at)))
-            }
-            _ => None,
-        });
-        self.activities.dispatch(calls);
         for event in &record.events {
             match event {
                 Event::Resumed { .. } | Event::Rewound(_) => {
