@@ -427,12 +427,12 @@ impl Host<'_> {
 impl Drop for Host<'_> {
     fn drop(&mut self) {
         drop(self.engine.take());
-        self.world.desk.forget();
         let store = self.store.take().map(|store| Arc::downgrade(&store));
         // A handler may look into the journal at this moment.
         while store.as_ref().is_some_and(|store| store.strong_count() > 0) {
             std::thread::yield_now();
         }
+        self.world.desk.forget();
     }
 }
 

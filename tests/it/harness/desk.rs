@@ -106,8 +106,8 @@ impl Desk {
             // Its host is dead, and has only not noticed.
             return Err(oneshot::channel().1);
         };
+        // Held until the call is noted: whoever drops a host waits for that.
         let was_durable = is_scheduled(&store, task);
-        drop(store);
         let mut state = lock(&self.state);
         state.calls.push(Call {
             name: task.name.clone(),
@@ -127,6 +127,7 @@ impl Desk {
             }
             None => Ok(by_itself(task)),
         };
+        drop(state);
         self.changed.notify_all();
         answer
     }
