@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dacapo::core::event::Event;
-use dacapo::core::payload::Outcome;
+use dacapo::core::payload::{Outcome, Payload};
 use dacapo::core::retry::RetryPolicy;
 use dacapo::engine::{Clock as _, view};
 use dacapo::store::Filter;
@@ -176,10 +176,9 @@ fn s15_in_a_process_of_its_own() {
         let starts = (0..MANY).map(|n| host.engine().start(waits(n)));
         futures::future::try_join_all(starts).await.unwrap();
     });
-    // There is not room for all at a time; who finds none tries again later.
+    // There is not room for all at a time.
     let all = || host.engine().list(&Filter::default(), None, MANY + 1).unwrap();
     while all().iter().any(|summary| summary.untold) {
-        world.clock.advance(100);
         (0..20).for_each(|n| host.settle(&format!("wait-{n}")));
     }
     world.clock.advance(60 * SECOND);
@@ -195,6 +194,33 @@ fn s15_in_a_process_of_its_own() {
     assert_eq!(host.output("wait-7"), json!([7]));
     world.clock.advance(30 * DAY);
     assert_eq!(host.output("wait-8"), json!("one(awake)"));
+}
+
+/// Time stands still: whoever finds no room waits for no clock.
+#[test]
+fn s15_far_more_instances_go_on_at_once_than_there_is_room_for() {
+    const MANY: usize = 1_000;
+    let mut world = World::new();
+    world.settings.sandbox.resident_guests = 8;
+    let host = world.open();
+    let each = |n: usize| start(&format!("wait-{n}"), "collects", json!({ "wanted": 2, "page": 9 }));
+    let names: Vec<_> = (0..MANY).map(|n| id(&format!("wait-{n}"))).collect();
+    let raise = |value: u32| {
+        host.block_on(async {
+            let raises = names.iter().map(|id| host.engine().raise(id, "item", Payload::json(value.to_string())));
+            futures::future::try_join_all(raises).await.unwrap();
+        });
+    };
+    host.block_on(async {
+        let starts = (0..MANY).map(|n| host.engine().start(each(n)));
+        futures::future::try_join_all(starts).await.unwrap();
+    });
+    raise(1);
+    raise(2);
+    for n in 0..MANY {
+        assert_eq!(host.output(&format!("wait-{n}")), json!([1, 2]));
+    }
+    host.assert_sound("wait-7");
 }
 
 fn threads_of_this_process() -> usize {

@@ -11,9 +11,10 @@
 
 mod adopt;
 pub(super) mod life;
+mod room;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub(super) use self::adopt::Adoption;
+use self::room::Idle;
 use super::activities::{Activities, Recorded, Task};
 use super::commit::{Group, Groups, Outbound, Reply};
 use super::error::EngineError;
@@ -153,13 +155,14 @@ pub(super) struct Parts {
 pub(super) struct Worker {
     pub(super) parts: Parts,
     live: HashMap<InstanceId, Slot>,
-    /// Guests by when they last ran: the first makes room first.
-    idle: BTreeMap<u64, InstanceId>,
+    idle: Idle,
     stamps: u64,
     timers: BinaryHeap<Reverse<(TimestampMs, InstanceId)>>,
     watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Outcome, EngineError>>>>,
     pub(super) callers: Callers,
     ready: VecDeque<InstanceId>,
+    /// Ready, and found no room for its guest: after those that are in its way.
+    crowded: Vec<InstanceId>,
     /// Instances that this host cannot run, with the reason: until it restarts.
     /// What comes in for them is recorded all the same.
     pub(super) blocked: HashMap<InstanceId, String>,
@@ -247,12 +250,13 @@ impl Worker {
         Self {
             parts,
             live: HashMap::new(),
-            idle: BTreeMap::new(),
+            idle: Idle::default(),
             stamps: 0,
             timers: BinaryHeap::new(),
             watchers: HashMap::new(),
             callers: Callers::default(),
             ready: VecDeque::new(),
+            crowded: Vec::new(),
             blocked: HashMap::new(),
             held: HashMap::new(),
             group: Vec::new(),
@@ -295,11 +299,8 @@ impl Worker {
             return Duration::ZERO;
         }
         let clock = &self.parts.clock;
-        let evict_at = self.idle.first_key_value().map(|(_, id)| {
-            self.live.get(id).map_or(TimestampMs(0), |slot| slot.last_ran).plus(ms(self.parts.settings.evict_after))
-        });
         let due = self.timers.peek().map(|Reverse((due, _))| *due);
-        let next = due.into_iter().chain(evict_at).min();
+        let next = due.into_iter().chain(self.evicts_at()).min();
         next.map_or(Duration::from_secs(3600), |at| clock.until(at))
     }
 
@@ -400,7 +401,7 @@ impl Worker {
         }
         let loaded = match self.live.remove(&id) {
             Some(slot) => {
-                self.idle.remove(&slot.stamp);
+                self.idle.remove(slot.stamp);
                 Ok(slot)
             }
             None => self.load_bare(&id),
@@ -545,11 +546,14 @@ impl Worker {
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else { break };
             let Some(slot) = self.live.remove(&id) else { continue };
-            self.idle.remove(&slot.stamp);
+            self.idle.remove(slot.stamp);
             self.run_turn(&id, slot);
             if self.group.len() >= TURNS_PER_GROUP && !self.flush() {
                 return false;
             }
+        }
+        for id in std::mem::take(&mut self.crowded) {
+            self.queue(&id);
         }
         self.flush()
     }
@@ -694,7 +698,10 @@ impl Worker {
             // It is re-created from the journal, which must have all of it.
             self.wait_until_durable();
         }
-        self.make_room();
+        if !self.make_room() {
+            self.crowded.push(id.clone());
+            return false;
+        }
         let module = match self.parts.modules.load(recorder.execution.module) {
             Ok(module) => module,
             Err(error) => {
@@ -835,13 +842,13 @@ impl Worker {
         let execution = &slot.body.recorder().execution;
         let wants_turn = execution.wants_turn() && !put_off;
         let waits = execution.end.is_none() && !wants_turn;
-        if waits && matches!(slot.body, Body::Bare(_)) && self.is_durable(&slot) {
+        if waits && !put_off && matches!(slot.body, Body::Bare(_)) && self.is_durable(&slot) {
             // Only its state was needed, and that is in the store.
             return;
         }
         self.stamps += 1;
         slot.stamp = self.stamps;
-        self.idle.insert(self.stamps, id.clone());
+        self.idle.insert(&slot, id);
         self.live.insert(id.clone(), slot);
         if wants_turn {
             self.queue(id);
@@ -866,53 +873,7 @@ impl Worker {
 
     fn drop_slot(&mut self, id: &InstanceId) {
         if let Some(slot) = self.live.remove(id) {
-            self.idle.remove(&slot.stamp);
-        }
-    }
-
-    /// Takes instances out of memory that have not run for a while.
-    fn evict_idle(&mut self) {
-        let now = self.parts.clock.now();
-        while let Some((&stamp, id)) = self.idle.first_key_value() {
-            let id = id.clone();
-            let Some(slot) = self.live.get(&id) else {
-                self.idle.remove(&stamp);
-                continue;
-            };
-            let old = now.since(slot.last_ran) >= ms(self.parts.settings.evict_after);
-            if !old || slot.queued || !self.is_durable(slot) {
-                return;
-            }
-            self.drop_slot(&id);
-        }
-    }
-
-    /// Takes an instance out of memory that has just said it waits for long.
-    fn evict_if_long(&mut self, id: &InstanceId) {
-        let now = self.parts.clock.now();
-        let threshold = now.plus(ms(self.parts.settings.stay_below));
-        let Some(slot) = self.live.get_mut(id) else { return };
-        let execution = &slot.body.recorder().execution;
-        let runs = execution.pending.values().any(Pending::is_under_way);
-        let long = execution.next_due().is_none_or(|due| due > threshold);
-        let (idle, queued) = (execution.end.is_none() && !execution.wants_turn(), slot.queued);
-        if long && !runs && idle && !queued && self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
-            self.drop_slot(id);
-        }
-    }
-
-    /// Lets the guests go that ran longest ago, if there are too many.
-    fn make_room(&mut self) {
-        let most = self.parts.settings.sandbox.resident_guests as u64;
-        // Leave a tenth free: the last slots are taken by workers side by side.
-        while self.parts.resident_guests.load(Ordering::Relaxed) >= most - most / 10 {
-            let oldest = self.idle.values().find(|id| {
-                self.live
-                    .get(*id)
-                    .is_some_and(|slot| !slot.queued && matches!(slot.body, Body::Guest(..)) && self.is_durable(slot))
-            });
-            let Some(oldest) = oldest.cloned() else { return };
-            self.drop_slot(&oldest);
+            self.idle.remove(slot.stamp);
         }
     }
 }

@@ -35,7 +35,7 @@ impl Worker {
         let known = self.live.remove(id);
         if status.is_final() {
             if let Some(slot) = known {
-                self.idle.remove(&slot.stamp);
+                self.idle.remove(slot.stamp);
             }
             return Ok(());
         }
@@ -45,7 +45,7 @@ impl Worker {
             Some(slot) => slot,
             None => self.load_bare(id).map_err(|reason| not_delivered(id, reason, &end))?,
         };
-        self.idle.remove(&slot.stamp);
+        self.idle.remove(slot.stamp);
         let now = self.parts.clock.now();
         let mut inbox = std::mem::take(&mut slot.inbox);
         inbox.push(end);

@@ -1,0 +1,119 @@
+//! Which instances stay in memory, and which make room for others.
+//!
+//! A guest costs memory, its state without it costs little: those that ran longest
+//! ago leave first, once their turns are durable, and are replayed when they go on.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use super::{Body, Slot, Worker, ms};
+use crate::core::execution::Pending;
+use crate::core::ids::{InstanceId, TimestampMs};
+
+/// Who is in memory and not at work, by when it last ran: the stamp of its slot.
+/// Guests apart, since only those make room: with far more instances ready than
+/// guests may be in memory, all others would be looked through each time.
+#[derive(Default)]
+pub(super) struct Idle {
+    guests: BTreeMap<u64, InstanceId>,
+    bare: BTreeMap<u64, InstanceId>,
+}
+
+impl Idle {
+    pub(super) fn insert(&mut self, slot: &Slot, id: &InstanceId) {
+        let of_its_kind = match slot.body {
+            Body::Guest(..) => &mut self.guests,
+            Body::Bare(_) => &mut self.bare,
+        };
+        of_its_kind.insert(slot.stamp, id.clone());
+    }
+
+    pub(super) fn remove(&mut self, stamp: u64) {
+        if self.guests.remove(&stamp).is_none() {
+            self.bare.remove(&stamp);
+        }
+    }
+
+    /// Who ran longest ago.
+    fn first(&self) -> Option<(u64, &InstanceId)> {
+        let firsts = [self.guests.first_key_value(), self.bare.first_key_value()];
+        firsts.into_iter().flatten().min_by_key(|(stamp, _)| **stamp).map(|(stamp, id)| (*stamp, id))
+    }
+}
+
+/// Guests that are looked at for one that may go. Where that many are all at work,
+/// or about to be, the others likely are too.
+const LOOKED_AT: usize = 64;
+
+impl Worker {
+    /// When the next instance has been in memory for long enough without running.
+    pub(super) fn evicts_at(&self) -> Option<TimestampMs> {
+        let (_, id) = self.idle.first()?;
+        let last_ran = self.live.get(id).map_or(TimestampMs(0), |slot| slot.last_ran);
+        Some(last_ran.plus(ms(self.parts.settings.evict_after)))
+    }
+
+    /// Takes instances out of memory that have not run for a while.
+    pub(super) fn evict_idle(&mut self) {
+        let now = self.parts.clock.now();
+        while let Some((stamp, id)) = self.idle.first() {
+            let id = id.clone();
+            let Some(slot) = self.live.get(&id) else {
+                self.idle.remove(stamp);
+                continue;
+            };
+            let old = now.since(slot.last_ran) >= ms(self.parts.settings.evict_after);
+            if !old || slot.queued || !self.is_durable(slot) {
+                return;
+            }
+            self.drop_slot(&id);
+        }
+    }
+
+    /// Takes an instance out of memory that has just said it waits for long.
+    pub(super) fn evict_if_long(&mut self, id: &InstanceId) {
+        let now = self.parts.clock.now();
+        let threshold = now.plus(ms(self.parts.settings.stay_below));
+        let Some(slot) = self.live.get_mut(id) else { return };
+        let execution = &slot.body.recorder().execution;
+        let runs = execution.pending.values().any(Pending::is_under_way);
+        let long = execution.next_due().is_none_or(|due| due > threshold);
+        let (idle, queued) = (execution.end.is_none() && !execution.wants_turn(), slot.queued);
+        if long && !runs && idle && !queued && self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
+            self.drop_slot(id);
+        }
+    }
+
+    /// Lets guests go that ran longest ago, until there is room for one more: each
+    /// worker has its share, so that none takes it all. False: all that are here go
+    /// on before whoever asks.
+    pub(super) fn make_room(&mut self) -> bool {
+        while self.is_full() && !self.idle.guests.is_empty() {
+            let mut longest = self.longest_idle_guest();
+            if longest.is_none() {
+                // They may have run just now.
+                self.wait_until_durable();
+                longest = self.longest_idle_guest();
+            }
+            let Some(id) = longest else { return false };
+            self.drop_slot(&id);
+        }
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        let most = self.parts.settings.sandbox.resident_guests as usize;
+        // A tenth stays free: for queries, and where workers do not share evenly.
+        let most = most - most / 10;
+        let share = (most / self.parts.links.len()).max(1);
+        let all = self.parts.resident_guests.load(Ordering::Relaxed) as usize;
+        self.idle.guests.len() >= share || all >= most
+    }
+
+    /// The guest that ran longest ago of those that have nothing to do and whose
+    /// turns are durable.
+    fn longest_idle_guest(&self) -> Option<InstanceId> {
+        let may_go = |id: &&InstanceId| self.live.get(*id).is_some_and(|slot| !slot.queued && self.is_durable(slot));
+        self.idle.guests.values().take(LOOKED_AT).find(may_go).cloned()
+    }
+}
