@@ -1,6 +1,7 @@
 //! Every integration test, in one binary: it links once.
 
 mod alone;
+mod cli_bench;
 mod cli_debug;
 mod cli_explore;
 mod cli_life;

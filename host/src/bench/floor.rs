@@ -11,6 +11,7 @@ use crate::store::redb::Stats;
 pub(super) struct Floor {
     pub(super) seconds: f64,
     pub(super) cpu_us: f64,
+    pub(super) file_bytes: u64,
 }
 
 const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
@@ -25,7 +26,9 @@ pub(super) fn log_append(path: &Path, like: &Stats) -> anyhow::Result<Floor> {
         write.open_table(LOG)?.insert(number, row.as_slice())?;
         write.commit()?;
     }
-    Ok(Floor { seconds: clock.elapsed().as_secs_f64(), cpu_us: super::process::cpu_us() - cpu })
+    let (seconds, cpu_us) = (clock.elapsed().as_secs_f64(), super::process::cpu_us() - cpu);
+    drop(file);
+    Ok(Floor { seconds, cpu_us, file_bytes: std::fs::metadata(path)?.len() })
 }
 
 /// Events per second of decoding and hashing turns alone.

@@ -1,6 +1,8 @@
 //! `dacapo bench`: see [`crate::bench`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use super::error::{CliError, Result};
 use super::{Common, output};
@@ -11,14 +13,21 @@ use crate::project::Project;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only these workloads; all if none is named
-    #[arg(value_name = "WORKLOAD", value_parser = WORKLOADS)]
+    #[arg(value_name = "WORKLOAD", value_parser = PossibleValuesParser::new(workloads()))]
     workloads: Vec<String>,
-    /// The crate or .wasm with the orchestrations that are measured
-    #[arg(long, value_name = "PATH", default_value = "examples/bench/orchestration")]
+    /// The folder with the modules that are measured
+    #[arg(long, value_name = "PATH", default_value = "examples/bench")]
     module: PathBuf,
     /// The part of the full size that is run, more than 0
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
+    /// What an earlier run printed: say how much better each workload is
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+}
+
+fn workloads() -> impl Iterator<Item = PossibleValue> {
+    WORKLOADS.iter().map(|workload| PossibleValue::new(workload.name).help(workload.about))
 }
 
 /// Runs the workloads on the disk of the data folder; one JSON object each.
@@ -26,26 +35,48 @@ pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
     if !(args.scale > 0.0 && args.scale.is_finite()) {
         return Err(CliError::input(format!("--scale must be more than 0, found {}", args.scale)));
     }
-    let module = Project::open(&args.module)?.build(&mut |_| {})?.into_iter().next();
-    let module = module.ok_or_else(|| CliError::input("there is no module to measure"))?.bytes;
+    let before = args.compare.as_deref().map(earlier).transpose()?.unwrap_or_default();
+    let mut modules = Project::open(&args.module)?.build(&mut |_| {})?.into_iter().map(|module| module.bytes);
+    let module = modules.next().ok_or_else(|| CliError::input("there is no module to measure"))?;
+    let activities = modules.next();
     let folder = common.data.join("bench");
     let workloads: Vec<&str> = match args.workloads.as_slice() {
-        [] => WORKLOADS.to_vec(),
+        [] => WORKLOADS.iter().map(|workload| workload.name).collect(),
         named => named.iter().map(String::as_str).collect(),
     };
     for workload in workloads {
         let _ = std::fs::remove_dir_all(&folder);
-        let settings = Settings { module: module.clone(), folder: folder.clone(), scale: args.scale };
+        let settings = Settings {
+            module: module.clone(),
+            activities: activities.clone(),
+            folder: folder.clone(),
+            scale: args.scale,
+        };
         let measured = crate::bench::run(workload, &settings).await;
         let _ = std::fs::remove_dir_all(&folder);
         let measured = measured.map_err(|error| CliError::host(format!("{workload}: {error:#}")))?;
-        show(&measured)?;
+        show(&measured, &before)?;
     }
     Ok(())
 }
 
-fn show(measured: &Measured) -> Result<()> {
-    let value = serde_json::to_value(measured).map_err(|error| CliError::host(error.to_string()))?;
+/// Reads what an earlier run printed, one JSON object after the other.
+fn earlier(path: &Path) -> Result<Vec<Measured>> {
+    let wrong = |why: String| {
+        CliError::input(format!("cannot compare with {}: {why}; expected what `dacapo bench` printed", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let objects = serde_json::Deserializer::from_str(&text).into_iter::<Measured>();
+    objects.collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))
+}
+
+fn show(measured: &Measured, before: &[Measured]) -> Result<()> {
+    let mut value = serde_json::to_value(measured).map_err(|error| CliError::host(error.to_string()))?;
+    let same = before.iter().find(|old| (&old.workload, &old.figure) == (&measured.workload, &measured.figure));
+    if let Some(old) = same {
+        value["before"] = old.value.into();
+        value["better"] = measured.better_than(old).into();
+    }
     output::json(&value);
     Ok(())
 }

@@ -205,7 +205,9 @@ impl Engine {
         settings: EngineSettings,
         show_log: Option<ShowLog>,
     ) -> Result<Self, EngineError> {
-        let sandbox = Sandbox::new(settings.sandbox.clone(), settings.cache.clone());
+        let activities = u32::try_from(settings.activity_concurrency).unwrap_or(u32::MAX);
+        let granted = SandboxSettings { activities, ..settings.sandbox.clone() };
+        let sandbox = Sandbox::new(granted, settings.cache.clone());
         let sandbox = Arc::new(sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?);
         let epoch = store.claim()?;
         let modules = Arc::new(Modules::new(store.clone(), sandbox.clone()));

@@ -18,6 +18,9 @@ pub struct SandboxSettings {
     /// Guests in memory at the same time. More instances than that may run: those
     /// that wait longest make room, and are replayed when they go on.
     pub resident_guests: u32,
+    /// Activities in wasm that run at the same time. An engine sets it from its own
+    /// settings.
+    pub activities: u32,
     /// Largest module that is taken, bytes.
     pub module_bytes: usize,
     /// What activities may be granted by name.
@@ -33,12 +36,16 @@ impl Default for SandboxSettings {
             memory_bytes: 64 << 20,
             stack_bytes: 512 << 10,
             resident_guests: 4096,
+            activities: 256,
             module_bytes: 32 << 20,
             secrets: Secrets::default(),
             resolver: Resolver::default(),
         }
     }
 }
+
+/// With more activities at a time than this, each gets its memory when it begins.
+const MOST_POOLED: u32 = 4096;
 
 /// The epoch's step: a turn's budget is counted in these.
 pub(super) const TICK: Duration = Duration::from_millis(10);
@@ -67,26 +74,32 @@ pub(super) fn orchestration_config(settings: &SandboxSettings) -> Config {
         // Memory starts as a copy-on-write image of the module's data.
         .memory_init_cow(true);
     let guests = settings.resident_guests;
+    let mut pool = pool(settings, guests);
+    pool.max_memories_per_component(1);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Room for so many components at a time, made once: what one touched is wiped
+/// for the next, which so starts without page faults.
+fn pool(settings: &SandboxSettings, components: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(guests)
-        // A Rust guest is one core instance; componentize-js and -py have a few.
-        .total_core_instances(guests.saturating_mul(4))
-        .total_memories(guests)
-        .total_tables(guests.saturating_mul(4))
-        .max_memories_per_component(1)
+    pool.total_component_instances(components)
+        // A Rust component is one core instance; componentize-js and -py have a few.
+        .total_core_instances(components.saturating_mul(4))
+        .total_memories(components)
+        .total_tables(components.saturating_mul(4))
         .max_memory_size(settings.memory_bytes)
         .table_elements(20_000)
-        // What a guest touched is wiped rather than unmapped up to this size, so
-        // the next one starts without page faults.
+        // Up to this size it is wiped rather than unmapped.
         .linear_memory_keep_resident(128 << 10)
         .table_keep_resident(16 << 10)
         // The kernel says which pages were written, where it can: only those are
         // wiped, wherever in the memory they are.
         .pagemap_scan(wasmtime::Enabled::Auto)
-        // The kernel is asked to take pages back for many guests at once.
+        // The kernel is asked to take pages back for many components at once.
         .decommit_batch_size(32);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    config
+    pool
 }
 
 /// Configuration of the engine that runs activities: real WASI, asynchronous,
@@ -99,6 +112,18 @@ pub(super) fn activity_config(settings: &SandboxSettings) -> Config {
         // A busy activity gives way to others at every tick.
         .epoch_interruption(true)
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
-        .memory_init_cow(true);
+        .memory_init_cow(true)
+        // No more address space for each than it may use: then many fit, and the
+        // code checks its bounds itself.
+        .memory_reservation(settings.memory_bytes as u64)
+        .memory_guard_size(64 << 10);
+    if settings.activities <= MOST_POOLED {
+        // One that has two memories takes the room of two, and some are described
+        // while others run.
+        let components = settings.activities * 2 + 16;
+        let mut pool = pool(settings, components);
+        pool.total_stacks(components).async_stack_keep_resident(32 << 10);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
     config
 }

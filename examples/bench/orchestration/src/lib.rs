@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dacapo_sdk::futures::future::try_join_all;
 use dacapo_sdk::{Context, Result, orchestration};
 
 /// Five calls, one after the other.
@@ -23,6 +24,31 @@ pub async fn sequence(ctx: Context, calls: u32) -> Result<u32> {
     Ok(calls)
 }
 
+/// So many calls at once.
+#[orchestration]
+pub async fn fan_out(ctx: Context, calls: u32) -> Result<u32> {
+    let calls = (0..calls).map(|call| ctx.call_activity::<String>("hello.say", &call.to_string()).into_future());
+    Ok(try_join_all(calls).await?.len() as u32)
+}
+
+/// So many rounds, one after the other, of so many calls at once.
+#[orchestration]
+pub async fn rounds(ctx: Context, (rounds, calls): (u32, u32)) -> Result<()> {
+    for _ in 0..rounds {
+        let calls = (0..calls).map(|call| ctx.call_activity::<String>("hello.say", &call.to_string()).into_future());
+        try_join_all(calls).await?;
+    }
+    Ok(())
+}
+
+/// [`rounds`], and then an event.
+#[orchestration]
+pub async fn rounds_then_waits(ctx: Context, (many, calls): (u32, u32)) -> Result<()> {
+    rounds(ctx.clone(), (many, calls)).await?;
+    ctx.custom_status(&"waits");
+    ctx.wait_for_event::<()>("go").await
+}
+
 /// Waits for an event that never comes.
 #[orchestration]
 pub async fn waiter(ctx: Context) -> Result<()> {
@@ -36,4 +62,4 @@ pub async fn sleeper(ctx: Context, ms: u64) -> Result<()> {
     Ok(())
 }
 
-dacapo_sdk::export_orchestrations!(hello5, sequence, waiter, sleeper);
+dacapo_sdk::export_orchestrations!(hello5, sequence, fan_out, rounds, rounds_then_waits, waiter, sleeper);

@@ -1,0 +1,117 @@
+//! Very many instances: what they take while they wait, and that none is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::machine::{Machine, Opened, all, serve_say};
+use super::{Measured, Settings, process};
+use crate::core::ids::InstanceId;
+use crate::store::{Filter, Store as _};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const STARTS_IN_FLIGHT: usize = 512;
+
+/// Memory of a guest that waits.
+pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
+    let guests = settings.scaled(2_000);
+    let machine = Machine::open(settings, "resident")?;
+    machine.start("warm", "waiter", &json!(null)).await?;
+    let before = process::resident_bytes()?;
+    for n in 0..guests {
+        machine.start(&format!("waiter-{n}"), "waiter", &json!(null)).await?;
+    }
+    machine.settled(guests + 1).await?;
+    let each = (process::resident_bytes()? - before) / f64::from(guests);
+    let floor = json!({ "what": "pages of linear memory that a Rust guest touches", "bytes": 16 * 1024 });
+    let detail = json!({ "guests": guests, "resident_guests": machine.engine.resident_guests() });
+    Ok(Measured::at_most("resident", "bytes_per_guest", each, 40.0 * 1024.0, floor, detail))
+}
+
+/// Memory of an instance that sleeps.
+pub(super) async fn sleeping(settings: &Settings) -> anyhow::Result<Measured> {
+    let sleepers = settings.scaled(1_000_000);
+    // The file's pages in memory are bounded, and no matter of how many sleep.
+    let machine =
+        Machine::open_with(settings, "sleeping", Opened { cache_bytes: Some(32 << 20), ..Opened::default() })?;
+    // Pools and caches have their size before it is measured.
+    sleep_for(&machine, "warm", 20_000.min(sleepers), |_| 30 * DAY_MS).await?;
+    let before = process::resident_bytes()?;
+    sleep_for(&machine, "sleeper", sleepers, |_| 30 * DAY_MS).await?;
+    let each = (process::resident_bytes()? - before) / f64::from(sleepers);
+    let floor = json!({ "what": "its id and its due time", "bytes": 24 });
+    let detail = json!({ "sleepers": sleepers, "guests_in_memory": machine.engine.resident_guests() });
+    Ok(Measured::at_most("sleeping", "bytes_per_sleeper", each, 300.0, floor, detail))
+}
+
+/// All sleepers are due at once.
+pub(super) async fn due(settings: &Settings) -> anyhow::Result<Measured> {
+    let sleepers = settings.scaled(100_000);
+    let machine = Machine::open(settings, "due")?;
+    sleep_for(&machine, "sleeper", sleepers, |_| DAY_MS).await?;
+    let (clock, cpu) = (Instant::now(), process::cpu_us());
+    machine.clock.set_ahead(Duration::from_millis(2 * DAY_MS));
+    let ended = |n: u32| {
+        let machine = &machine;
+        async move { machine.ends_with(&InstanceId::new(&format!("sleeper-{n}"))?, &json!(null)).await }
+    };
+    all((0..sleepers).map(ended), 10_000).await?;
+    let (seconds, cpu) = (clock.elapsed().as_secs_f64(), process::cpu_us() - cpu);
+    let floor = json!({ "what": "nothing" });
+    let detail = json!({ "sleepers": sleepers, "seconds": seconds, "cpu_us_each": cpu / f64::from(sleepers) });
+    Ok(Measured::at_least("due", "woken_per_s", f64::from(sleepers) / seconds, 10_000.0, floor, detail))
+}
+
+async fn sleep_for(machine: &Machine, name: &str, sleepers: u32, ms: impl Fn(u32) -> u64) -> anyhow::Result<()> {
+    let start = |n: u32| {
+        let ms = ms(n);
+        async move { machine.start(&format!("{name}-{n}"), "sleeper", &json!(ms)).await.map(drop) }
+    };
+    all((0..sleepers).map(start), STARTS_IN_FLIGHT).await?;
+    machine.settled(0).await
+}
+
+/// How long a host that is opened takes until it takes work.
+pub(super) async fn restart(settings: &Settings) -> anyhow::Result<Measured> {
+    let running = settings.scaled(100_000);
+    let without = || Opened { without_activities: true, ..Opened::default() };
+    let machine = Machine::open_with(settings, "restart", without())?;
+    let start = |n: u32| {
+        let machine = &machine;
+        async move { machine.start(&format!("hello-{n}"), "hello5", &json!("Ada")).await.map(drop) }
+    };
+    // Nobody serves their activity: all of them are in their first call.
+    all((0..running).map(start), STARTS_IN_FLIGHT).await?;
+    while machine.store.list(&Filter::default(), None, running as usize)?.iter().any(|row| row.untold) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    machine.close()?;
+
+    let clock = Instant::now();
+    let machine = Machine::open_with(settings, "restart", without())?;
+    let opened = clock.elapsed().as_secs_f64();
+    machine.start("first", "waiter", &json!(null)).await?;
+    let accepting = clock.elapsed().as_secs_f64();
+    serve_say(&machine.engine);
+    let resumed = Arc::new(AtomicU32::new(0));
+    let outcome = |n: u32| {
+        let (machine, resumed) = (&machine, resumed.clone());
+        async move {
+            machine.ends_with(&InstanceId::new(&format!("hello-{n}"))?, &json!("Ada")).await?;
+            resumed.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    };
+    all((0..running).map(outcome), 10_000).await?;
+    let all_done = clock.elapsed().as_secs_f64();
+    let detail = json!({
+        "running": running,
+        "open_s": opened,
+        "resumed": resumed.load(Ordering::Relaxed),
+        "all_ended_s": all_done,
+    });
+    let floor = json!({ "what": "nothing" });
+    Ok(Measured::at_most("restart", "accepting_after_s", accepting, 1.0, floor, detail))
+}
