@@ -438,9 +438,7 @@ impl Event {
             Self::TimerFired { operation } => format!("#{operation} fired"),
             Self::EventRaisedOnce { key, name, value } => format!("{name:?} with {}, once for {key:?}", cut(value)),
             Self::EventRaised { name, value } => format!("{name:?} with {}", cut(value)),
-            Self::CancelRequested { reason } | Self::Suspended { reason } | Self::Resumed { reason } => {
-                format!("reason: {reason}")
-            }
+            Self::CancelRequested { reason } | Self::Suspended { reason } | Self::Resumed { reason } => because(reason),
             Self::Rewound(from) => {
                 let anew = from.operations.iter().map(|operation| format!(" #{operation}")).collect::<String>();
                 let (execution, events) = (from.execution, from.events);
@@ -468,7 +466,7 @@ impl Event {
             Self::Completed { output } => cut(output),
             Self::Failed { failure, .. } => why(failure),
             Self::ContinuedAsNew { input } => format!("with {}", cut(input)),
-            Self::Terminated { reason } => format!("reason: {reason}"),
+            Self::Terminated { reason } => because(reason),
             Self::ModuleMigrated { from, to } => format!("from {} to {}", from.short(), to.short()),
             Self::RequestsCarried(c) => format!("{} to answer, {} answered", c.open.len(), c.answered.len()),
             Self::RequestReceived(r) => format!("?{} {}({})", r.id, r.name, cut(&r.input)),
@@ -492,6 +490,10 @@ impl Event {
         }
         object.into()
     }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!("reason: {reason}") }
 }
 
 fn at_attempt(attempt: u32) -> String {

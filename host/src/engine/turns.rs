@@ -186,6 +186,8 @@ struct Slot {
     last_group: u64,
     /// What is armed, or will be by a group that is under way.
     armed: Option<TimestampMs>,
+    /// The history that the state was made of just now, for its guest.
+    history: Option<Vec<TurnRecord>>,
 }
 
 enum Body {
@@ -512,7 +514,9 @@ impl Worker {
     /// and put back, for what is due next, after the turn.
     fn take_due(&mut self) {
         let now = self.parts.clock.now();
-        while self.timers.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+        // As many as are run before messages are looked at again: with very many due
+        // at once, the others stay what they are, an entry here.
+        while self.ready.len() < MESSAGES_AT_ONCE && self.timers.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             let Some(Reverse((_, id))) = self.timers.pop() else { return };
             if !self.live.contains_key(&id) {
                 match self.load_bare(&id) {
@@ -710,7 +714,7 @@ impl Worker {
             }
         };
         let guest = if recorder.execution.begun {
-            self.replayed(id, &module, recorder, now)
+            self.replayed(id, &module, slot.history.take(), recorder, now)
         } else {
             let placeholder = Recorder::new(recorder.execution.started.clone(), recorder.limits);
             Guest::new(&module, std::mem::replace(recorder, placeholder)).map_err(|(trouble, unused)| {
@@ -735,12 +739,11 @@ impl Worker {
         &self,
         id: &InstanceId,
         module: &OrchestrationModule,
+        history: Option<Vec<TurnRecord>>,
         bare: &Recorder,
         now: TimestampMs,
     ) -> Result<Guest, NotNow> {
-        let history = self.parts.store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
-        let records =
-            history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))?;
+        let records = history.map_or_else(|| self.records(id), Ok)?;
         let first = records.first().ok_or_else(|| NotNow::Blocked("its history is empty".to_owned()))?;
         let fresh = Recorder::of_history(first, bare.limits).map_err(NotNow::Blocked)?;
         let mut guest = Guest::new(module, fresh).map_err(|(trouble, _)| NotNow::Later(trouble.to_string()))?;
@@ -748,8 +751,11 @@ impl Worker {
             ReplayError::Host(trouble) => NotNow::Later(trouble.to_string()),
             error => NotNow::Blocked(error.to_string()),
         })?;
-        let (at, events) = bare.under_way();
         let recorder = guest.recorder_mut();
+        if recorder.execution.head != bare.execution.head {
+            return Err(NotNow::Blocked("its history ends elsewhere than its state".to_owned()));
+        }
+        let (at, events) = bare.under_way();
         recorder.begin(at);
         // Attempts whose back-off was over were dispatched just now.
         recorder.execution.attempts_due(now);
@@ -809,20 +815,25 @@ impl Worker {
 
     // ---- what is in memory ----
 
+    /// The history so far.
+    fn records(&self, id: &InstanceId) -> Result<Vec<TurnRecord>, NotNow> {
+        let history = self.parts.store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
+        history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))
+    }
+
     fn load_bare(&self, id: &InstanceId) -> Result<Slot, NotNow> {
         let store = &self.parts.store;
         let summary = store.summary(id).map_err(|error| NotNow::Store(error.into()))?.ok_or(NotNow::Gone(None))?;
         if summary.status.is_final() {
             return Err(NotNow::Gone(Some(Box::new(summary))));
         }
-        let history = store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
-        let records =
-            history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))?;
+        let records = self.records(id)?;
         let recorder = bare_recorder(&records, self.parts.settings.limits).map_err(NotNow::Blocked)?;
         let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
         // What was due by now is no longer among the timers, see `take_due`.
         let now = self.parts.clock.now();
         slot.armed = slot.body.recorder().execution.next_due().filter(|due| *due > now);
+        slot.history = Some(records);
         Ok(slot)
     }
 
@@ -835,6 +846,7 @@ impl Worker {
             last_ran: self.parts.clock.now(),
             last_group: 0,
             armed: None,
+            history: None,
         }
     }
 
@@ -848,6 +860,7 @@ impl Worker {
         }
         self.stamps += 1;
         slot.stamp = self.stamps;
+        slot.history = None;
         self.idle.insert(&slot, id);
         self.live.insert(id.clone(), slot);
         if wants_turn {
@@ -901,6 +914,8 @@ fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outboun
     let (turn, next_due) = (recorder.execution.turns, recorder.execution.next_due());
     let due = next_due.filter(|due| slot.armed.is_none_or(|armed| armed > *due));
     slot.armed = due.or(slot.armed);
+    // It is longer now.
+    slot.history = None;
     Outbound { instance, execution, turn, sealed, logs, replies, due, adopted: None }
 }
 
