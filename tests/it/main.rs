@@ -2,6 +2,7 @@
 
 mod alone;
 mod cli_bench;
+mod api;
 mod cli_debug;
 mod cli_explore;
 mod cli_life;

@@ -12,7 +12,7 @@ use super::{Common, input, output, run};
 use crate::core::payload::{Failure, Payload};
 use crate::core::summary::Status;
 use crate::engine::IdReuse;
-use crate::server::api::{ListQuery, StartBody};
+use crate::server::api::{ListQuery, Order, StartBody};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StartArgs {
@@ -55,7 +55,7 @@ pub(super) struct ListArgs {
     /// At most so many
     #[arg(long, default_value_t = 50)]
     limit: usize,
-    /// From behind this id
+    /// From behind this id, or where the list before said
     #[arg(long, value_name = "ID")]
     after: Option<String>,
     /// Of this module: name (all its versions), name@version or hash
@@ -70,6 +70,9 @@ pub(super) struct ListArgs {
     /// Created before then
     #[arg(long, value_name = "TIME")]
     created_before: Option<String>,
+    /// Those created last first
+    #[arg(long)]
+    newest: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,6 +150,8 @@ pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
         tags: (!args.tag.is_empty()).then(|| json!(args.tag.into_iter().collect::<BTreeMap<_, _>>()).to_string()),
         created_from: args.created_from,
         created_before: args.created_before,
+        order: if args.newest { Order::Newest } else { Order::Id },
+        counts: false,
     })?;
     if common.json {
         output::json(&answer);

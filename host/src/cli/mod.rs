@@ -5,6 +5,7 @@
 //! terminal; [`error`] maps what goes wrong to exit codes.
 
 mod bench;
+mod bulk;
 mod check;
 mod client;
 mod debug;
@@ -15,6 +16,7 @@ mod history;
 mod input;
 mod instances;
 mod life;
+mod logs;
 mod modules;
 mod new;
 mod output;
@@ -26,6 +28,7 @@ mod requests;
 mod run;
 mod schedules;
 mod serve;
+mod stats;
 mod store;
 mod testkit;
 mod verify;
@@ -120,6 +123,12 @@ enum Command {
     Restart(life::RestartArgs),
     /// Remove instances that have ended, with their histories
     Purge(life::PurgeArgs),
+    /// Cancel, terminate, suspend, resume, rewind, restart or purge every instance that matches
+    Bulk(bulk::Args),
+    /// Show what an instance's code logged, beside its events
+    Logs(logs::Args),
+    /// Show numbers about the host that runs
+    Stats,
     /// Ask an instance's code about its state; nothing is changed by that
     Query(query::Args),
     /// Run a recorded history again, without effects, and compare every step
@@ -199,6 +208,9 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Rewind(args) => life::rewind(args, common).await,
         Command::Restart(args) => life::restart(args, common).await,
         Command::Purge(args) => life::purge(args, common).await,
+        Command::Bulk(args) => bulk::run(args, common).await,
+        Command::Logs(args) => logs::run(&args, common).await,
+        Command::Stats => stats::run(common).await,
         Command::Query(args) => query::run(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,
         Command::Explore(args) => explore::run(&args, common),

@@ -53,7 +53,7 @@ pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let settings = EngineSettings { retention: retention(&args.retain), ..store::settings(&data) };
     let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), settings, None)?);
     let server = Server::start(args.listen, |stopping| {
-        Api::new(kept.clone(), Some(engine.clone()), stopping).with_webhooks(webhooks)
+        Api::new(kept.clone(), Some(engine.clone()), stopping).with_webhooks(webhooks).in_folder(&data)
     })
     .await?;
     let published = Address { address: server.address, pid: std::process::id() }.publish(&data);

@@ -523,6 +523,14 @@ impl Engine {
         self.store.history(id, execution)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })
     }
 
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] with why, if its store failed or it was shut down.
+    pub fn running(&self) -> Result<(), EngineError> {
+        self.stopped.get().map_or(Ok(()), |why| Err(EngineError::Stopped(Some(why.clone()))))
+    }
+
     /// Guests in memory.
     pub fn resident_guests(&self) -> u64 {
         self.resident_guests.load(Ordering::Relaxed)

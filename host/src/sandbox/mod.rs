@@ -47,6 +47,7 @@ pub struct Sandbox {
 }
 
 /// A checked and compiled module with orchestrations.
+#[derive(Clone)]
 pub struct OrchestrationModule {
     /// Its address.
     pub hash: ModuleHash,

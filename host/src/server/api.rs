@@ -6,6 +6,7 @@ mod requests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,12 +28,11 @@ use crate::replay::recording::Recording;
 use crate::store::{Filter, History, Module, Offer, Store as _};
 
 pub use self::requests::RequestQuery;
+pub use super::listing::Order;
 
 /// No request waits longer; ask again.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
-const LIST_LIMIT: usize = 50;
-const MAX_LIST_LIMIT: usize = 1000;
 const EVENTS_LIMIT: usize = 1000;
 const MAX_EVENTS_LIMIT: usize = 10_000;
 const SUMMARY_BYTES: usize = 200;
@@ -47,6 +47,8 @@ pub struct Api {
     engine: Option<Arc<Engine>>,
     stopping: watch::Receiver<bool>,
     webhooks: Arc<Webhooks>,
+    since: Instant,
+    data: Option<Arc<Path>>,
 }
 
 /// A start, as it is asked for.
@@ -99,6 +101,12 @@ pub struct ListQuery {
     pub created_from: Option<String>,
     /// Created before then.
     pub created_before: Option<String>,
+    /// By id, or those created last first.
+    #[serde(default)]
+    pub order: Order,
+    /// Say also how many there are of each status.
+    #[serde(default)]
+    pub counts: bool,
 }
 
 /// Which events to read.
@@ -131,7 +139,23 @@ impl Api {
     /// An API on `store`, and on the engine that runs it, if one does. What waits
     /// is answered when `stopping` becomes true.
     pub fn new(store: Arc<Watched>, engine: Option<Arc<Engine>>, stopping: watch::Receiver<bool>) -> Self {
-        Self { store, engine, stopping, webhooks: Arc::default() }
+        Self { store, engine, stopping, webhooks: Arc::default(), since: Instant::now(), data: None }
+    }
+
+    /// This API, which knows the folder of its store.
+    #[must_use]
+    pub fn in_folder(self, data: &Path) -> Self {
+        Self { data: Some(data.into()), ..self }
+    }
+
+    /// The folder of its store, if it was told.
+    pub fn folder(&self) -> Option<&Path> {
+        self.data.as_deref()
+    }
+
+    /// How long it has been there.
+    pub fn uptime(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// This API, which takes webhooks as well.
@@ -222,26 +246,7 @@ impl Api {
         Ok((outcome, self.outcome(&id, body.wait_ms).await?))
     }
 
-    /// Instances that match, by id.
-    ///
-    /// # Errors
-    /// If the cursor is no id, or the store fails.
-    pub fn list(&self, query: ListQuery) -> Result<Value> {
-        let after = query.after.as_deref().map(instance_id).transpose()?;
-        let limit = query.limit.unwrap_or(LIST_LIMIT);
-        if !(1..=MAX_LIST_LIMIT).contains(&limit) {
-            return Err(Problem::invalid(format!("limit is {limit}: expected 1 to {MAX_LIST_LIMIT}; page with after")));
-        }
-        let filter = self.filter(query)?;
-        let mut rows = self.store.list(&filter, after.as_ref(), limit + 1)?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(|row| row.instance.clone());
-        let rows: Vec<_> = rows.into_iter().map(view::InstanceRow::from).collect();
-        Ok(json!({ "instances": rows, "next": next }))
-    }
-
-    fn filter(&self, query: ListQuery) -> Result<Filter> {
+    pub(super) fn filter(&self, query: ListQuery) -> Result<Filter> {
         let modules = match &query.module {
             Some(wanted) => {
                 let all = self.store.modules()?;
@@ -490,7 +495,7 @@ fn events_json(records: &[TurnRecord], page: Range<usize>) -> Vec<Value> {
     events.map(with_summary).collect()
 }
 
-fn read_history(store: &Watched, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<History> {
+pub(super) fn read_history(store: &Watched, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<History> {
     match store.history(id, execution)? {
         Some(history) => Ok(history),
         None => match (execution, store.summary(id)?) {

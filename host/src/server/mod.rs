@@ -37,12 +37,18 @@
 
 pub mod address;
 pub mod api;
+pub mod bulk;
+pub mod changes;
 pub mod fork;
 pub mod life;
+pub mod listing;
+pub mod logs;
+pub mod openapi;
 pub mod problem;
 mod query;
 mod requests;
 pub mod schedules;
+pub mod stats;
 pub mod verify;
 pub mod versions;
 pub mod watched;
@@ -63,7 +69,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -141,12 +147,16 @@ impl Server {
 /// The routes.
 pub fn router(api: Api) -> Router {
     let v1 = Router::new()
-        .route("/health", get(health))
         .route("/modules", get(modules).post(upload).layer(DefaultBodyLimit::max(MODULE_BYTES)))
         .route("/modules/{hash}", get(module_bytes))
         .merge(versions::routes())
         .merge(fork::routes())
         .merge(verify::routes())
+        .merge(stats::routes())
+        .merge(changes::routes())
+        .merge(bulk::routes())
+        .merge(logs::routes())
+        .merge(openapi::routes())
         .route("/instances", get(list).post(start))
         .route("/instances/{id}", get(instance))
         .route("/instances/{id}/history", get(history))
@@ -203,15 +213,6 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
 // ---- routes ----
 
 type Answer = Result<Json<Value>, Problem>;
-
-async fn health(State(api): State<Api>) -> Json<Value> {
-    Json(json!({
-        "status": "ok",
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
-        "resident_guests": api.engine().map_or(0, |engine| engine.resident_guests()),
-    }))
-}
 
 async fn modules(State(api): State<Api>) -> Answer {
     blocking(move || api.modules()).await.map(Json)

@@ -30,30 +30,51 @@ impl Problem {
     }
 }
 
+/// Every code: its HTTP status, and when it is given. Codes never change their meaning.
+#[rustfmt::skip]
+pub const CODES: &[(&str, u16, &str)] = &[
+    ("not-found", 404, "no such path, file or execution"),
+    ("unknown-orchestration", 404, "no module offers it"),
+    ("unknown-module", 404, "no module of that name, version or hash"),
+    ("unknown-instance", 404, "no instance of that id"),
+    ("unknown-schedule", 404, "no schedule of that name"),
+    ("unknown-query", 404, "the orchestration answers no such query"),
+    ("unknown-worker", 404, "the worker was never registered, or was not heard of for too long"),
+    ("already-exists", 409, "the id is taken"),
+    ("other-orchestration", 409, "the id is taken by an instance of something else"),
+    ("instance-ended", 409, "the instance has ended"),
+    ("instance-blocked", 409, "the instance cannot go on with the code it has"),
+    ("request-unanswered", 409, "the instance ended without an answer"),
+    ("already-raised", 409, "an event with that key was raised before"),
+    ("wrong-status", 409, "what is asked for needs another status"),
+    ("module-in-use", 409, "something needs the module"),
+    ("version-taken", 409, "another module has that version"),
+    ("gone-on", 409, "the instance went on while it was looked at"),
+    ("invalid-input", 400, "the request is not what the route takes"),
+    ("invalid-id", 400, "an id that cannot be one"),
+    ("ambiguous-orchestration", 400, "several modules offer it; name one"),
+    ("module-refused", 422, "the module cannot be kept; the detail says why"),
+    ("query-failed", 422, "the query failed in the guest"),
+    ("replay-failed", 422, "the history cannot be replayed here"),
+    ("too-large", 413, "a payload, a body or a module over its limit"),
+    ("forbidden", 403, "a page of another origin, or a host name that is not this host's"),
+    ("signature-refused", 401, "a webhook whose signature does not fit"),
+    ("busy", 503, "too much at the same time; try again"),
+    ("stopped", 503, "no engine runs here, or it is shutting down"),
+    ("internal", 500, "a fault of this program"),
+    ("store-failed", 500, "the disk failed"),
+    ("store-damaged", 500, "what is stored is not what was written"),
+    ("store-in-use", 500, "another process has the data folder"),
+    ("store-keys-invalid", 500, "encryption keys that cannot be used"),
+    ("store-key-missing", 500, "something is encrypted with a key that this host was not given"),
+    ("sandbox-failed", 500, "the sandbox could not be made"),
+    ("secret-missing", 500, "a secret that the configuration names is not there"),
+    ("cannot-listen", 500, "the address cannot be listened on"),
+];
+
 fn status_of(code: &str) -> StatusCode {
-    match code {
-        "not-found"
-        | "unknown-orchestration"
-        | "unknown-module"
-        | "unknown-instance"
-        | "unknown-schedule"
-        | "unknown-query"
-        | "unknown-worker" => StatusCode::NOT_FOUND,
-        "module-in-use" | "version-taken" | "gone-on" => StatusCode::CONFLICT,
-        "already-exists"
-        | "other-orchestration"
-        | "instance-ended"
-        | "request-unanswered"
-        | "instance-blocked"
-        | "wrong-status" => StatusCode::CONFLICT,
-        "invalid-input" | "invalid-id" | "ambiguous-orchestration" => StatusCode::BAD_REQUEST,
-        "module-refused" | "query-failed" => StatusCode::UNPROCESSABLE_ENTITY,
-        "too-large" => StatusCode::PAYLOAD_TOO_LARGE,
-        "forbidden" => StatusCode::FORBIDDEN,
-        "signature-refused" => StatusCode::UNAUTHORIZED,
-        "stopped" | "busy" => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+    let status = CODES.iter().find(|known| known.0 == code).map(|known| known.1);
+    status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl Serialize for Problem {

@@ -1,0 +1,66 @@
+//! What a guest logged, each line beside its event: `GET instances/{id}/logs?execution=`.
+//!
+//! Log lines are not kept: the history is replayed in the sandbox and logs them again.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::api::{Api, Result, blocking, instance_id, read_history};
+use super::{Answer, Problem, Query};
+use crate::core::event::Event;
+use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::replay::debugger::{Halt, Session, SessionSettings, Target};
+
+/// Which execution's lines.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogsQuery {
+    /// None: the current one.
+    pub execution: Option<ExecutionNumber>,
+}
+
+impl Api {
+    /// Log lines of an execution. `stopped` says why they end before its history does.
+    ///
+    /// # Errors
+    /// If there is no such execution, or its module is gone.
+    pub fn logs(&self, id: &InstanceId, query: LogsQuery) -> Result<Value> {
+        let engine = self.engine()?;
+        let history = read_history(self.store(), id, query.execution)?;
+        let execution = history.execution;
+        let turns = history.decode()?;
+        let mut module = None;
+        for event in turns.iter().flat_map(|turn| &turn.events) {
+            match event {
+                Event::ExecutionStarted(started) => module = Some(started.module),
+                Event::ModuleMigrated { to, .. } => module = Some(*to),
+                _ => {}
+            }
+        }
+        let module = module.ok_or_else(|| Problem::new("internal", "the history does not begin with its start"))?;
+        let module = engine.modules().load(module)?;
+        let settings = SessionSettings { checkpoint_bytes: 0 };
+        let session = Session::open(Arc::unwrap_or_clone(module), turns, settings);
+        let mut session = session.map_err(|error| Problem::new("replay-failed", error.to_string()))?;
+        session.run(&Target::End, false);
+        let stopped = session.halt().map(|halt| match halt {
+            Halt::Diverged(divergence) => divergence.to_string(),
+            Halt::Broken(why) => why.clone(),
+        });
+        Ok(json!({ "instance": id, "execution": execution, "lines": session.logs(), "stopped": stopped }))
+    }
+}
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/instances/{id}/logs", get(logs))
+}
+
+async fn logs(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
+    let id = instance_id(&id)?;
+    blocking(move || api.logs(&id, query)).await.map(Json)
+}

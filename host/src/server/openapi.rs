@@ -1,0 +1,243 @@
+//! The API described for programs: `GET openapi.json`, OpenAPI 3.1.
+//!
+//! [`OPERATIONS`] has a line for every route and method; a test reads the routes out
+//! of the sources and compares. The bodies' schemas are in `openapi/schemas.json`; a
+//! test asks the server which fields each takes and compares.
+
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+
+use super::api::Api;
+use super::problem::CODES;
+
+/// What a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// The JSON object of that name in the schemas.
+    Of(&'static str),
+    /// Any JSON value.
+    Any,
+    /// The bytes of a module.
+    Wasm,
+}
+
+/// One method of one path.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// In capitals.
+    pub method: &'static str,
+    /// Under `/api/v1`.
+    pub path: &'static str,
+    /// Which part of the API it belongs to.
+    pub tag: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// Query parameters: `name:type`, with `!` behind a required one.
+    pub query: &'static [&'static str],
+    /// What it takes.
+    pub body: Body,
+    /// The status and the schema of a good answer; no name is any JSON value.
+    pub answer: (u16, &'static str),
+}
+
+const fn op(
+    method: &'static str,
+    path: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    query: &'static [&'static str],
+    body: Body,
+    answer: (u16, &'static str),
+) -> Operation {
+    Operation { method, path, tag, summary, query, body, answer }
+}
+
+const NONE: &[&str] = &[];
+const LIST: &[&str] = &[
+    "status:status",
+    "orchestration:string",
+    "prefix:string",
+    "after:string",
+    "limit:integer",
+    "module:string",
+    "tags:string",
+    "created_from:string",
+    "created_before:string",
+    "order:order",
+    "counts:boolean",
+];
+
+/// Every route.
+#[rustfmt::skip]
+pub const OPERATIONS: &[Operation] = &[
+    op("GET", "/health", "host", "That it is alive, and who it is", NONE, Body::None, (200, "")),
+    op("GET", "/ready", "host", "Whether it takes work; 503 if not", NONE, Body::None, (200, "")),
+    op("GET", "/stats", "host", "Numbers about this host since it started", NONE, Body::None, (200, "Stats")),
+    op("GET", "/openapi.json", "host", "This description", NONE, Body::None, (200, "")),
+    op("GET", "/changes", "host", "What changes, as server-sent events", &["instance:string", "prefix:string"], Body::None, (200, "events")),
+    op("POST", "/verify", "host", "Verify everything that is stored", &["replay:boolean"], Body::None, (200, "")),
+    op("GET", "/modules", "modules", "Every module, the last uploaded first", NONE, Body::None, (200, "Modules")),
+    op("POST", "/modules", "modules", "Keep a module; its grants are JSON in the header dacapo-grants", &["name:string!", "version:string", "held_back:boolean", "check:boolean"], Body::Wasm, (201, "Module")),
+    op("GET", "/modules/{hash}", "modules", "A module's bytes", NONE, Body::None, (200, "wasm")),
+    op("POST", "/modules/default", "modules", "New starts take this version", NONE, Body::Of("Named"), (200, "Module")),
+    op("POST", "/modules/remove", "modules", "Remove a module that nothing needs", NONE, Body::Of("RemoveModule"), (200, "Module")),
+    op("POST", "/modules/gc", "modules", "Remove all modules that nothing needs", NONE, Body::Of("CollectModules"), (200, "")),
+    op("POST", "/modules/check", "modules", "Check a module against running instances; nothing is kept", &["orchestration:string", "name:string"], Body::Wasm, (200, "")),
+    op("POST", "/modules/migrate", "modules", "Move running instances that match to a module", NONE, Body::Of("Migrate"), (200, "")),
+    op("GET", "/instances", "instances", "Instances that match, a page at a time", LIST, Body::None, (200, "Instances")),
+    op("POST", "/instances", "instances", "Start an instance; 200 if it was there; with wait_ms, wait for its end", NONE, Body::Of("Start"), (201, "Outcome")),
+    op("POST", "/bulk", "instances", "One action on every instance that matches", NONE, Body::Of("Bulk"), (200, "")),
+    op("POST", "/purge", "instances", "Remove what ended so long ago", NONE, Body::Of("Purge"), (200, "")),
+    op("GET", "/instances/{id}", "instances", "One instance, with what it waits for", NONE, Body::None, (200, "Instance")),
+    op("GET", "/instances/{id}/history", "instances", "Its events; waits for one that is not there yet", &["execution:integer", "from:integer", "limit:integer", "wait_ms:integer"], Body::None, (200, "History")),
+    op("GET", "/instances/{id}/logs", "instances", "What its guest logged, beside the events", &["execution:integer"], Body::None, (200, "Logs")),
+    op("GET", "/instances/{id}/recording", "instances", "Its history in a file that replays anywhere", &["execution:integer", "with_module:boolean"], Body::None, (200, "bytes")),
+    op("GET", "/instances/{id}/outcome", "instances", "Its output or failure; waits for its end", &["wait_ms:integer"], Body::None, (200, "Outcome")),
+    op("POST", "/instances/{id}/events/{name}", "instances", "Raise an event; once for the header idempotency-key", NONE, Body::Any, (202, "")),
+    op("POST", "/instances/{id}/updates/{name}", "instances", "Ask for a change and wait for the answer; 202 if there is none yet", &["id:string", "wait_ms:integer"], Body::Any, (200, "")),
+    op("POST", "/instances/{id}/queries/{name}", "instances", "Ask its code; nothing is changed", NONE, Body::Any, (200, "")),
+    op("POST", "/instances/{id}/terminate", "instances", "End it at once", NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/cancel", "instances", "Ask it to end", NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/suspend", "instances", "Hold it", NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/resume", "instances", "Let it go on", NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/rewind", "instances", "Let a failed one go on from before its last failed operation", NONE, Body::Of("Rewind"), (202, "")),
+    op("POST", "/instances/{id}/restart", "instances", "Run it again from its beginning", NONE, Body::Of("Restart"), (201, "")),
+    op("POST", "/instances/{id}/purge", "instances", "Remove it; it has ended", NONE, Body::None, (204, "")),
+    op("POST", "/instances/{id}/fork", "instances", "Start one that shares its history up to an event", NONE, Body::Of("Fork"), (201, "")),
+    op("GET", "/schedules", "schedules", "Every schedule", NONE, Body::None, (200, "")),
+    op("GET", "/schedules/{name}", "schedules", "One schedule with its next times", &["next:integer"], Body::None, (200, "")),
+    op("PUT", "/schedules/{name}", "schedules", "Make or change a schedule", NONE, Body::Of("Schedule"), (200, "")),
+    op("DELETE", "/schedules/{name}", "schedules", "Forget a schedule", NONE, Body::None, (204, "")),
+    op("POST", "/schedules/{name}/pause", "schedules", "What comes due is left out", NONE, Body::Of("Reason"), (200, "")),
+    op("POST", "/schedules/{name}/unpause", "schedules", "It goes on", NONE, Body::None, (200, "")),
+    op("POST", "/schedules/{name}/trigger", "schedules", "An instance starts now", NONE, Body::None, (200, "")),
+    op("GET", "/webhooks", "webhooks", "The webhooks that are taken", NONE, Body::None, (200, "")),
+    op("GET", "/queues", "workers", "What waits in which queue", NONE, Body::None, (200, "")),
+    op("GET", "/workers", "workers", "Remote workers and what they have", NONE, Body::None, (200, "")),
+    op("POST", "/workers", "workers", "A worker comes", NONE, Body::Of("Worker"), (201, "")),
+    op("DELETE", "/workers/{id}", "workers", "A worker leaves", NONE, Body::None, (204, "")),
+    op("POST", "/workers/{id}/claim", "workers", "Fetch tasks; waits for one", NONE, Body::Of("Claim"), (200, "")),
+    op("POST", "/tasks/complete", "workers", "Tasks that are done", NONE, Body::Of("CompleteTasks"), (200, "")),
+    op("POST", "/tasks/fail", "workers", "Tasks that failed", NONE, Body::Of("FailTasks"), (200, "")),
+    op("POST", "/tasks/heartbeat", "workers", "Tasks that are being worked on", NONE, Body::Of("Heartbeats"), (200, "")),
+    op("POST", "/tasks/extend", "workers", "Tasks that need their lease for longer", NONE, Body::Of("ExtendLeases"), (200, "")),
+];
+
+/// The description.
+///
+/// # Panics
+/// If the schemas in the program are no JSON; a test reads them.
+pub fn description() -> Value {
+    let schemas: Value = serde_json::from_str(include_str!("openapi/schemas.json")).expect("the schemas are JSON");
+    let mut paths = Map::new();
+    for operation in OPERATIONS {
+        let path = paths.entry(format!("/api/v1{}", operation.path)).or_insert_with(|| json!({}));
+        path[operation.method.to_lowercase()] = operation.json();
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "dacapo",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Deterministic workflows in WebAssembly. Every error is an RFC 9457 problem with a stable code.",
+            "license": { "name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT" },
+        },
+        "servers": [{ "url": "/" }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {
+                "Problem": {
+                    "description": "What was expected, what was found, what to do.",
+                    "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
+                },
+            },
+        },
+        "x-problem-codes": CODES.iter().map(|(code, status, what)| json!({ "code": code, "status": status, "meaning": what })).collect::<Vec<_>>(),
+    })
+}
+
+impl Operation {
+    fn json(&self) -> Value {
+        let in_path = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let in_path = in_path.map(|name| parameter("path", name, "string", true));
+        let in_query = self.query.iter().map(|described| {
+            let (name, kind) = described.split_once(':').unwrap_or((described, "string"));
+            parameter("query", name, kind.trim_end_matches('!'), kind.ends_with('!'))
+        });
+        let (status, answer) = self.answer;
+        let mut described = json!({
+            "operationId": self.id(),
+            "tags": [self.tag],
+            "summary": self.summary,
+            "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
+            "responses": {
+                status.to_string(): self.answer_json(answer),
+                "default": { "$ref": "#/components/responses/Problem" },
+            },
+        });
+        if self.path == "/instances" && self.method == "POST" || self.path.ends_with("/updates/{name}") {
+            let other = if status == 201 { "200" } else { "202" };
+            described["responses"][other] = self.answer_json(answer);
+        }
+        let body = match self.body {
+            Body::None => return described,
+            Body::Of(name) => json!({ "application/json": { "schema": reference(name) } }),
+            Body::Any => json!({ "application/json": { "schema": {} } }),
+            Body::Wasm => json!({ "application/wasm": {} }),
+        };
+        described["requestBody"] = json!({ "required": true, "content": body });
+        described
+    }
+
+    /// A name for programs: the method and the words of the path.
+    fn id(&self) -> String {
+        let words = self.path.split(['/', '.']).filter(|part| !part.is_empty() && !part.starts_with('{'));
+        let what = words.collect::<Vec<_>>().join("_");
+        let one = if self.path.ends_with('}') { "_one" } else { "" };
+        format!("{}_{what}{one}", self.method.to_lowercase())
+    }
+
+    fn answer_json(&self, name: &str) -> Value {
+        let content = match name {
+            "" => json!({ "application/json": { "schema": {} } }),
+            "events" => json!({ "text/event-stream": { "schema": { "type": "string" } } }),
+            "wasm" => json!({ "application/wasm": {} }),
+            "bytes" => json!({ "application/octet-stream": {} }),
+            name => json!({ "application/json": { "schema": reference(name) } }),
+        };
+        // What has been taken, and what is gone, is answered without a body.
+        let has_body = !(self.answer.0 == 204 || self.answer.0 == 202);
+        let mut answer = json!({ "description": self.summary });
+        if has_body {
+            answer["content"] = content;
+        }
+        answer
+    }
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn parameter(place: &str, name: &str, kind: &str, required: bool) -> Value {
+    let schema = match kind {
+        "status" => reference("Status"),
+        "order" => json!({ "type": "string", "enum": ["id", "newest"] }),
+        "integer" => json!({ "type": "integer", "minimum": 0 }),
+        kind => json!({ "type": kind }),
+    };
+    json!({ "in": place, "name": name, "required": required, "schema": schema })
+}
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/openapi.json", get(openapi))
+}
+
+async fn openapi() -> Response {
+    Json(description()).into_response()
+}

@@ -1,0 +1,95 @@
+//! How the host is: `GET health` (it is alive), `GET ready` (it takes work), `GET stats`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::Answer;
+use super::api::{Api, Result, blocking, to_json};
+use crate::store::Filter;
+
+/// The routes.
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/stats", get(stats))
+}
+
+impl Api {
+    /// Whether it takes work: an engine runs, its store can be read, nobody stops it.
+    ///
+    /// # Errors
+    /// If not; the problem says why.
+    pub fn ready(&self) -> Result<()> {
+        let engine = self.engine()?;
+        if *self.stopping().borrow() {
+            return Err(super::Problem::new("stopped", "this host is shutting down; ask another one"));
+        }
+        Ok(engine.running()?)
+    }
+
+    /// Numbers about this host since it started. Counters end in no unit or in their unit.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn stats(&self) -> Result<Value> {
+        let engine = self.engine()?;
+        let counts = self.counts(&Filter::default())?;
+        let queues = engine.queues();
+        let workers = engine.workers();
+        let written = self.store().written();
+        let mut stats = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_ms": u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX),
+            "instances": counts.by_status.iter().map(|(s, n)| (s.to_string(), Value::from(*n))).collect::<serde_json::Map<_, _>>(),
+            "instances_total": counts.total,
+            "resident_guests": engine.resident_guests(),
+            "tasks_waiting": queues.iter().map(|queue| queue.waiting).sum::<usize>(),
+            "tasks_unserved": queues.iter().flat_map(|queue| queue.unserved.values()).sum::<usize>(),
+            "tasks_running": queues.iter().map(|queue| queue.running).sum::<usize>(),
+            "workers": workers.len(),
+            "schedules": engine.list_schedules().len(),
+            "modules": engine.modules().all()?.len(),
+            "change_listeners": self.store().listeners(),
+            "disk_bytes": self.folder().map(folder_bytes),
+        });
+        if let (Value::Object(stats), Value::Object(written)) = (&mut stats, to_json(&written)?) {
+            stats.extend(written);
+        }
+        Ok(stats)
+    }
+}
+
+/// Bytes of the files in a data folder; what cannot be read counts nothing.
+fn folder_bytes(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => folder_bytes(&entry.path()),
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+async fn health(State(api): State<Api>) -> Json<Value> {
+    Json(json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "resident_guests": api.engine().map_or(0, |engine| engine.resident_guests()),
+    }))
+}
+
+async fn ready(State(api): State<Api>) -> Response {
+    match api.ready() {
+        Ok(()) => Json(json!({ "status": "ready" })).into_response(),
+        Err(problem) => (StatusCode::SERVICE_UNAVAILABLE, problem).into_response(),
+    }
+}
+
+async fn stats(State(api): State<Api>) -> Answer {
+    blocking(move || api.stats()).await.map(Json)
+}
