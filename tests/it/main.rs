@@ -1,8 +1,9 @@
 //! Every integration test, in one binary: it links once.
 
 mod alone;
-mod cli_bench;
 mod api;
+mod browser;
+mod cli_bench;
 mod cli_debug;
 mod cli_explore;
 mod cli_life;
@@ -21,6 +22,7 @@ mod golden;
 mod guests;
 mod harness;
 mod histories;
+mod pages;
 mod s_bad_input;
 mod s_calls;
 mod s_codec;

@@ -44,6 +44,7 @@ pub mod life;
 pub mod listing;
 pub mod logs;
 pub mod openapi;
+pub mod paths;
 pub mod problem;
 mod query;
 mod requests;
@@ -52,6 +53,7 @@ pub mod stats;
 pub mod verify;
 pub mod versions;
 pub mod watched;
+mod web;
 pub mod webhooks;
 pub mod workers;
 
@@ -175,6 +177,7 @@ pub fn router(api: Api) -> Router {
         .with_state(api.clone());
     Router::new()
         .nest("/api/v1", v1)
+        .merge(web::routes(api.clone()))
         .nest(HOOKS, webhooks::routes(api))
         .fallback(|| async { Problem::new("not-found", "no such path; the API is under /api/v1") })
         .method_not_allowed_fallback(|| async { Problem::invalid("this path does not take that method") })

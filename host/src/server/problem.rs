@@ -72,7 +72,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("cannot-listen", 500, "the address cannot be listened on"),
 ];
 
-fn status_of(code: &str) -> StatusCode {
+pub(super) fn status_of(code: &str) -> StatusCode {
     let status = CODES.iter().find(|known| known.0 == code).map(|known| known.1);
     status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
