@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dacapo::server::metrics::METRICS;
 use dacapo::server::openapi::{Body, OPERATIONS, description};
 use dacapo::server::problem::CODES;
 use serde_json::{Value, json};
@@ -64,7 +65,7 @@ fn the_description_has_every_route_and_no_other() {
 
 /// Pages for people and what belongs to them are no part of the API.
 fn is_page(path: &str) -> bool {
-    path == "/" || path.starts_with("/ui") || path.starts_with("/assets")
+    path == "/" || path == "/metrics" || path.starts_with("/ui") || path.starts_with("/assets")
 }
 
 fn references(value: &Value, found: &mut Vec<String>) {
@@ -366,4 +367,33 @@ fn changes_are_told_as_they_become_durable() {
     let first = next();
     assert_eq!((&first["change"], &first["id"]), (&json!("turn"), &json!("a0")), "only a0 is told: {first}");
     assert_eq!(next(), json!({ "change": "purged", "id": "a0" }));
+}
+
+#[test]
+fn metrics_are_what_the_documentation_and_the_dashboard_say() {
+    let data = Data::new("api-metrics");
+    let served = five(&data);
+    let (status, text) = served.request("GET", "/metrics", "", "");
+    assert_eq!(status, 200, "{text}");
+    let value = |sample: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{sample} ")));
+        line.unwrap_or_else(|| panic!("{sample} is not in {text}")).parse().unwrap()
+    };
+    assert_eq!(value("dacapo_instances{status=\"running\"}"), 4.0);
+    assert_eq!(value("dacapo_instances{status=\"failed\"}"), 0.0);
+    assert!(value("dacapo_turns_total") >= 6.0 && value("dacapo_commit_seconds_total") > 0.0, "{text}");
+    let page = std::fs::read_to_string(root().join("host/docs/metrics.md")).unwrap();
+    let dashboard = std::fs::read_to_string(root().join("host/docs/dashboard.json")).unwrap();
+    for (name, kind, _, _, what) in METRICS {
+        assert!(text.contains(&format!("# TYPE {name} {kind}\n{name}")), "{name} is not there: {text}");
+        assert!(page.contains(&format!("| `{name}` | {kind} | {what} |\n")), "{name} is not documented");
+    }
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    for target in panels.flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        let words = target["expr"].as_str().unwrap().split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.starts_with("dacapo_")) {
+            assert!(METRICS.iter().any(|metric| metric.0 == name), "the dashboard asks for {name}");
+        }
+    }
 }

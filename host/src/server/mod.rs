@@ -43,6 +43,7 @@ pub mod fork;
 pub mod life;
 pub mod listing;
 pub mod logs;
+pub mod metrics;
 pub mod openapi;
 pub mod paths;
 pub mod problem;
@@ -178,6 +179,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .nest("/api/v1", v1)
         .merge(web::routes(api.clone()))
+        .merge(metrics::routes(api.clone()))
         .nest(HOOKS, webhooks::routes(api))
         .fallback(|| async { Problem::new("not-found", "no such path; the API is under /api/v1") })
         .method_not_allowed_fallback(|| async { Problem::invalid("this path does not take that method") })

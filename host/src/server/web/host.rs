@@ -38,7 +38,7 @@ fn render(api: &Api) -> Result<Markup> {
         h2 { "Instances" }
         (shares(&stats))
         h2 { "For programs" }
-        p { a href="/api/v1/openapi.json" { "OpenAPI description" } " · " a href="/api/v1/stats" { "these numbers as JSON" } " · " a href="/api/v1/ready" { "readiness" } }
+        p { a href="/api/v1/openapi.json" { "OpenAPI description" } " · " a href="/api/v1/stats" { "these numbers as JSON" } " · " a href="/api/v1/ready" { "readiness" } " · " a href="/metrics" { "metrics" } }
     })
 }
 
