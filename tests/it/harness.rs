@@ -7,6 +7,7 @@
 
 mod clock;
 mod desk;
+mod imports;
 mod store;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use serde_json::Value;
 
 pub(crate) use self::clock::ManualClock;
 pub(crate) use self::desk::{Desk, failed, text};
+pub(crate) use self::imports::{Imports, Interruption};
 pub(crate) use self::store::Death;
 
 use self::store::WatchedStore;
@@ -89,6 +91,8 @@ pub(crate) struct World {
     pub(crate) store: Options,
     /// What `step.flaky` says of itself.
     pub(crate) flaky_policy: Option<RetryPolicy>,
+    /// What guests ask for in live turns.
+    pub(crate) imports: Arc<Imports>,
     /// What guests logged: instance and line.
     pub(crate) log: Arc<Mutex<Vec<String>>>,
     modules: Vec<(String, Arc<[u8]>)>,
@@ -117,6 +121,7 @@ impl World {
             settings,
             store: Options::default(),
             flaky_policy: None,
+            imports: Arc::default(),
             log: Arc::default(),
             modules: modules.iter().map(|name| ((*name).to_owned(), guest(name))).collect(),
             folder: fresh_folder(),
@@ -157,12 +162,15 @@ impl World {
     fn try_open(&self, death: Option<Death>) -> Result<Host<'_>, EngineError> {
         let store = Arc::new(self.open_store(death)?);
         self.desk.serve(&store);
+        self.imports.serve(&store);
         let log = self.log.clone();
         let show = move |instance: &InstanceId, execution: ExecutionNumber, line: &LogLine| {
             lock(&log).push(format!("{instance}/{execution} {line}"));
         };
         let _in_runtime = self.runtime.enter();
-        let engine = Engine::open(store.clone(), self.clock.clone(), self.settings.clone(), Some(Arc::new(show)))?;
+        let mut settings = self.settings.clone();
+        settings.sandbox.interrupt = self.imports.interrupt();
+        let engine = Engine::open(store.clone(), self.clock.clone(), settings, Some(Arc::new(show)))?;
         let host = Host { world: self, engine: Some(engine), store: Some(store) };
         for (name, bytes) in &self.modules {
             let known = host.engine().modules().all()?.iter().any(|module| module.name == *name);
@@ -371,11 +379,19 @@ impl Host<'_> {
     /// before: a start that is refused is answered after all that. Twice, since
     /// the first answer may let out something that comes back to the worker.
     pub(crate) fn settle(&self, instance: &str) {
+        self.try_settle(instance).expect("a host that lives");
+    }
+
+    /// [`Self::settle`] on a host that may be dead.
+    pub(crate) fn try_settle(&self, instance: &str) -> Result<(), EngineError> {
         for _ in 0..2 {
             let again = StartRequest { reuse: IdReuse::Reject, ..start(instance, "sleeps", Value::Null) };
-            let refused = self.try_start(again).expect_err("it exists");
-            assert_eq!(refused.code(), "already-exists");
+            match self.try_start(again).expect_err("it exists") {
+                EngineError::AlreadyExists { .. } => {}
+                error => return Err(error),
+            }
         }
+        Ok(())
     }
 
     /// Waits until the journal knows nothing of the instance.

@@ -26,6 +26,7 @@ mod pages;
 mod s_bad_input;
 mod s_calls;
 mod s_codec;
+mod s_delivery;
 mod s_determinism;
 mod s_exploration;
 mod s_instances;

@@ -340,6 +340,18 @@ fn s41_an_event_for_an_instance_that_has_ended_is_refused_and_says_how_it_ended(
 }
 
 #[test]
+fn s41_an_event_that_comes_while_the_end_is_let_out_is_refused_as_one_that_comes_later() {
+    let world = World::new();
+    let host = world.open();
+    for n in 0..300 {
+        let instance = format!("order-{n}");
+        host.start(&instance, "collects", json!({ "wanted": 1, "page": 9 })).unwrap();
+        host.raise(&instance, "item", json!(1)).unwrap();
+        assert_eq!(host.raise(&instance, "item", json!(2)).unwrap_err().code(), "instance-ended", "{instance}");
+    }
+}
+
+#[test]
 fn s41_an_unknown_activity_of_a_known_service_is_a_failure_that_names_what_exists() {
     let world = World::new();
     let host = world.open();

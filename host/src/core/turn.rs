@@ -306,6 +306,11 @@ impl Recorder {
         self.push(event);
     }
 
+    /// Whether what the guest asks for now is recorded, rather than compared.
+    pub fn is_live(&self) -> bool {
+        matches!(self.mode, Mode::Live)
+    }
+
     /// What the guest is to be told. From here on the turn counts as run.
     pub fn hand_over(&mut self) -> HandOver {
         self.ran = true;

@@ -30,7 +30,7 @@ use super::error::EngineError;
 use super::modules::Modules;
 use super::requests::{Asked, Callers};
 use super::{Clock, EngineSettings, IdReuse};
-use crate::core::event::{ActivityScheduled, Event, Started};
+use crate::core::event::{ActivityScheduled, Event, Origin, Started};
 use crate::core::execution::{End, Execution, Pending};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Outcome, Payload};
@@ -590,8 +590,15 @@ impl Worker {
         let mut put_off = false;
         if recorder.execution.wants_turn() {
             put_off = !self.wake(id, &mut slot, now);
-            if let Body::Guest(guest, _) = &mut slot.body {
-                guest.run_turn().expect("only a replay can diverge, and this turn is live");
+            if let Body::Guest(guest, _) = &mut slot.body
+                && let Err(trouble) = guest.run_turn()
+            {
+                put_off = true;
+                if let Err(reason) = self.abandon(id, &mut slot, now) {
+                    self.give_up(id, reason);
+                    return;
+                }
+                self.give_up(id, NotNow::Later(trouble.to_string()));
             }
         }
         self.seal(&mut slot, now, replies);
@@ -734,6 +741,22 @@ impl Worker {
         }
     }
 
+    /// Puts the instance back to what its history says, with what came in for the turn
+    /// under way and without the guest, which the host interrupted.
+    fn abandon(&mut self, id: &InstanceId, slot: &mut Slot, now: TimestampMs) -> Result<(), NotNow> {
+        if !self.is_durable(slot) {
+            self.wait_until_durable();
+        }
+        let history = self.parts.store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
+        let records =
+            history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))?;
+        let mut bare = bare_recorder(&records, self.parts.settings.limits).map_err(NotNow::Blocked)?;
+        let (at, events) = slot.body.recorder().under_way();
+        take_up(&mut bare, at, events.into_iter().filter(|event| event.origin() == Origin::Delivery), now);
+        slot.body = Body::Bare(Box::new(bare));
+        Ok(())
+    }
+
     /// A guest re-created from its history, with the turn that `bare` has under way.
     fn replayed(
         &self,
@@ -751,15 +774,11 @@ impl Worker {
             ReplayError::Host(trouble) => NotNow::Later(trouble.to_string()),
             error => NotNow::Blocked(error.to_string()),
         })?;
-        let recorder = guest.recorder_mut();
-        if recorder.execution.head != bare.execution.head {
+        if guest.recorder().execution.head != bare.execution.head {
             return Err(NotNow::Blocked("its history ends elsewhere than its state".to_owned()));
         }
         let (at, events) = bare.under_way();
-        recorder.begin(at);
-        // Attempts whose back-off was over were dispatched just now.
-        recorder.execution.attempts_due(now);
-        events.into_iter().for_each(|event| recorder.deliver(event));
+        take_up(guest.recorder_mut(), at, events, now);
         Ok(guest)
     }
 
@@ -884,11 +903,22 @@ impl Worker {
         self.parts.released.load(Ordering::Acquire) >= slot.last_group
     }
 
+    /// Takes an instance out of memory. What came in for it and was not looked at
+    /// is answered from the journal.
     fn drop_slot(&mut self, id: &InstanceId) {
         if let Some(slot) = self.live.remove(id) {
             self.idle.remove(slot.stamp);
+            slot.inbox.into_iter().for_each(|inbound| self.deliver(id.clone(), inbound));
         }
     }
+}
+
+/// Begins again the turn that another recorder of the same history had under way.
+fn take_up(recorder: &mut Recorder, at: TimestampMs, events: impl IntoIterator<Item = Event>, now: TimestampMs) {
+    recorder.begin(at);
+    // Attempts whose back-off was over were dispatched just now.
+    recorder.execution.attempts_due(now);
+    events.into_iter().for_each(|event| recorder.deliver(event));
 }
 
 /// The state after `records`, without a guest.

@@ -117,7 +117,7 @@ impl Life {
             recorder.deliver(fired);
         }
         if recorder.execution.wants_turn() {
-            guest.run_turn().expect("only a replay can diverge, and this turn is live");
+            guest.run_turn().expect("this turn is live, and nobody interrupts it");
         }
         let recorder = guest.recorder_mut();
         let logs = std::mem::take(&mut recorder.logs);

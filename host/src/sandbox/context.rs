@@ -3,7 +3,8 @@
 use wasmtime::component::HasSelf;
 
 use super::bindings::orchestration::dacapo::workflow::{context as wit, types};
-use super::guest::GuestState;
+use super::guest::{GuestState, HostTrouble};
+use super::interrupt::Interrupt;
 use crate::core::payload::{Failure, FailureKind};
 use crate::core::turn::{Recorder, Stop};
 
@@ -17,13 +18,24 @@ impl GuestState {
     /// none, and asking for anything is the guest's mistake.
     fn turn(&mut self, import: &str) -> wasmtime::Result<&mut Recorder> {
         match (&mut self.recorder, self.calling) {
-            (Some(recorder), "turn") => Ok(recorder),
+            (Some(recorder), "turn") => {
+                interrupted(&self.interrupt, recorder, import)?;
+                Ok(recorder)
+            }
             (_, calling) => {
                 let message = format!("{import} was called in {calling}, where only log may be");
                 Err(stop(Stop::Failed(Failure::fatal(FailureKind::Trapped, message))))
             }
         }
     }
+}
+
+/// Abandons a live turn before `import` is answered, where the host wants that.
+fn interrupted(interrupt: &Interrupt, recorder: &Recorder, import: &str) -> wasmtime::Result<()> {
+    if recorder.is_live() && interrupt.at(&recorder.execution.started.instance, import) {
+        return Err(wasmtime::Error::new(HostTrouble(format!("the turn was interrupted at {import}"))));
+    }
+    Ok(())
 }
 
 fn stop(stop: Stop) -> wasmtime::Error {
@@ -154,6 +166,9 @@ impl wit::Host for GuestState {
 
     fn log(&mut self, line: types::LogLine) -> wasmtime::Result<()> {
         if let Some(recorder) = &mut self.recorder {
+            if self.calling == "turn" {
+                interrupted(&self.interrupt, recorder, "log")?;
+            }
             recorder.log(line.into());
         }
         Ok(())

@@ -15,6 +15,7 @@ use wasmtime::{ResourceLimiter, Store, Trap};
 
 use super::bindings::orchestration::Orchestration;
 use super::bindings::orchestration::exports::dacapo::workflow::guest as wit;
+use super::interrupt::Interrupt;
 use super::layout::Layout;
 use super::settings::TICK;
 use super::snapshot::Places;
@@ -36,6 +37,7 @@ pub(super) struct GuestState {
     pub(super) calling: &'static str,
     pub(super) lines: Lines,
     pub(super) handles: Handles,
+    pub(super) interrupt: Interrupt,
     memory: MemoryCap,
 }
 
@@ -119,7 +121,8 @@ impl Guest {
         let settings = &module.settings;
         let memory = MemoryCap { limit: settings.memory_bytes };
         let (lines, handles) = (Lines::default(), Handles::default());
-        let state = GuestState { recorder, calling, lines, handles, memory };
+        let interrupt = settings.interrupt.clone();
+        let state = GuestState { recorder, calling, lines, handles, interrupt, memory };
         let mut store = Store::new(module.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
         let budget_ticks = ticks(settings.turn_budget);
@@ -159,14 +162,18 @@ impl Guest {
     /// wrong ends the execution with a recorded failure.
     ///
     /// # Errors
-    /// At replay, the first difference.
-    pub fn run_turn(&mut self) -> Result<(), Box<Divergence>> {
+    /// At replay, the first difference. Live, only [`ReplayError::Host`]: the turn was
+    /// interrupted, and the guest is of no use any more.
+    pub fn run_turn(&mut self) -> Result<(), ReplayError> {
         self.store.set_epoch_deadline(self.budget_ticks);
         loop {
             let hand_over = self.recorder_mut().hand_over();
             let progress = match self.call(hand_over) {
                 Ok(progress) => progress,
-                Err(error) => return self.end_by_host(&error),
+                Err(error) => match error.downcast::<HostTrouble>() {
+                    Ok(trouble) => return Err(trouble.into()),
+                    Err(error) => return self.end_by_host(&error).map_err(ReplayError::Diverged),
+                },
             };
             let suspended = progress == Progress::Suspended;
             if suspended && self.recorder().has_more() {
@@ -174,10 +181,10 @@ impl Guest {
             }
             return match self.recorder_mut().conclude(progress) {
                 Ok(()) => Ok(()),
-                Err(Stop::Diverged(divergence)) => Err(self.located(divergence, None)),
+                Err(Stop::Diverged(divergence)) => Err(ReplayError::Diverged(self.located(divergence, None))),
                 Err(Stop::Failed(failure)) => {
                     let verdict = self.recorder_mut().fail_by_host(failure);
-                    verdict.map_err(|divergence| self.located(divergence, None))
+                    verdict.map_err(|divergence| ReplayError::Diverged(self.located(divergence, None)))
                 }
                 Err(Stop::Reached(_)) => unreachable!("a turn's end is no event that a guest asks for"),
             };
@@ -273,7 +280,7 @@ impl Guest {
         } else if self.recorder().ends_by_host() {
             self.repeat_failure(turn)?;
         } else {
-            self.run_turn().map_err(ReplayError::Diverged)?;
+            self.run_turn()?;
         }
         // The next turn carries the hash of this one's bytes.
         let hash = next.map_or_else(|| Hash::of(&turn.encode()), |next| next.previous);

@@ -11,6 +11,7 @@ mod context;
 mod frames;
 pub mod guest;
 pub mod inspect;
+pub mod interrupt;
 mod layout;
 mod log_stream;
 pub mod outbound;

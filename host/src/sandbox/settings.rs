@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::interrupt::Interrupt;
 use super::outbound::Resolver;
 use super::secrets::Secrets;
 use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
@@ -27,6 +28,8 @@ pub struct SandboxSettings {
     pub secrets: Secrets,
     /// How names of hosts are resolved for activities.
     pub resolver: Resolver,
+    /// Where a turn that runs is abandoned, to be run again.
+    pub interrupt: Interrupt,
 }
 
 impl Default for SandboxSettings {
@@ -40,6 +43,7 @@ impl Default for SandboxSettings {
             module_bytes: 32 << 20,
             secrets: Secrets::default(),
             resolver: Resolver::default(),
+            interrupt: Interrupt::default(),
         }
     }
 }

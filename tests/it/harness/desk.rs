@@ -64,6 +64,17 @@ impl Desk {
         lock(&self.state).held_names.push(name.to_owned());
     }
 
+    /// From now on, calls of `name` are answered at once again, and those that wait too.
+    pub(crate) fn release_all(&self, name: &str) {
+        self.release(name);
+        let mut state = lock(&self.state);
+        let (waiting, rest) = std::mem::take(&mut state.held).into_iter().partition(|held| held.task.name == name);
+        state.held = rest;
+        drop(state);
+        let waiting: Vec<Held> = waiting;
+        waiting.into_iter().for_each(Held::go_on);
+    }
+
     /// From now on, calls of `name` are answered at once again.
     pub(crate) fn release(&self, name: &str) {
         lock(&self.state).held_names.retain(|held| held != name);

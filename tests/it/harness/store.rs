@@ -62,6 +62,12 @@ impl WatchedStore {
         if seen.is_dead { Err(died()) } else { Ok(written) }
     }
 
+    /// Dies now, between two commits.
+    pub(super) fn die(&self) {
+        lock(&self.seen).is_dead = true;
+        self.changed.notify_all();
+    }
+
     /// Waits for a state of the journal, looking after each commit.
     pub(super) fn wait<R>(&self, what: &str, mut probe: impl FnMut(&RedbStore) -> Option<R>) -> R {
         wait_for(&self.seen, &self.changed, what, |_| probe(&self.inner))

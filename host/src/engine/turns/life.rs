@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 
-use super::{Body, Inbound, Resident, Worker, being_removed, not_delivered, outbound, tasks};
+use super::{Body, Inbound, Resident, Worker, being_removed, ended_error, not_delivered, outbound, tasks};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::rewind;
 use crate::core::summary::Status;
@@ -36,6 +36,10 @@ impl Worker {
         if status.is_final() {
             if let Some(slot) = known {
                 self.idle.remove(slot.stamp);
+                for late in slot.inbox {
+                    let error = ended_error(id, status, &late);
+                    late.refuse(error);
+                }
             }
             return Ok(());
         }
