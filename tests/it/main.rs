@@ -32,6 +32,7 @@ mod s_exploration;
 mod s_instances;
 mod s_life;
 mod s_look;
+mod s_payloads;
 mod s_purge;
 mod s_queues;
 mod s_remote;

@@ -14,7 +14,7 @@ use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::{Batch, Filter, Grants, Module, ModuleKind, Offer, Store, StoreError, TurnCommit};
 
 use crate::store_medium::Medium;
-use crate::store_support::{Chance, Writer, batch, id};
+use crate::store_support::{Chance, LARGE_BYTES, Writer, batch, id};
 
 /// Opens a store: each call of the outer one is a new medium, each call of the
 /// inner one opens it once more.
@@ -402,12 +402,12 @@ fn store_contract_on_redb_with_everything_in_the_overlay() {
 
 #[test]
 fn store_contract_on_redb_folding_all_the_time() {
-    redb_with(Options { fold_at_turns: 1, fold_per_commit: 1, ..Options::default() });
+    redb_with(Options { fold_at_turns: 1, fold_per_commit: 1, payloads_above: LARGE_BYTES, ..Options::default() });
 }
 
 #[test]
 fn store_contract_on_redb_folding_now_and_then() {
-    redb_with(Options { fold_at_turns: 7, fold_per_commit: 2, ..Options::default() });
+    redb_with(Options { fold_at_turns: 7, fold_per_commit: 2, payloads_above: LARGE_BYTES, ..Options::default() });
     redb_with(Options { fold_at_turns: 40, fold_at_bytes: 2000, fold_per_commit: 5, ..Options::default() });
 }
 
@@ -415,7 +415,13 @@ fn store_contract_on_redb_folding_now_and_then() {
 fn store_contract_on_redb_with_a_codec() {
     let key = format!("k:{}", "5a".repeat(32));
     let codec = Codec::plain().compress_above(64).encrypt([key.as_str()]).unwrap();
-    redb_with(Options { fold_at_turns: 7, fold_per_commit: 2, codec: Arc::new(codec), ..Options::default() });
+    redb_with(Options {
+        fold_at_turns: 7,
+        fold_per_commit: 2,
+        payloads_above: LARGE_BYTES,
+        codec: Arc::new(codec),
+        ..Options::default()
+    });
 }
 
 #[test]
@@ -472,7 +478,7 @@ fn store_file_is_for_one_process_and_survives_reopening() {
 #[test]
 fn store_summary_equals_the_fold_of_its_history() {
     let medium = Medium::default();
-    let options = Options { fold_at_turns: 9, fold_per_commit: 2, ..Options::default() };
+    let options = Options { fold_at_turns: 9, fold_per_commit: 2, payloads_above: LARGE_BYTES, ..Options::default() };
     let store = RedbStore::with_backend(medium.open(), options).unwrap();
     let epoch = store.claim().unwrap();
     let mut writer = Writer::new("summed");

@@ -13,12 +13,12 @@ use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::{Batch, Filter, Grants, History, Module, ModuleKind, Store, StoreError, TurnCommit};
 
 use crate::store_medium::{Cut, Medium};
-use crate::store_support::{Chance, Writer, batch, id, seeds};
+use crate::store_support::{Chance, LARGE_BYTES, Writer, batch, id, seeds};
 
 const COMPONENT: &[u8] = b"not really a component, but long enough to be told from anything else in the file";
 
 fn options() -> Options {
-    Options { fold_at_turns: 6, fold_per_commit: 2, ..Options::default() }
+    Options { fold_at_turns: 6, fold_per_commit: 2, payloads_above: LARGE_BYTES, ..Options::default() }
 }
 
 fn module() -> Module {

@@ -4,15 +4,18 @@
 //! Fixtures are never changed. `DACAPO_WRITE_FIXTURES=1` writes those that are missing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dacapo::core::ids::Hash;
+use dacapo::core::large;
 use dacapo::core::summary::Summary;
 use dacapo::core::turn::TurnRecord;
-use dacapo::store::TurnCommit;
-use dacapo::store::codec::Codec;
-use dacapo::store::redb::tables;
 
-use crate::store_support::Writer;
+use dacapo::store::codec::Codec;
+use dacapo::store::redb::tables::{self, Stored};
+use dacapo::store::{StoreError, TurnCommit};
+
+use crate::store_support::{LARGE_BYTES, Writer};
 
 const PAGE: &str = include_str!("../../host/docs/journal-format.md");
 const COMMIT: u64 = 17;
@@ -29,6 +32,15 @@ fn turns() -> Vec<TurnCommit> {
 
 fn plain() -> Codec {
     Codec::plain()
+}
+
+/// What is written in fixtures has no large payload.
+fn no_payload(hash: Hash) -> Result<Arc<[u8]>, StoreError> {
+    panic!("payload {hash} is asked for")
+}
+
+fn log_row(number: u64, row: &[u8]) -> Result<Vec<TurnCommit>, StoreError> {
+    tables::decode_log_row(&plain(), number, row, &mut |_, hash| no_payload(hash))
 }
 
 fn fixture(name: &str, written_now: &[u8]) -> Vec<u8> {
@@ -56,17 +68,17 @@ fn store_format_of_turns_and_summaries_is_that_of_the_fixtures() {
 #[test]
 fn store_format_of_log_rows_is_that_of_the_fixture() {
     let turns = turns();
-    let mut row = vec![0; tables::log_row_len(&turns)];
-    tables::encode_log_row(COMMIT, &turns, &mut row);
+    let mut row = vec![0; tables::log_row_len(&turns, &[])];
+    tables::encode_log_row(COMMIT, &turns, &[], &mut row);
     let stored = fixture("log-row-v1.bin", &row);
     assert_eq!(row, stored, "a log row is written as it was");
-    assert_eq!(tables::decode_log_row(&plain(), COMMIT, &stored).unwrap(), turns);
-    assert!(tables::decode_log_row(&plain(), COMMIT + 1, &stored).is_err(), "its number is part of the checksum");
+    assert_eq!(log_row(COMMIT, &stored).unwrap(), turns);
+    assert!(log_row(COMMIT + 1, &stored).is_err(), "its number is part of the checksum");
     for at in 0..stored.len() {
         let mut damaged = stored.clone();
         damaged[at] ^= 0x10;
-        assert!(tables::decode_log_row(&plain(), COMMIT, &damaged).is_err(), "byte {at}");
-        assert!(tables::decode_log_row(&plain(), COMMIT, &stored[..at]).is_err(), "cut at {at}");
+        assert!(log_row(COMMIT, &damaged).is_err(), "byte {at}");
+        assert!(log_row(COMMIT, &stored[..at]).is_err(), "cut at {at}");
     }
 }
 
@@ -75,14 +87,50 @@ fn store_format_of_history_rows_is_that_of_the_fixture() {
     let turns = turns();
     let key = tables::history_key(&turns[0].instance, 1, 1);
     let bytes: Vec<_> = [0, 3, 5].iter().map(|&at| turns[at].bytes.clone()).collect();
-    let row = tables::encode_history_row(&plain(), &key, bytes.iter().map(|turn| &**turn));
+    let row = tables::encode_history_row(&plain(), &key, bytes.iter().map(|turn| Stored::Whole(turn)));
     let stored = fixture("history-row-v1.bin", &row);
     assert_eq!(row, stored, "a history row is written as it was");
     let mut found = Vec::new();
-    tables::decode_history_row(&plain(), &key, &stored, &mut found, || "it".to_owned()).unwrap();
+    tables::decode_history_row(&plain(), &key, &stored, &mut found, &mut no_payload, || "it".to_owned()).unwrap();
     assert_eq!(found, bytes);
     let other = tables::history_key(&turns[0].instance, 1, 2);
-    assert!(tables::decode_history_row(&plain(), &other, &stored, &mut found, || "it".to_owned()).is_err());
+    assert!(
+        tables::decode_history_row(&plain(), &other, &stored, &mut found, &mut no_payload, || "it".to_owned()).is_err()
+    );
+}
+
+#[test]
+fn store_format_of_turns_without_their_large_payloads_is_that_of_the_fixture() {
+    let mut writer = Writer::new("order-1");
+    let mut turns = vec![writer.start(), writer.step(), writer.step(), writer.step(), writer.step(), writer.step()];
+    turns.drain(1..4);
+    let (instance, [place]) = (&turns[0].instance, &large::places(&turns[1].bytes, LARGE_BYTES)[..]) else {
+        panic!("one of them has a large payload")
+    };
+    let payload = turns[1].bytes[place.clone()].to_vec();
+    let hash = Hash::of(&payload);
+    let cuts = [None, Some(tables::cut_turn(&turns[1].bytes, &[place.clone()], &[hash]))];
+
+    let mut row = vec![0; tables::log_row_len(&turns, &cuts)];
+    tables::encode_log_row(COMMIT, &turns, &cuts, &mut row);
+    assert_eq!(row, fixture("log-row-cut-v1.bin", &row), "a log row is written as it was");
+    let read = |payload: &[u8]| {
+        let (row, payload) = (row.clone(), Arc::from(payload));
+        tables::decode_log_row(&plain(), COMMIT, &row, &mut |of, asked| {
+            assert_eq!((of, asked), (instance, hash));
+            Ok(Arc::clone(&payload))
+        })
+    };
+    assert_eq!(read(&payload).unwrap(), turns);
+    assert!(read(&payload[1..]).is_err(), "a payload of another length is none");
+
+    let key = tables::payload_key(instance, hash);
+    let row = tables::encode_payload_row(&plain(), &key, &payload);
+    assert_eq!(row, fixture("payload-row-v1.bin", &row), "a payload is written as it was");
+    let what = || "it".to_owned();
+    assert_eq!(*tables::decode_payload_row(&plain(), &key, &row, what).unwrap(), *payload);
+    let other = tables::payload_key(instance, Hash::of(b"other"));
+    assert!(tables::decode_payload_row(&plain(), &other, &row, what).is_err());
 }
 
 #[test]

@@ -14,6 +14,9 @@ pub(crate) fn id(text: &str) -> InstanceId {
     InstanceId::new(text).expect("a valid id")
 }
 
+/// Payloads of more bytes are large to the stores of these tests.
+pub(crate) const LARGE_BYTES: usize = 1200;
+
 /// Writes an instance's turns, each with the hash of the one before.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -60,10 +63,11 @@ impl Writer {
         self.turn(vec![started])
     }
 
-    /// A turn in the middle, about 150 bytes long.
+    /// A turn in the middle, about 150 bytes long; each fifth one has a large payload.
     pub(crate) fn step(&mut self) -> TurnCommit {
         let n = self.turn;
-        let text = format!("{{\"step\":{n},\"of\":\"{}\",\"filler\":\"{}\"}}", self.instance, "x".repeat(40));
+        let filler = "x".repeat(if n % 5 == 4 { LARGE_BYTES + 1 } else { 40 });
+        let text = format!("{{\"step\":{n},\"of\":\"{}\",\"filler\":\"{filler}\"}}", self.instance);
         let name = format!("step-{n}");
         self.turn(vec![Event::ValueRecorded { name, value: Payload::json(text) }])
     }

@@ -10,7 +10,8 @@ use dacapo::replay::verify::{Finding, Verified, verify_recording, verify_store};
 use dacapo::sandbox::Sandbox;
 use dacapo::sandbox::settings::SandboxSettings;
 use dacapo::store::codec::Codec;
-use dacapo::store::redb::{RedbStore, tables};
+use dacapo::store::redb::RedbStore;
+use dacapo::store::redb::tables::{self, Stored};
 use redb::{ReadableTable as _, TableDefinition};
 use serde_json::{Value, json};
 
@@ -64,10 +65,13 @@ fn change_turn(transaction: &redb::WriteTransaction, instance: &str, change: imp
     let mut rows = transaction.open_table(HISTORY).unwrap();
     let row = rows.get(key.as_slice()).unwrap().expect("its row").value().to_vec();
     let mut turns = Vec::new();
-    tables::decode_history_row(&Codec::plain(), &key, &row, &mut turns, || "it".to_owned()).unwrap();
+    tables::decode_history_row(&Codec::plain(), &key, &row, &mut turns, &mut |_| panic!("no payload is large"), || {
+        "it".to_owned()
+    })
+    .unwrap();
     let mut turns: Vec<Vec<u8>> = turns.iter().map(|turn| turn.to_vec()).collect();
     change(&mut turns);
-    let row = tables::encode_history_row(&Codec::plain(), &key, turns.iter().map(Vec::as_slice));
+    let row = tables::encode_history_row(&Codec::plain(), &key, turns.iter().map(|turn| Stored::Whole(turn)));
     rows.insert(key.as_slice(), row.as_slice()).unwrap();
 }
 

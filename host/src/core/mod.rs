@@ -8,6 +8,7 @@ pub mod execution;
 pub mod fork;
 pub mod ids;
 pub mod keys;
+pub mod large;
 pub mod payload;
 pub mod request;
 pub mod retry;

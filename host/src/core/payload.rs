@@ -136,6 +136,7 @@ impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         if !d.is_human_readable() {
             let compact = Compact::deserialize(d)?;
+            super::large::note(compact.data);
             return Ok(Self { content_type: compact.content_type, data: compact.data.into() });
         }
         Ok(match Readable::deserialize(d)? {

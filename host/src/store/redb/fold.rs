@@ -10,9 +10,11 @@ use std::ops::Bound;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use super::Options;
 use super::error::Doing;
 use super::overlay::{Entry, Held, follows};
-use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
+use super::payloads::Shelf;
+use super::tables::{self, HISTORY, INSTANCES, RUNNING, Stored, corrupt};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::summary::Summary;
 use crate::core::turn::TurnRecord;
@@ -23,7 +25,7 @@ use crate::store::codec::Codec;
 /// done. Returns the last instance folded; none when nothing is left.
 pub(super) fn fold_slice(
     transaction: &WriteTransaction,
-    codec: &Codec,
+    options: &Options,
     held: &Held,
     after: Option<&InstanceId>,
     turns: usize,
@@ -33,11 +35,12 @@ pub(super) fn fold_slice(
         history: transaction.open_table(HISTORY).doing("open the histories")?,
         instances: transaction.open_table(INSTANCES).doing("open the instances")?,
         running: transaction.open_table(RUNNING).doing("open the running instances")?,
+        shelf: Shelf::new(transaction, options),
     };
     let (mut turns_done, mut bytes_done) = (0, 0);
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
     for (instance, entries) in held.instances.range::<str, _>((from, Bound::Unbounded)) {
-        fold_instance(&mut rows, codec, instance, entries)?;
+        fold_instance(&mut rows, &options.codec, instance, entries)?;
         turns_done += entries.len();
         bytes_done += entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
         if turns_done >= turns || bytes_done >= bytes {
@@ -51,6 +54,7 @@ struct Rows<'t> {
     history: Table<'t, &'static [u8], &'static [u8]>,
     instances: Table<'t, &'static str, &'static [u8]>,
     running: Table<'t, &'static str, ()>,
+    shelf: Shelf<'t>,
 }
 
 fn fold_instance(
@@ -70,7 +74,13 @@ fn fold_instance(
     }
     for run in entries.chunk_by(|a, b| a.execution == b.execution) {
         let key = tables::history_key(instance, run[0].execution, run[0].turn);
-        let row = tables::encode_history_row(codec, &key, run.iter().map(|entry| &*entry.bytes));
+        // Their payloads are kept since their commit, unless the bound has changed since.
+        let cuts = run.iter().map(|entry| rows.shelf.cut(instance, &entry.bytes)).collect::<Result<Vec<_>, _>>()?;
+        let turns = run.iter().zip(&cuts).map(|(entry, cut)| match cut {
+            Some(cut) => Stored::Cut(cut),
+            None => Stored::Whole(&entry.bytes),
+        });
+        let row = tables::encode_history_row(codec, &key, turns);
         rows.history.insert(key.as_slice(), row.as_slice()).doing("write a history")?;
     }
     let was_running = folded.as_ref().is_some_and(|summary| !summary.status.is_final());

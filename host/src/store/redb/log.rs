@@ -13,9 +13,9 @@ use super::Options;
 use super::error::Doing;
 use super::fold::fold_slice;
 use super::overlay::{Generation, Held, Overlay};
+use super::payloads::{Reader, Shelf};
 use super::tables::{self, LOG};
 use crate::core::ids::InstanceId;
-use crate::store::codec::Codec;
 use crate::store::{Batch, StoreError};
 
 /// Rows that a commit removes at most, so that none takes long.
@@ -62,7 +62,7 @@ impl Log {
             let (held, commits) = read_generation(database, options, next)?;
             let Some(commits) = commits else { break };
             next = commits.end() + 1;
-            fold_all(database, &options.codec, &held, commits)?;
+            fold_all(database, options, &held, commits)?;
             folds += 1;
         }
         Ok((Self { next, folding: None, first: next, folded_before: next, active: Load::default() }, folds))
@@ -93,7 +93,7 @@ impl Log {
         batch: &Batch,
     ) -> Result<usize, StoreError> {
         let transaction = database.begin_write().doing("append")?;
-        let bytes = append_row(&transaction, &options.codec, self.next, batch)?;
+        let bytes = append_row(&transaction, options, self.next, batch)?;
         self.active.turns += batch.turns.len();
         self.active.bytes += bytes;
         let folded = self.fold_some(&transaction, options, batch.turns.len(), bytes)?;
@@ -130,7 +130,7 @@ impl Log {
             // Bytes follow turns at the same pace, with room for one large turn.
             (options.fold_per_commit.max(2 * turns), (1 << 20).max(2 * bytes))
         };
-        fold_slice(transaction, &options.codec, &folding.generation.read(), folding.after.as_ref(), turns, bytes)
+        fold_slice(transaction, options, &folding.generation.read(), folding.after.as_ref(), turns, bytes)
     }
 
     /// Folds all that `held` has and empties the log; [`Self::emptied`] once that is
@@ -142,7 +142,7 @@ impl Log {
         held: &Overlay,
     ) -> Result<(), StoreError> {
         for generation in held.frozen.iter().chain([&held.active]) {
-            fold_slice(transaction, &options.codec, &generation.read(), None, usize::MAX, usize::MAX)?;
+            fold_slice(transaction, options, &generation.read(), None, usize::MAX, usize::MAX)?;
         }
         if self.first < self.next { trim(transaction, self.first..=self.next - 1) } else { Ok(()) }
     }
@@ -164,17 +164,38 @@ impl Log {
     }
 }
 
-fn append_row(transaction: &WriteTransaction, codec: &Codec, number: u64, batch: &Batch) -> Result<usize, StoreError> {
+fn append_row(
+    transaction: &WriteTransaction,
+    options: &Options,
+    number: u64,
+    batch: &Batch,
+) -> Result<usize, StoreError> {
+    let cuts = cuts(transaction, options, batch)?;
     let mut log = transaction.open_table(LOG).doing("append")?;
-    if !codec.is_plain() {
-        let row = tables::coded_log_row(codec, number, &batch.turns);
+    if !options.codec.is_plain() {
+        let row = tables::coded_log_row(&options.codec, number, &batch.turns, &cuts);
         log.insert(number, row.as_slice()).doing("append")?;
         return Ok(row.len());
     }
-    let len = tables::log_row_len(&batch.turns);
+    let len = tables::log_row_len(&batch.turns, &cuts);
     let mut row = log.insert_reserve(number, len).doing("append")?;
-    tables::encode_log_row(number, &batch.turns, row.as_mut());
+    tables::encode_log_row(number, &batch.turns, &cuts, row.as_mut());
     Ok(len)
+}
+
+/// Keeps the large payloads of a batch, in the transaction that brings it.
+fn cuts(transaction: &WriteTransaction, options: &Options, batch: &Batch) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    let mut cuts = Vec::new();
+    // Nothing is allocated for a batch without a large turn: the usual one.
+    let Some(first) = batch.turns.iter().position(|turn| turn.bytes.len() > options.payloads_above) else {
+        return Ok(cuts);
+    };
+    cuts.resize(first, None);
+    let mut shelf = Shelf::new(transaction, options);
+    for turn in &batch.turns[first..] {
+        cuts.push(shelf.cut(&turn.instance, &turn.bytes)?);
+    }
+    Ok(cuts)
 }
 
 fn trim(transaction: &WriteTransaction, commits: RangeInclusive<u64>) -> Result<(), StoreError> {
@@ -192,6 +213,7 @@ fn read_generation(
     let mut commits: Option<RangeInclusive<u64>> = None;
     let trees = database.begin_read().doing("read the log")?;
     let log = trees.open_table(LOG).doing("read the log")?;
+    let mut payloads = Reader::new(&trees, &options.codec);
     for row in log.range(from..).doing("read the log")? {
         let (number, row) = row.doing("read the log")?;
         let number = number.value();
@@ -199,7 +221,8 @@ fn read_generation(
             let what = format!("commit {} of the log", before.end() + 1);
             return Err(tables::corrupt(what, format!("the next commit that is stored is {number}")));
         }
-        let turns = tables::decode_log_row(&options.codec, number, row.value())?;
+        let fetch = &mut |instance: &InstanceId, hash| payloads.get(instance, hash);
+        let turns = tables::decode_log_row(&options.codec, number, row.value(), fetch)?;
         turns.iter().for_each(|turn| held.push(number, turn));
         commits = Some(commits.map_or(number, |commits| *commits.start())..=number);
         if held.turns >= options.fold_at_turns || held.bytes >= options.fold_at_bytes {
@@ -210,11 +233,16 @@ fn read_generation(
 }
 
 /// Folds a generation and removes its rows, in transactions of bounded size.
-fn fold_all(database: &Database, codec: &Codec, held: &Held, commits: RangeInclusive<u64>) -> Result<(), StoreError> {
+fn fold_all(
+    database: &Database,
+    options: &Options,
+    held: &Held,
+    commits: RangeInclusive<u64>,
+) -> Result<(), StoreError> {
     let mut after = None;
     loop {
         let transaction = database.begin_write().doing("fold the log")?;
-        let last = fold_slice(&transaction, codec, held, after.as_ref(), TURNS_PER_REPLAY, usize::MAX)?;
+        let last = fold_slice(&transaction, options, held, after.as_ref(), TURNS_PER_REPLAY, usize::MAX)?;
         if last.is_none() {
             trim(&transaction, commits.clone())?;
         }

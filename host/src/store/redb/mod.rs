@@ -14,6 +14,7 @@ mod error;
 mod fold;
 mod log;
 mod overlay;
+mod payloads;
 mod purge;
 pub mod tables;
 mod view;
@@ -52,6 +53,9 @@ pub struct Options {
     /// Read and check every page when the file is opened. Without it a changed
     /// page is noticed where it is read, and a changed key perhaps not at all.
     pub check_on_open: bool,
+    /// Payloads of more bytes stand in a table of their own (those of up to
+    /// [`SMALL_BYTES`](crate::core::large::SMALL_BYTES) never do).
+    pub payloads_above: usize,
     /// How rows are written.
     pub codec: Arc<Codec>,
 }
@@ -64,6 +68,7 @@ impl Default for Options {
             fold_per_commit: 64,
             cache_bytes: 256 << 20,
             check_on_open: true,
+            payloads_above: 32 << 10,
             codec: Arc::default(),
         }
     }
@@ -515,6 +520,7 @@ fn create_tables(database: &Database) -> Result<u64, StoreError> {
         transaction.open_table(MODULES).doing(making)?;
         transaction.open_table(MODULE_BYTES).doing(making)?;
         transaction.open_table(SCHEDULES).doing(making)?;
+        transaction.open_table(tables::PAYLOADS).doing(making)?;
     }
     transaction.commit().doing(making)?;
     Ok(0)

@@ -12,8 +12,9 @@ use redb::WriteTransaction;
 
 use super::error::Doing;
 use super::overlay::Overlay;
+use super::payloads::Shelf;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING};
-use super::{RedbStore, Writer};
+use super::{Options, RedbStore, Writer};
 use crate::core::ids::InstanceId;
 use crate::store::StoreError;
 
@@ -40,7 +41,7 @@ impl RedbStore {
         }
         let transaction = self.database.begin_write().doing("purge")?;
         writer.log.fold_rest(&transaction, &self.options, &held)?;
-        remove(&transaction, &ended)?;
+        remove(&transaction, &self.options, &ended)?;
         // Readers see the trees and the overlay change at once: with the old overlay
         // they would find turns whose beginning is gone.
         let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
@@ -52,11 +53,13 @@ impl RedbStore {
     }
 }
 
-fn remove(transaction: &WriteTransaction, instances: &[InstanceId]) -> Result<(), StoreError> {
+fn remove(transaction: &WriteTransaction, options: &Options, instances: &[InstanceId]) -> Result<(), StoreError> {
     let mut history = transaction.open_table(HISTORY).doing("remove a history")?;
     let mut rows = transaction.open_table(INSTANCES).doing("remove an instance")?;
     let mut running = transaction.open_table(RUNNING).doing("remove an instance")?;
+    let mut shelf = Shelf::new(transaction, options);
     for instance in instances {
+        shelf.remove_all(instance)?;
         let (first, last) = (tables::history_key(instance, 0, 0), tables::history_key(instance, u32::MAX, u32::MAX));
         history.retain_in(first.as_slice()..=last.as_slice(), |_, _| false).doing("remove a history")?;
         rows.remove(instance.as_str()).doing("remove an instance")?;

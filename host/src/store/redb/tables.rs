@@ -7,13 +7,14 @@
 //! mean, is left to the other files of this folder.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use redb::TableDefinition;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
 use crate::core::summary::Summary;
 use crate::store::codec::{self, Codec, Unreadable};
 use crate::store::{StoreError, TurnCommit};
@@ -52,8 +53,12 @@ pub(super) const MODULE_BYTES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefi
 /// Schedules, by name.
 pub(super) const SCHEDULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("schedules");
 
+/// Large payloads, by [`payload_key`].
+pub(super) const PAYLOADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("payloads");
+
 /// Every table, in the order of the format's page.
-pub const NAMES: [&str; 8] = ["meta", "log", "history", "instances", "running", "modules", "module_bytes", "schedules"];
+pub const NAMES: [&str; 9] =
+    ["meta", "log", "history", "instances", "running", "modules", "module_bytes", "schedules", "payloads"];
 
 /// The checksum of a row: the table's name, the key and the content, each after its length.
 fn checksum(table: &str, key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
@@ -158,26 +163,39 @@ pub fn decode_summary(codec: &Codec, instance: &InstanceId, row: &[u8]) -> Resul
 
 // ---- log rows ----
 
+/// Turns as they are written where that is without their large payloads, by their
+/// place in a batch; it may end before the batch does. See [`cut_turn`].
+pub type Cuts = [Option<Vec<u8>>];
+
+fn stored<'a>(turns: &'a [TurnCommit], cuts: &'a Cuts, at: usize) -> Stored<'a> {
+    match cuts.get(at) {
+        Some(Some(cut)) => Stored::Cut(cut),
+        _ => Stored::Whole(&turns[at].bytes),
+    }
+}
+
 /// Size of the log row of `turns`.
-pub fn log_row_len(turns: &[TurnCommit]) -> usize {
-    let turn = |turn: &TurnCommit| 1 + turn.instance.as_str().len() + 12 + turn.bytes.len();
-    HEAD_BYTES + 4 + turns.iter().map(turn).sum::<usize>()
+pub fn log_row_len(turns: &[TurnCommit], cuts: &Cuts) -> usize {
+    let turn = |(at, turn): (usize, &TurnCommit)| {
+        1 + turn.instance.as_str().len() + 12 + stored(turns, cuts, at).bytes().len()
+    };
+    HEAD_BYTES + 4 + turns.iter().enumerate().map(turn).sum::<usize>()
 }
 
 /// Writes the log row of commit `number`, plain, into `row`, which has [`log_row_len`] bytes.
-pub fn encode_log_row(number: u64, turns: &[TurnCommit], row: &mut [u8]) {
-    write_log_content(turns, row);
+pub fn encode_log_row(number: u64, turns: &[TurnCommit], cuts: &Cuts, row: &mut [u8]) {
+    write_log_content(turns, cuts, row);
     seal_in_place("log", &number.to_le_bytes(), row);
 }
 
 /// The log row of commit `number` as `codec` writes it.
-pub fn coded_log_row(codec: &Codec, number: u64, turns: &[TurnCommit]) -> Vec<u8> {
-    let mut row = vec![0; log_row_len(turns)];
-    write_log_content(turns, &mut row);
+pub fn coded_log_row(codec: &Codec, number: u64, turns: &[TurnCommit], cuts: &Cuts) -> Vec<u8> {
+    let mut row = vec![0; log_row_len(turns, cuts)];
+    write_log_content(turns, cuts, &mut row);
     finish(codec, "log", &number.to_le_bytes(), row)
 }
 
-fn write_log_content(turns: &[TurnCommit], row: &mut [u8]) {
+fn write_log_content(turns: &[TurnCommit], cuts: &Cuts, row: &mut [u8]) {
     row[CHECKSUM_BYTES] = codec::PLAIN;
     let mut at = HEAD_BYTES;
     let mut put = |bytes: &[u8]| {
@@ -185,14 +203,15 @@ fn write_log_content(turns: &[TurnCommit], row: &mut [u8]) {
         at += bytes.len();
     };
     put(&(turns.len() as u32).to_le_bytes());
-    for turn in turns {
+    for (at, turn) in turns.iter().enumerate() {
+        let stored = stored(turns, cuts, at);
         let id = turn.instance.as_str().as_bytes();
         put(&[id.len() as u8]);
         put(id);
         put(&turn.execution.to_le_bytes());
         put(&turn.turn.to_le_bytes());
-        put(&(turn.bytes.len() as u32).to_le_bytes());
-        put(&turn.bytes);
+        put(&stored.length().to_le_bytes());
+        put(stored.bytes());
     }
     assert_eq!(at, row.len(), "a log row fills its room");
 }
@@ -200,8 +219,13 @@ fn write_log_content(turns: &[TurnCommit], row: &mut [u8]) {
 /// Reads what [`encode_log_row`] wrote.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] naming the commit.
-pub fn decode_log_row(codec: &Codec, number: u64, row: &[u8]) -> Result<Vec<TurnCommit>, StoreError> {
+/// [`StoreError::Corrupt`] naming the commit; what `fetch` fails with.
+pub fn decode_log_row(
+    codec: &Codec,
+    number: u64,
+    row: &[u8],
+    fetch: &mut Fetch<'_>,
+) -> Result<Vec<TurnCommit>, StoreError> {
     let what = || format!("commit {number} of the log");
     let content = open(codec, "log", &number.to_le_bytes(), row, what)?;
     let mut rest = Bytes(&content);
@@ -212,12 +236,17 @@ pub fn decode_log_row(codec: &Codec, number: u64, row: &[u8]) -> Result<Vec<Turn
             let id_bytes = rest.take(1)?[0];
             let id = std::str::from_utf8(rest.take(id_bytes.into())?).ok()?;
             let instance = InstanceId::new(id).ok()?;
-            let (execution, turn, len) = (rest.u32()?, rest.u32()?, rest.u32()?);
-            turns.push(TurnCommit { instance, execution, turn, bytes: rest.take(len as usize)?.into() });
+            let (execution, turn) = (rest.u32()?, rest.u32()?);
+            turns.push((instance, execution, turn, rest.stored()?));
         }
         rest.0.is_empty().then_some(turns)
     };
-    read().ok_or_else(|| corrupt(what(), "its lengths do not add up"))
+    let turns = read().ok_or_else(|| corrupt(what(), "its lengths do not add up"))?;
+    let whole = turns.into_iter().map(|(instance, execution, turn, stored)| {
+        let bytes = stored.whole(&mut |hash| fetch(&instance, hash), what)?;
+        Ok(TurnCommit { instance, execution, turn, bytes })
+    });
+    whole.collect()
 }
 
 // ---- history rows ----
@@ -240,14 +269,14 @@ pub(super) fn first_turn_of_key(key: &[u8]) -> Option<u32> {
 }
 
 /// The history row of consecutive turns.
-pub fn encode_history_row<'a>(codec: &Codec, key: &[u8], turns: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
-    let content: usize = turns.clone().map(|turn| 4 + turn.len()).sum();
+pub fn encode_history_row<'a>(codec: &Codec, key: &[u8], turns: impl Iterator<Item = Stored<'a>> + Clone) -> Vec<u8> {
+    let content: usize = turns.clone().map(|turn| 4 + turn.bytes().len()).sum();
     let mut row = Vec::with_capacity(HEAD_BYTES + 4 + content);
     row.resize(HEAD_BYTES, 0);
     row.extend_from_slice(&(turns.clone().count() as u32).to_le_bytes());
     for turn in turns {
-        row.extend_from_slice(&(turn.len() as u32).to_le_bytes());
-        row.extend_from_slice(turn);
+        row.extend_from_slice(&turn.length().to_le_bytes());
+        row.extend_from_slice(turn.bytes());
     }
     finish(codec, "history", key, row)
 }
@@ -255,25 +284,128 @@ pub fn encode_history_row<'a>(codec: &Codec, key: &[u8], turns: impl Iterator<It
 /// Appends the turns of a history row to `turns`.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] with `what` as its name.
+/// [`StoreError::Corrupt`] with `what` as its name; what `fetch` fails with.
 pub fn decode_history_row(
     codec: &Codec,
     key: &[u8],
     row: &[u8],
     turns: &mut Vec<Arc<[u8]>>,
+    fetch: &mut dyn FnMut(Hash) -> Result<Arc<[u8]>, StoreError>,
     what: impl Fn() -> String,
 ) -> Result<(), StoreError> {
     let content = open(codec, "history", key, row, &what)?;
     let mut rest = Bytes(&content);
-    let mut read = || {
-        let count = rest.u32()?;
-        for _ in 0..count {
-            let len = rest.u32()?;
-            turns.push(rest.take(len as usize)?.into());
+    let lengths = || corrupt(what(), "its lengths do not add up");
+    for _ in 0..rest.u32().ok_or_else(lengths)? {
+        turns.push(rest.stored().ok_or_else(lengths)?.whole(fetch, &what)?);
+    }
+    if rest.0.is_empty() { Ok(()) } else { Err(lengths()) }
+}
+
+// ---- large payloads ----
+
+/// The key of a large payload: by instance, then by the hash of its bytes.
+pub fn payload_key(instance: &InstanceId, payload: Hash) -> Vec<u8> {
+    [instance.as_str().as_bytes(), &[0], &payload.0].concat()
+}
+
+/// The row of a large payload.
+pub fn encode_payload_row(codec: &Codec, key: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(HEAD_BYTES + payload.len());
+    row.resize(HEAD_BYTES, 0);
+    row.extend_from_slice(payload);
+    finish(codec, "payloads", key, row)
+}
+
+/// Reads what [`encode_payload_row`] wrote.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] with `what` as its name.
+pub fn decode_payload_row(
+    codec: &Codec,
+    key: &[u8],
+    row: &[u8],
+    what: impl FnOnce() -> String,
+) -> Result<Arc<[u8]>, StoreError> {
+    open(codec, "payloads", key, row, what).map(|payload| (&*payload).into())
+}
+
+/// A turn without the payloads at `places`, whose hashes are `hashes`: what stands in
+/// log and history rows.
+pub fn cut_turn(turn: &[u8], places: &[Range<usize>], hashes: &[Hash]) -> Vec<u8> {
+    let kept = turn.len() - places.iter().map(Range::len).sum::<usize>();
+    let mut cut = Vec::with_capacity(4 + 40 * places.len() + kept);
+    cut.extend_from_slice(&(places.len() as u32).to_le_bytes());
+    for (place, hash) in places.iter().zip(hashes) {
+        cut.extend_from_slice(&(place.start as u32).to_le_bytes());
+        cut.extend_from_slice(&(place.len() as u32).to_le_bytes());
+        cut.extend_from_slice(&hash.0);
+    }
+    let mut at = 0;
+    for place in places {
+        cut.extend_from_slice(&turn[at..place.start]);
+        at = place.end;
+    }
+    cut.extend_from_slice(&turn[at..]);
+    cut
+}
+
+/// Brings a large payload of an instance, by its hash.
+pub type Fetch<'f> = dyn FnMut(&InstanceId, Hash) -> Result<Arc<[u8]>, StoreError> + 'f;
+
+/// How a turn stands in a row.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored<'a> {
+    /// As it is.
+    Whole(&'a [u8]),
+    /// As [`cut_turn`] left it.
+    Cut(&'a [u8]),
+}
+
+/// In the length of a turn in a row: its large payloads are elsewhere.
+const IS_CUT: u32 = 1 << 31;
+
+impl<'a> Stored<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Whole(bytes) | Self::Cut(bytes) => bytes,
         }
-        rest.0.is_empty().then_some(())
-    };
-    read().ok_or_else(|| corrupt(what(), "its lengths do not add up"))
+    }
+
+    fn length(self) -> u32 {
+        let length = self.bytes().len() as u32;
+        if matches!(self, Self::Cut(_)) { length | IS_CUT } else { length }
+    }
+
+    /// The turn with its payloads.
+    fn whole(
+        self,
+        fetch: &mut dyn FnMut(Hash) -> Result<Arc<[u8]>, StoreError>,
+        what: impl Fn() -> String,
+    ) -> Result<Arc<[u8]>, StoreError> {
+        let mut rest = match self {
+            Self::Whole(bytes) => return Ok(bytes.into()),
+            Self::Cut(cut) => Bytes(cut),
+        };
+        let lengths = || corrupt(what(), "the lengths of its payloads do not add up");
+        let mut heads = Vec::new();
+        for _ in 0..rest.u32().ok_or_else(lengths)? {
+            let mut head = || Some((rest.u32()? as usize, rest.u32()? as usize, Hash(*rest.take(32)?.first_chunk()?)));
+            heads.push(head().ok_or_else(lengths)?);
+        }
+        let mut turn = Vec::with_capacity(rest.0.len() + heads.iter().map(|(_, len, _)| len).sum::<usize>());
+        for (start, len, hash) in heads {
+            let kept = start.checked_sub(turn.len()).and_then(|len| rest.take(len)).ok_or_else(lengths)?;
+            turn.extend_from_slice(kept);
+            let payload = fetch(hash)?;
+            if payload.len() != len {
+                return Err(lengths());
+            }
+            turn.extend_from_slice(&payload);
+        }
+        turn.extend_from_slice(rest.0);
+        Ok(turn.into())
+    }
 }
 
 struct Bytes<'a>(&'a [u8]);
@@ -283,6 +415,12 @@ impl<'a> Bytes<'a> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(taken)
+    }
+
+    fn stored(&mut self) -> Option<Stored<'a>> {
+        let length = self.u32()?;
+        let bytes = self.take((length & !IS_CUT) as usize)?;
+        Some(if length & IS_CUT == 0 { Stored::Whole(bytes) } else { Stored::Cut(bytes) })
     }
 
     fn u32(&mut self) -> Option<u32> {

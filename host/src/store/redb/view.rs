@@ -12,9 +12,11 @@ use redb::{ReadOnlyTable, ReadTransaction};
 use super::error::Doing;
 use super::fold::{advance, unfolded};
 use super::overlay::Overlay;
+use super::payloads::Reader;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
 use crate::core::summary::Summary;
+use crate::core::turn::TurnRecord;
 use crate::store::codec::Codec;
 use crate::store::{History, StoreError};
 
@@ -88,6 +90,7 @@ impl View {
         let rows = self.trees.open_table(HISTORY).doing("open the histories")?;
         let first = tables::history_key(instance, execution, 0);
         let last = tables::history_key(instance, execution, u32::MAX);
+        let mut payloads = Reader::new(&self.trees, &self.codec);
         for row in rows.range(first.as_slice()..=last.as_slice()).doing("read a history")? {
             let (key, value) = row.doing("read a history")?;
             let first_turn = tables::first_turn_of_key(key.value()).unwrap_or_default();
@@ -95,7 +98,11 @@ impl View {
                 return Err(missing_turns(&history, first_turn));
             }
             let what = || format!("history of {instance} execution {execution} from turn {first_turn}");
-            tables::decode_history_row(&self.codec, key.value(), value.value(), &mut history.turns, what)?;
+            let mut lost = false;
+            let fetch = &mut |hash| payloads.get(instance, hash).inspect_err(|_| lost = true);
+            let read =
+                tables::decode_history_row(&self.codec, key.value(), value.value(), &mut history.turns, fetch, what);
+            read.map_err(|error| if lost { in_turn(error, &history) } else { error })?;
         }
         Ok(history)
     }
@@ -198,6 +205,14 @@ impl Positions<'_> {
 
 fn id_of_key(key: &str) -> Result<InstanceId, StoreError> {
     InstanceId::new(key).map_err(|error| corrupt("the key of an instance", error))
+}
+
+/// Says of a payload that cannot be read where it belongs: after what was read so far.
+fn in_turn(error: StoreError, read: &History) -> StoreError {
+    let StoreError::Corrupt { what, why } = error else { return error };
+    let events = read.turns.iter().filter_map(|bytes| TurnRecord::decode(bytes).ok()).map(|turn| turn.events.len());
+    let (turn, event) = (read.turns.len() + 1, events.sum::<usize>() + 1);
+    corrupt(format!("{what} in turn {turn} (from event {event}) of its execution {}", read.execution), why)
 }
 
 fn missing_turns(history: &History, found: u32) -> StoreError {

@@ -57,4 +57,14 @@ async fn crowded(ctx: Context) -> Result<Vec<String>> {
     Ok(told)
 }
 
-dacapo_sdk::export_orchestrations!(crowded);
+/// Passes its input through an activity, twice, and returns it.
+#[orchestration]
+async fn passes_on(ctx: Context, text: String) -> Result<String> {
+    let kept = step(&ctx, "step.keep_text", &text).await?;
+    if kept.len() < 10 {
+        return ctx.continue_as_new(kept.repeat(1000));
+    }
+    step(&ctx, "step.keep_text", &kept).await
+}
+
+dacapo_sdk::export_orchestrations!(crowded, passes_on);
