@@ -56,6 +56,34 @@ impl Exported {
     }
 }
 
+/// Stops the compiler where two orchestrations would be started by one name.
+///
+/// # Panics
+/// That is how it stops.
+pub const fn check_names(module: &[Exported]) {
+    let mut one = 0;
+    while one < module.len() {
+        let mut other = one + 1;
+        while other < module.len() {
+            assert!(
+                !is_same(module[one].name.as_bytes(), module[other].name.as_bytes()),
+                "two orchestrations of this module have the same name; give one of them another: \
+                 #[orchestration(name = \"...\")]"
+            );
+            other += 1;
+        }
+        one += 1;
+    }
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
 /// The export `describe`.
 pub fn describe(module: &[Exported]) -> Description {
     prepare();

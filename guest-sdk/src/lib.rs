@@ -110,7 +110,7 @@ pub mod __private {
     pub use crate::activity::handle;
     pub use crate::activity_guest::{describe as describe_activities, run as run_activity};
     pub use crate::bindings;
-    pub use crate::guest::{Exported, describe, query, resume, start};
+    pub use crate::guest::{Exported, check_names, describe, query, resume, start};
     pub use crate::query::ExportedQuery;
     pub use crate::schema::{Probe, WithSchema, WithoutSchema};
     pub use futures::future::LocalBoxFuture;
@@ -159,6 +159,8 @@ macro_rules! export_orchestrations {
 
             const MODULE: &[$crate::__private::Exported] =
                 &[$($crate::__private::Exported::of::<$orchestration>()),+];
+
+            const _: () = $crate::__private::check_names(MODULE);
 
             struct Module;
 

@@ -40,6 +40,12 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
             Err(error) => complaints.add(error),
         }
     }
+    for (index, method) in methods.iter().enumerate() {
+        if methods[..index].iter().any(|earlier| earlier.activity == method.activity) {
+            let message = format!("an activity `{}` is there already; give one of them another name", method.activity);
+            complaints.add(Error::new_spanned(&method.ident, message));
+        }
+    }
     complaints.finish()?;
 
     let served = trait_itself(&definition, &methods);

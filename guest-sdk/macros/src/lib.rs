@@ -21,7 +21,7 @@ use proc_macro::TokenStream;
 /// same name that implements `dacapo_sdk::Orchestration`.
 #[proc_macro_attribute]
 pub fn orchestration(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    orchestration::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+    beside(item.clone(), orchestration::expand(arguments.into(), item.into()))
 }
 
 /// Makes a function a query: a question about an orchestration's state.
@@ -33,7 +33,7 @@ pub fn orchestration(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// `ctx.answer::<name>(&state)`.
 #[proc_macro_attribute]
 pub fn query(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    query::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+    beside(item.clone(), query::expand(arguments.into(), item.into()))
 }
 
 /// Makes a trait a service of activities.
@@ -52,4 +52,13 @@ pub fn query(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn activities(arguments: TokenStream, item: TokenStream) -> TokenStream {
     activities::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// What came of it; or what is wrong, and `item` as it was, so that nothing else is
+/// complained of.
+fn beside(item: TokenStream, expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
+    match expanded {
+        Ok(expanded) => expanded.into(),
+        Err(error) => TokenStream::from_iter([error.into_compile_error().into(), item]),
+    }
 }

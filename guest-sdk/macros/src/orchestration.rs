@@ -18,7 +18,12 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let description = signature::doc_text(&function.attrs);
     let (visibility, ident) = (&function.vis, &function.sig.ident);
     let output = signature::output(&function.sig);
-    let output_span = output.span();
+    let output_span = signature::value_span(&output);
+    // With the span of its type, the compiler points there when it is no `Context`.
+    let ctx = match function.sig.inputs.first().and_then(signature::argument) {
+        Some((_, ty)) => quote_spanned!(ty.span()=> ctx),
+        None => quote!(ctx),
+    };
     let (input_schema, run) = match input {
         Some(input) => {
             let span = input.span();
@@ -29,10 +34,10 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
                 quote! {
                     (&::dacapo_sdk::__private::Probe::<#input>::new()).schema()
                 },
-                quote! { #ident(ctx, #decode?) },
+                quote! { #ident(#ctx, #decode?) },
             )
         }
-        None => (quote!(::core::option::Option::None), quote! { { let _ = input; #ident(ctx) } }),
+        None => (quote!(::core::option::Option::None), quote! { { let _ = input; #ident(#ctx) } }),
     };
     let encode = quote_spanned!(output_span=> ::dacapo_sdk::__private::encode(output));
     let documentation = format!("The orchestration `{name}`.");
@@ -66,7 +71,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
             }
 
             fn run(
-                ctx: ::dacapo_sdk::Context,
+                #ctx: ::dacapo_sdk::Context,
                 input: ::dacapo_sdk::Payload,
             ) -> ::dacapo_sdk::__private::LocalBoxFuture<
                 'static,

@@ -33,7 +33,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         }
         None => (quote!(::core::option::Option::None), quote! { { let _ = input; #ident(state) } }),
     };
-    let encode = quote_spanned!(output.span()=> ::dacapo_sdk::__private::encode(output));
+    let encode = quote_spanned!(signature::value_span(&output)=> ::dacapo_sdk::__private::encode(output));
     let documentation = format!("The query `{name}`.");
 
     Ok(quote! {

@@ -1,6 +1,7 @@
 //! What both macros ask of a signature, and how they say what is wrong with it.
 
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
 use syn::{Attribute, Error, Expr, FnArg, Lit, Meta, Pat, Result, ReturnType, Signature, Token, Type};
 
 /// Collects complaints, so that all of them are shown at once.
@@ -68,6 +69,18 @@ pub(crate) fn output(signature: &Signature) -> Type {
         ReturnType::Default => syn::parse_quote!(()),
         ReturnType::Type(_, ty) => (**ty).clone(),
     }
+}
+
+/// Where the value type of a `Result` is written, for the compiler to point at.
+pub(crate) fn value_span(result: &Type) -> proc_macro2::Span {
+    let value = match result {
+        Type::Path(path) => path.path.segments.last().and_then(|last| match &last.arguments {
+            syn::PathArguments::AngleBracketed(types) => types.args.first(),
+            _ => None,
+        }),
+        _ => None,
+    };
+    value.map_or_else(|| result.span(), Spanned::span)
 }
 
 /// Name and type of an argument; a pattern gets the name `input`.

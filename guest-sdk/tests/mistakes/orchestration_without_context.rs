@@ -1,0 +1,8 @@
+use dacapo_sdk::{Result, orchestration};
+
+#[orchestration]
+async fn trip() -> Result<()> {
+    Ok(())
+}
+
+fn main() {}
