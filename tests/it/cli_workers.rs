@@ -70,6 +70,34 @@ fn s42_a_worker_in_forty_lines_of_python_serves_a_queue() {
 }
 
 #[test]
+fn s42_the_file_of_a_server_bounds_queues_and_activities_and_says_what_is_wrong_with_it() {
+    let data = Data::new("configured");
+    let served = data.serve_with(&["--config", "examples/film/serve.toml"], &[]);
+    data.run(&["upload", "examples/film"]).ok();
+    data.run(&["start", "film", "--id", "film-1", "--input", FILM]).ok();
+    let follow = data.spawn(&["history", "film-1", "--follow", "--json"]);
+    follow.line_with("activity-scheduled");
+    let queues = data.json(&["queues"]);
+    let render = queues["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "render").unwrap();
+    let settings = &render["settings"];
+    assert_eq!(settings["concurrency"], 2, "{queues}");
+    assert_eq!((&settings["rate"]["tasks"], &settings["remote_only"]), (&json!(50), &json!(true)), "{queues}");
+    drop(served);
+
+    let file = data.path().join("wrong.toml");
+    for (text, says) in [
+        ("[queues.render]\nconcurrency = 0", "queue \"render\": concurrency is 0, expected at least 1"),
+        ("[retention]\nrunning = \"1d\"", "retention: running instances are always kept"),
+        ("[retention]\nfailed = \"1 day\"", "expected a number and s, m, h or d"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let refused = data.run(&["serve", "--listen", "127.0.0.1:0", "--config", file.to_str().unwrap()]);
+        assert_ne!(refused.code, Some(0));
+        assert!(refused.stderr.contains(says) && refused.stderr.contains("wrong.toml"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn s42_the_example_worker_in_rust_serves_a_queue_and_stops_when_told() {
     let data = Data::new("rust-worker");
     let served = started(&data);

@@ -1,7 +1,7 @@
 //! `dacapo serve`: runs everything in a data folder until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use crate::engine::{Engine, EngineSettings, Retention, SystemClock};
 use crate::server::Server;
 use crate::server::address::Address;
 use crate::server::api::Api;
+use crate::server::config::ServerConfig;
 use crate::server::watched::Watched;
-use crate::server::webhooks::{ServerConfig, Webhooks};
+use crate::server::webhooks::Webhooks;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7007")]
     listen: SocketAddr,
-    /// A file that configures webhooks
+    /// A file that configures the engine, queues, activities, retention and webhooks
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Remove instances that ended so long ago, as completed=30d; may be given for each status
@@ -29,20 +30,24 @@ pub(super) struct Args {
     retain: Vec<(Status, Duration)>,
 }
 
-/// What `--retain` says.
-fn retention(given: &[(Status, Duration)]) -> Retention {
-    let of = |status| given.iter().rev().find(|(given, _)| *given == status).map(|(_, age)| *age);
-    Retention {
+/// What the file and `--retain` say; the latter counts.
+fn retention(config: &ServerConfig, given: &[(Status, Duration)]) -> std::result::Result<Retention, String> {
+    let pairs = config.retention.iter().map(|(status, age)| input::kept(&format!("{status}={age}")));
+    let configured = pairs.collect::<std::result::Result<Vec<_>, _>>().map_err(|why| format!("retention: {why}"))?;
+    let all: Vec<_> = configured.iter().chain(given).collect();
+    let of = |status| all.iter().rev().find(|(given, _)| *given == status).map(|(_, age)| *age);
+    Ok(Retention {
         completed: of(Status::Completed),
         failed: of(Status::Failed),
         terminated: of(Status::Terminated),
         ..Retention::default()
-    }
+    })
 }
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let data = store::make_folder(&common.data)?;
-    let webhooks = Arc::new(webhooks(args.config.as_deref())?);
+    let configured = Configured::read(args, store::settings(&data))?;
+    let webhooks = Arc::new(configured.webhooks);
     let kept = match store::open_in_turn(&data, || Remote::find(&data)).await? {
         Ok(kept) => Watched::new(kept),
         Err(server) => {
@@ -50,8 +55,7 @@ pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
             return Err(CliError::new(exit::CONFLICT, "store-in-use", message));
         }
     };
-    let settings = EngineSettings { retention: retention(&args.retain), ..store::settings(&data) };
-    let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), settings, None)?);
+    let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), configured.settings, None)?);
     let server = Server::start(args.listen, |stopping| {
         Api::new(kept.clone(), Some(engine.clone()), stopping).with_webhooks(webhooks).in_folder(&data)
     })
@@ -83,13 +87,26 @@ pub(super) async fn webhooks_of(common: &Common) -> Result<()> {
     Ok(())
 }
 
-/// The webhooks that the file configures.
-fn webhooks(config: Option<&Path>) -> Result<Webhooks> {
-    let Some(path) = config else { return Ok(Webhooks::default()) };
-    let wrong = |why: String| CliError::input(format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let config = ServerConfig::parse(&text).map_err(|problem| wrong(problem.detail))?;
-    Webhooks::new(config.webhooks, store::secrets()).map_err(|problem| wrong(problem.detail))
+/// What flags and the file make of a server.
+struct Configured {
+    settings: EngineSettings,
+    webhooks: Webhooks,
+}
+
+impl Configured {
+    fn read(args: &Args, mut settings: EngineSettings) -> Result<Self> {
+        let Some(path) = &args.config else {
+            settings.retention = retention(&ServerConfig::default(), &args.retain).map_err(CliError::input)?;
+            return Ok(Self { settings, webhooks: Webhooks::default() });
+        };
+        let wrong = |why: String| CliError::input(format!("{}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let config = ServerConfig::parse(&text).map_err(|problem| wrong(problem.detail))?;
+        config.apply(&mut settings);
+        settings.retention = retention(&config, &args.retain).map_err(wrong)?;
+        let webhooks = Webhooks::new(config.webhooks, store::secrets()).map_err(|problem| wrong(problem.detail))?;
+        Ok(Self { settings, webhooks })
+    }
 }
 
 /// Waits for ctrl-c or SIGTERM.

@@ -39,6 +39,7 @@ pub mod address;
 pub mod api;
 pub mod bulk;
 pub mod changes;
+pub mod config;
 pub mod fork;
 pub mod life;
 pub mod listing;

@@ -1,6 +1,6 @@
 //! Webhooks: requests of other systems that start an instance or raise an event.
 //!
-//! They are configured in the file that `dacapo serve --config` names:
+//! They are configured in the file that `dacapo serve --config` names (see [`super::config`]):
 //!
 //! ```toml
 //! [[webhooks]]
@@ -79,25 +79,6 @@ pub struct Webhook {
     pub tolerance_seconds: Option<u64>,
     /// Largest body.
     pub body_bytes: Option<usize>,
-}
-
-/// The file that configures a server.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerConfig {
-    /// Its webhooks.
-    #[serde(default)]
-    pub webhooks: Vec<Webhook>,
-}
-
-impl ServerConfig {
-    /// Reads the file's text.
-    ///
-    /// # Errors
-    /// Says what is wrong with it, and where.
-    pub fn parse(text: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|error| Problem::invalid(error.to_string().trim_end().to_owned()))
-    }
 }
 
 impl Webhooks {
@@ -348,7 +329,7 @@ mod tests {
 
     fn hooks(text: &str) -> Result<Webhooks> {
         let secrets = Secrets::of([("hook".to_owned(), "whsec_c2VjcmV0LWtleQ==".to_owned())]);
-        Webhooks::new(ServerConfig::parse(text)?.webhooks, secrets)
+        Webhooks::new(crate::server::config::ServerConfig::parse(text)?.webhooks, secrets)
     }
 
     fn signed(id: &str, timestamp: u64, body: &[u8], key: &[u8]) -> Signed {
