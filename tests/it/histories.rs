@@ -8,6 +8,8 @@
 //! of the scenarios below that are not there yet; `just add-history FILE` takes a
 //! recording with its module from anywhere.
 
+mod newer;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,7 @@ use crate::harness::{DAY, Host, World, failed, id, replay_sandbox, start};
 
 /// Kinds of events that must be among the recordings. A new kind comes here with
 /// the recording that shows it.
-const KINDS: [&str; 27] = [
+const KINDS: [&str; 31] = [
     "execution-started",
     "activity-completed",
     "activity-failed",
@@ -53,6 +55,10 @@ const KINDS: [&str; 27] = [
     "resumed",
     "module-migrated",
     "rewound",
+    "event-raised-once",
+    "request-received",
+    "responded",
+    "requests-carried",
 ];
 
 fn folder() -> PathBuf {
@@ -81,10 +87,11 @@ fn module_file(recording: &Recording) -> PathBuf {
 fn keep(name: &str, recording: &Recording, module: &[u8]) {
     let file = folder().join(format!("{name}.dacapo"));
     std::fs::create_dir_all(folder().join("modules")).expect("the folders can be made");
-    if !file.exists() {
-        let bare = Recording { module: None, ..recording.clone() };
-        std::fs::write(&file, bare.encode()).expect("it can be written");
+    if file.exists() {
+        return;
     }
+    let bare = Recording { module: None, ..recording.clone() };
+    std::fs::write(&file, bare.encode()).expect("it can be written");
     let kept = module_file(recording);
     if !kept.exists() {
         std::fs::write(&kept, module).expect("it can be written");
@@ -120,6 +127,7 @@ fn histories_of_every_version_still_replay() {
 fn histories_write() {
     let mut world = World::with(&[]);
     world.settings.limits.payload_bytes = 10_000;
+    world.store.payloads_above = 2_000;
     let host = world.open();
     for name in ["steps", "forks", "unruly"] {
         host.upload(name, None, &small_guest(name)).unwrap();
@@ -128,6 +136,7 @@ fn histories_write() {
     write_events(&world, &host);
     write_lives(&world, &host);
     write_versions(&host);
+    newer::write_all(&world, &host);
 }
 
 /// Keeps every execution of an instance that is there.

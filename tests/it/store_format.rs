@@ -109,7 +109,7 @@ fn store_format_of_turns_without_their_large_payloads_is_that_of_the_fixture() {
     };
     let payload = turns[1].bytes[place.clone()].to_vec();
     let hash = Hash::of(&payload);
-    let cuts = [None, Some(tables::cut_turn(&turns[1].bytes, &[place.clone()], &[hash]))];
+    let cuts = [None, Some(tables::cut_turn(&turns[1].bytes, std::slice::from_ref(place), &[hash]))];
 
     let mut row = vec![0; tables::log_row_len(&turns, &cuts)];
     tables::encode_log_row(COMMIT, &turns, &cuts, &mut row);
