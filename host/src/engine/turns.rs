@@ -747,9 +747,7 @@ impl Worker {
         if !self.is_durable(slot) {
             self.wait_until_durable();
         }
-        let history = self.parts.store.history(id, None).map_err(|error| NotNow::Store(error.into()))?;
-        let records =
-            history.ok_or(NotNow::Gone(None))?.decode().map_err(|error| NotNow::Blocked(error.to_string()))?;
+        let records = self.records(id)?;
         let mut bare = bare_recorder(&records, self.parts.settings.limits).map_err(NotNow::Blocked)?;
         let (at, events) = slot.body.recorder().under_way();
         take_up(&mut bare, at, events.into_iter().filter(|event| event.origin() == Origin::Delivery), now);
