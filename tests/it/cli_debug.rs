@@ -21,8 +21,13 @@ struct Changed(PathBuf);
 
 impl Changed {
     fn new(test: &str, change: impl Fn(&str) -> String) -> Self {
+        Self::of(TRIP, test, change)
+    }
+
+    /// Of another example.
+    fn of(example: &str, test: &str, change: impl Fn(&str) -> String) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("changed-{test}-{}", std::process::id()));
-        let original = root().join(TRIP);
+        let original = root().join(example);
         let read = |path: &str| std::fs::read_to_string(original.join(path)).expect("the example is there");
         let manifest = read("orchestration/Cargo.toml")
             .replace("\"../api\"", &format!("{:?}", original.join("api")))
@@ -34,6 +39,7 @@ impl Changed {
                 "dacapo-sdk.workspace = true",
                 &format!("dacapo-sdk = {{ path = {:?} }}", root().join("guest-sdk")),
             )
+            .replace("[dependencies]\n", "[dependencies]\nserde = { version = \"1\", features = [\"derive\"] }\n")
             .replace("[package]\n", "[workspace]\n\n[package]\nedition = \"2024\"\n");
         let profile =
             "\n[profile.release]\nopt-level = \"s\"\nlto = true\ncodegen-units = 1\ndebug = \"line-tables-only\"\n";
@@ -139,4 +145,85 @@ fn the_past_is_print_debugged_with_a_crate_that_logs_more() {
     let error = data.run(&["replay", "trip-1", "--module", longer.path(), "--json"]).failed(1);
     assert_eq!(error.json()["divergence"]["field"], json!("input.nights"));
     assert_eq!(error.error()["divergence"]["repairs"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn the_slider_of_a_page_asks_the_same_engine_over_http() {
+    let data = Data::new("slider");
+    let served = data.serve();
+    data.run(&["upload", "examples/parcel", "--name", "parcel", "--version", "1"]).ok();
+    data.run(&["start", "parcel", "--id", "p-1", "--input", "@examples/parcel/input.json"]).ok();
+    data.run(&["raise", "p-1", "scanned", "--value", "\"Graz\""]).ok();
+    let get = |path: &str| {
+        let (status, body) = served.request("GET", &format!("/api/v1/instances/{path}"), "", "");
+        (status, serde_json::from_str::<Value>(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
+    };
+    let events = data.json(&["history", "p-1"])["events"].as_array().unwrap().len() as u64;
+    let (status, last) = get("p-1/replay");
+    assert_eq!((status, &last["position"], &last["events"]), (200, &json!(events), &json!(events)), "{last}");
+
+    // The same as the debugger of the command line says, at every event.
+    for event in (0..=events).rev() {
+        let (_, there) = get(&format!("p-1/replay?event={event}"));
+        let command = data.run(&["debug", "p-1", "--json", "-c", &format!("goto {event}")]).ok();
+        let view = command.json()["view"].clone();
+        for (name, value) in view.as_object().unwrap() {
+            assert_eq!(&there[name], value, "{name} at event {event}");
+        }
+        assert_eq!(there["differs_at"], json!(null));
+    }
+    let (_, waits) = get("p-1/replay?event=2");
+    assert_eq!(waits["pending"][0]["what"], "#1 \"scanned\"", "{waits}");
+    assert!(waits["source"][0]["file"].as_str().unwrap().ends_with("parcel/orchestration/src/lib.rs"), "{waits}");
+    assert!(waits["source_text"].as_str().unwrap().contains("wait_for_event"), "{waits}");
+
+    // More of it, and another module: the first difference is marked, wherever one looks.
+    data.run(&["raise", "p-1", "scanned", "--value", "\"Vienna\""]).ok();
+    let (_, more) = get("p-1/replay");
+    assert!(more["events"].as_u64().unwrap() > events && more["position"] == more["events"], "{more}");
+    let other = Changed::of("examples/parcel", "slider", |text| with(text, "(\"scanned\")", "(\"seen\")"));
+    data.run(&["upload", other.path(), "--name", "other", "--version", "1"]).ok();
+    for event in ["0", "1", "3"] {
+        let (_, view) = get(&format!("p-1/replay?module=other&event={event}"));
+        assert_eq!((&view["differs_at"], &view["report"]["event"]), (&json!(2), &json!(2)), "{view}");
+        assert!(view["position"].as_u64().unwrap() <= 1, "nothing is shown behind the difference: {view}");
+        assert!(view["report"]["differs"].as_str().unwrap().contains("name: recorded \"scanned\""), "{view}");
+    }
+
+    // A check says the same of all that runs: in full of the first, and of all if asked.
+    data.run(&["start", "parcel", "--module", "parcel@1", "--id", "p-2", "--input", "@examples/parcel/input.json"])
+        .ok();
+    data.run(&["start", "parcel", "--module", "parcel@1", "--id", "p-3", "--input", "@examples/parcel/input.json"])
+        .ok();
+    let check = ["check", other.path(), "--name", "parcel"];
+    let told = data.run(&check).failed(1).stdout;
+    for part in [
+        "differs at event 2",
+        "replay of p-2 diverged at event 2 (turn 2)\n  recorded  event-awaited #1 \"scanned\"\n  asked     event-awaited #1 \"seen\"",
+        "  differs   name: recorded \"scanned\", asked \"seen\"\n  at  ",
+        "let stop: String = ctx.wait_for_event(\"seen\").await?;",
+        "`if ctx.patched(\"seen-2\") { new } else { as recorded }`; `dacapo check NEW --migrate`",
+        "`dacapo fork p-2 --at 1 --module NAME@VERSION`",
+        "1 more differ like this; --all reports on each",
+        "0 the same, 2 different",
+    ] {
+        assert!(told.contains(part), "{part}\nin {told}");
+    }
+    let all = data.run(&[&check[..], &["--all"]].concat()).failed(1).stdout;
+    assert!(all.contains("replay of p-3 diverged") && !all.contains("more differ"), "{all}");
+    let report = data.run(&[&check[..], &["--json"]].concat()).failed(1).json();
+    assert_eq!(report["checked"][1]["report"]["instance"], "p-3");
+    // And the repair is one: what is shared goes on in the other module.
+    data.run(&["fork", "p-2", "--at", "1", "--module", "other@1", "--id", "p-4"]).ok();
+    let (_, forked) = get("p-4/replay");
+    assert_eq!(forked["pending"][0]["what"], "#1 \"seen\"", "{forked}");
+    for (path, status, code) in [
+        ("nobody/replay", 404, "unknown-instance"),
+        ("p-1/replay?module=nothing", 404, "unknown-module"),
+        ("p-1/replay?event=999", 400, "invalid-input"),
+        ("p-1/replay?evnt=1", 400, "invalid-input"),
+    ] {
+        let (found, problem) = get(path);
+        assert_eq!((found, &problem["code"]), (status, &json!(code)), "{path}: {problem}");
+    }
 }

@@ -29,7 +29,7 @@ use crate::harness::{self, SECOND, World, failed, text};
 use crate::snapshot::module;
 
 /// The recording of a journey that is undone: a hotel, a flight, no car.
-fn journey() -> Vec<TurnRecord> {
+pub(crate) fn journey() -> Vec<TurnRecord> {
     let world = World::with(&["seeded"]);
     world.desk.script("step.do", [text("H-1"), text("F-1"), failed("NoCar", "there is no car left")]);
     let host = world.open();
@@ -41,7 +41,7 @@ fn journey() -> Vec<TurnRecord> {
 
 /// The same recording, as if another module had made it whose `journey` has
 /// become `orchestration` since.
-fn as_of(mut records: Vec<TurnRecord>, orchestration: &str) -> Vec<TurnRecord> {
+pub(crate) fn as_of(mut records: Vec<TurnRecord>, orchestration: &str) -> Vec<TurnRecord> {
     let mut previous = Hash::ZERO;
     for record in &mut records {
         if let Some(Event::ExecutionStarted(started)) = record.events.first_mut() {
@@ -79,12 +79,12 @@ fn divergence(orchestration: &str) -> Box<Divergence> {
     replayed.divergence.unwrap_or_else(|| panic!("{orchestration} matches: {:?}", replayed.error))
 }
 
-fn sources() -> Sources {
+pub(crate) fn sources() -> Sources {
     Sources::from(&root())
 }
 
 /// The text with what depends on the build taken out.
-fn masked(text: &str) -> String {
+pub(crate) fn masked(text: &str) -> String {
     let own = Hash::of(&guest("seeded")).short();
     text.replace(&own, "<rebuilt>")
 }
@@ -188,7 +188,7 @@ fn debugger(orchestration: &str) -> Debugger {
     Debugger::new(session.expect("a session"), sources())
 }
 
-fn transcript(debugger: &mut Debugger, script: &str) -> String {
+pub(crate) fn transcript(debugger: &mut Debugger, script: &str) -> String {
     let mut lines = Vec::new();
     for line in script.lines() {
         let Some(command) = Command::parse(line).expect("a command") else { continue };

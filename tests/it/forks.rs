@@ -3,20 +3,27 @@
 
 use dacapo::core::event::Event;
 use dacapo::core::payload::{Failure, FailureKind, Outcome, Payload};
-use dacapo::engine::EngineError;
 use dacapo::engine::fork::ForkRequest;
 use dacapo::engine::upgrade::Scope;
+use dacapo::engine::{EngineError, StartRequest};
 use dacapo::replay::fork::fork_recording;
 use dacapo::replay::recording::Recording;
 use dacapo::replay::{Unwatched, replay};
 use serde_json::{Value, json};
 
 use crate::guests::guest;
-use crate::harness::{DAY, Host, SECOND, World, id, sweep, text};
+use crate::harness::{DAY, Host, SECOND, World, id, start, sweep, text};
 
 fn fork(host: &Host<'_>, from: &str, at: usize, edit: Option<Outcome>, new: &str) -> Result<(), EngineError> {
     let at = at as u32;
-    host.block_on(host.engine().fork(ForkRequest { from: id(from), execution: None, at, edit, id: id(new) }))
+    host.block_on(host.engine().fork(ForkRequest {
+        from: id(from),
+        execution: None,
+        at,
+        edit,
+        module: None,
+        id: id(new),
+    }))
 }
 
 /// The number of the `count`th event of that kind.
@@ -205,6 +212,7 @@ fn forks_replace_an_input_an_event_and_let_a_call_fail() {
         execution: Some(1),
         at: raised.unwrap() as u32 + 1,
         edit: Some(Ok(Payload::json("2"))),
+        module: None,
         id: id("event"),
     };
     host.block_on(host.engine().fork(request)).unwrap();
@@ -223,7 +231,7 @@ fn forks_that_cannot_be_made_say_why_and_leave_nothing() {
     assert_eq!(error("order", 1, None, "order").code(), "already-exists");
     let ended = error("order", last, None, "new");
     assert_eq!(ended.code(), "invalid-input");
-    assert!(ended.to_string().contains(&format!("fork at event {}", last - 1)), "{ended}");
+    assert!(ended.to_string().contains(&format!("take event {}", last - 1)), "{ended}");
     assert!(error("order", last + 1, None, "new").to_string().contains(&format!("events 1 to {last}")));
     let not_a_result = error("order", 2, Some(text("x")), "new").to_string();
     assert!(not_a_result.contains("brings no result to replace"), "{not_a_result}");
@@ -278,4 +286,44 @@ fn forks_of_a_recording_are_recordings_and_let_nothing_out() {
 
 fn history_time() -> dacapo::core::ids::TimestampMs {
     dacapo::core::ids::TimestampMs(crate::harness::NEW_YEAR)
+}
+
+#[test]
+fn a_fork_goes_on_in_another_module_where_what_is_shared_replays_in_it() {
+    for restart in [false, true] {
+        let world = World::with(&["steps", "greet-1", "greet-2"]);
+        let mut host = world.open();
+        let request = StartRequest { module: Some("greet-1".into()), ..start("ada", "greet", json!("Ada")) };
+        host.try_start(request).unwrap();
+        host.raise("ada", "go", Value::Null).unwrap();
+        assert_eq!(host.output("ada"), json!("version 1 greets Ada"));
+        if restart {
+            drop(host);
+            host = world.open();
+        }
+        // Where the two part is said by the difference itself.
+        let records = host.records("ada");
+        let other = host.engine().modules().find("greet-2").unwrap().hash;
+        let module = host.engine().modules().load(other).unwrap();
+        let found = replay(&module, &records, &mut Unwatched).divergence.expect("they differ");
+        let fork = |at: u32, new: &str| {
+            let module = Some("greet-2".to_owned());
+            let request = ForkRequest { from: id("ada"), execution: None, at, edit: None, module, id: id(new) };
+            host.block_on(host.engine().fork(request))
+        };
+        assert!(found.in_words().repairs[2].contains(&format!("--at {} --module", found.common)), "{found:?}");
+        fork(found.common, "new").unwrap();
+        assert_eq!(host.output("new"), json!("version 2 greets Ada"));
+        assert_eq!(host.engine().summary(&id("new")).unwrap().unwrap().module, other);
+        host.assert_sound("new");
+        let unknown = host.block_on(host.engine().fork(ForkRequest {
+            from: id("ada"),
+            execution: None,
+            at: 1,
+            edit: None,
+            module: Some("greet-3".into()),
+            id: id("none"),
+        }));
+        assert_eq!(unknown.unwrap_err().code(), "unknown-module");
+    }
 }

@@ -208,7 +208,7 @@ fn write_lives(world: &World, host: &Host<'_>) {
     host.start("forked-from", "signs", Value::Null).unwrap();
     host.wait_kind("forked-from", "event-awaited", 1);
     let at = host.kinds("forked-from").len() as u32;
-    let fork = ForkRequest { from: id("forked-from"), execution: None, at, edit: None, id: id("fork") };
+    let fork = ForkRequest { from: id("forked-from"), execution: None, at, edit: None, module: None, id: id("fork") };
     host.block_on(host.engine().fork(fork)).unwrap();
     host.raise("fork", "go", json!("me")).unwrap();
     host.output("fork");

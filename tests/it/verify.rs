@@ -84,8 +84,14 @@ fn verify_finds_nothing_in_what_engines_write() {
     other.extend(b"\0\x06\x04note!");
     let other = host.upload("steps-too", None, &other).unwrap();
     assert_eq!(host.engine().migrate(&other, &Scope::default()).unwrap().len(), 2);
-    let fork =
-        dacapo::engine::fork::ForkRequest { from: id("done"), execution: None, at: 1, edit: None, id: id("fork") };
+    let fork = dacapo::engine::fork::ForkRequest {
+        from: id("done"),
+        execution: None,
+        at: 1,
+        edit: None,
+        module: None,
+        id: id("fork"),
+    };
     host.block_on(host.engine().fork(fork)).unwrap();
     host.output("fork");
     // While it runs, and after it was closed.

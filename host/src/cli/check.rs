@@ -6,14 +6,16 @@ use serde_json::Value;
 
 use super::client::{Access, Client};
 use super::error::{CliError, Result, exit};
-use super::output::{Table, brief, field, out};
+use super::output::{Table, brief, clean, field, out};
 use super::progress::Progress;
 use super::{Common, output};
+use crate::core::divergence::Report;
 use crate::engine::upgrade::{Scope, candidate};
 use crate::engine::{EngineError, Upload};
 use crate::project::Project;
 use crate::replay::check::{Candidate, Checked, in_parallel, report, sandbox_of};
 use crate::replay::recording::Recording;
+use crate::replay::source::Sources;
 use crate::server::versions::MigrateBody;
 
 /// What stands for every instance that runs.
@@ -37,6 +39,9 @@ pub(super) struct Args {
     /// starts do not take it
     #[arg(long)]
     migrate: bool,
+    /// Report on each history that differs, not only on the first of each kind
+    #[arg(long)]
+    all: bool,
     /// The version that --migrate keeps it as; without one, the first digits of its hash
     #[arg(long, requires = "migrate")]
     version: Option<String>,
@@ -75,7 +80,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
         found = joined(found, report);
     }
     progress.finish();
-    show(&found, args.migrate, common)
+    show(&found, args.migrate, args.all, common)
 }
 
 /// Checks recordings; those of other orchestrations than the build offers are of
@@ -144,11 +149,13 @@ fn joined(mut report: Value, more: Value) -> Value {
 }
 
 /// Prints a check and fails if something differs: for pipelines.
-pub(super) fn show(found: &Value, migrate: bool, common: &Common) -> Result<()> {
+pub(super) fn show(found: &Value, migrate: bool, all: bool, common: &Common) -> Result<()> {
     if common.json {
         output::json(found);
     } else {
-        print(found["checked"].as_array().map_or(&[][..], Vec::as_slice));
+        let lines = found["checked"].as_array().map_or(&[][..], Vec::as_slice);
+        print(lines);
+        print_reports(lines, all);
         let mut sum = format!("{} the same, {} different", field(found, "same"), field(found, "different"));
         if migrate {
             sum.push_str(&format!(", {} migrated", field(found, "migrated")));
@@ -175,6 +182,30 @@ pub(super) fn verdict(found: &Value) -> Result<()> {
         format!("{left} of {} instances were not migrated; run it again", lines.len())
     };
     Err(CliError::new(exit::FAILED, "check-differs", message))
+}
+
+/// The full reports: the first of each kind of difference, or all of them. The
+/// source lines are read here, wherever the histories were replayed.
+fn print_reports(lines: &[Value], all: bool) {
+    let reports = lines.iter().filter_map(|line| serde_json::from_value::<Report>(line["report"].clone()).ok());
+    let mut kinds: Vec<(Report, usize)> = Vec::new();
+    for report in reports {
+        match kinds.iter_mut().find(|(first, _)| !all && first.kind() == report.kind()) {
+            Some((_, more)) => *more += 1,
+            None => kinds.push((report, 0)),
+        }
+    }
+    let mut sources = Sources::here();
+    for (report, more) in kinds {
+        out("");
+        out(clean(&sources.tell(&report)));
+        if more > 0 {
+            out(format_args!("{more} more differ like this; --all reports on each"));
+        }
+    }
+    if lines.iter().any(|line| !line["report"].is_null()) {
+        out("");
+    }
 }
 
 fn print(lines: &[Value]) {

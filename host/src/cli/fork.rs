@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// Let that call fail instead, with this message
     #[arg(long, value_name = "MESSAGE", conflicts_with = "edit")]
     fail: Option<String>,
+    /// Let it run this stored module from the beginning; what is shared must replay in it
+    #[arg(long, value_name = "NAME[@VERSION]|HASH", conflicts_with = "output")]
+    module: Option<String>,
     /// The new instance's id; without one, a fresh one is made
     #[arg(long)]
     id: Option<String>,
@@ -60,7 +63,14 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     }
     let from = input::id(&args.what)?;
     let id = fresh(&args, &args.what)?;
-    let body = ForkBody { id: id.to_string(), at: args.at, execution: args.execution, edit: replaced, fail: args.fail };
+    let body = ForkBody {
+        id: id.to_string(),
+        at: args.at,
+        execution: args.execution,
+        edit: replaced,
+        fail: args.fail,
+        module: args.module,
+    };
     let client = Client::open(&common.data, Access::Run).await?;
     let answer = client.fork(&from, body).await?;
     if common.json {

@@ -149,7 +149,7 @@ pub(super) async fn upload(args: &UploadArgs, common: &Common) -> Result<()> {
 fn refused_as_default(module: &Value, common: &Common) -> Result<()> {
     let found = &module["check"];
     // For programs it is in the answer already.
-    let differing = if common.json { check::verdict(found) } else { check::show(found, false, common) };
+    let differing = if common.json { check::verdict(found) } else { check::show(found, false, false, common) };
     let Err(mut error) = differing else { return Ok(()) };
     error.message = format!(
         "{}@{} was kept, but new starts do not take it: {}",

@@ -1,18 +1,21 @@
 //! A replay asked for something else than what was recorded: where, what is
 //! recorded, what was asked, which field of it differs, and what can be done.
 
-use std::fmt::{self, Write as _};
+mod report;
+
+use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use self::report::Report;
 use super::event::{Event, Origin};
 use super::payload::shortened;
 use super::turn::TurnRecord;
 
 /// A place in a guest's source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceLine {
     /// The function, as its language names it.
     pub function: String,
@@ -52,6 +55,9 @@ pub struct Divergence {
     /// Where in the guest's source it was asked, the innermost line first; empty
     /// where nothing was asked, or where the module has no line tables.
     pub source: Vec<SourceLine>,
+    /// The last event that both have in common and behind which the history can be
+    /// cut: a fork there goes on in either way.
+    pub common: u32,
 }
 
 /// The first field in which two events differ.
@@ -144,12 +150,15 @@ impl Divergence {
                 ),
                 format!(
                     "the change is for running instances too: keep the recorded way beside it, \
-                     `if ctx.patched(\"{}\") {{ new }} else {{ as recorded }}`",
+                     `if ctx.patched(\"{}\") {{ new }} else {{ as recorded }}`; `dacapo check NEW --migrate` then moves \
+                     those that match",
                     self.name_of_patch()
                 ),
                 format!(
-                    "{instance} itself must take the new way: end it (`dacapo terminate {instance}`) and start it again \
-                     with the new version; what it has done is done, and is not undone"
+                    "{instance} itself must take the new way: upload it, end {instance} (`dacapo terminate {instance}`) and \
+                     go on in its place with `dacapo fork {instance} --at {} --module NAME@VERSION`; what it did after that \
+                     event is done, and is not undone",
+                    self.common
                 ),
             ],
             // The very module that was recorded: no change of code explains it.
@@ -178,37 +187,6 @@ impl Divergence {
         format!("{plain}-2")
     }
 
-    /// The whole report, for people: several lines, none of them empty. `show` has
-    /// a source line as people find it, and its text where that is at hand.
-    pub fn report(&self, show: &dyn Fn(&SourceLine) -> (String, Option<String>)) -> String {
-        let mut text = format!("replay of {} diverged at event {} (turn {})\n", self.instance, self.event, self.turn);
-        let mut row = |name: &str, value: String| writeln!(text, "  {name:<9} {value}").expect("a string takes it");
-        row("recorded", shown(&self.recorded, 400));
-        row("asked", shown(&self.asked, 400));
-        row("differs", self.what_differs());
-        match self.source.first() {
-            Some(source) => {
-                let (place, text) = show(source);
-                row("at", place);
-                text.into_iter().for_each(|text| row("", format!("    {text}")));
-                self.source[1..].iter().take(3).for_each(|outer| row("", format!("called by {}", show(outer).0)));
-            }
-            None if self.asked.as_ref().is_some_and(|asked| asked.origin() == Origin::Guest) => {
-                row("at", "unknown: build the module with debug = \"line-tables-only\"".to_owned());
-            }
-            None => {}
-        }
-        if let Some((recorded, replayed)) = &self.modules {
-            row("module", format!("recorded with {recorded}, replayed with {replayed}"));
-        }
-        text.push_str("likely repairs\n");
-        for (number, repair) in (1..).zip(self.repairs()) {
-            writeln!(text, "  {number}. {repair}").expect("a string takes it");
-        }
-        text.pop();
-        text
-    }
-
     /// The report for programs.
     pub fn to_json(&self) -> Value {
         let (path, values) = match self.difference() {
@@ -229,6 +207,7 @@ impl Divergence {
             "recorded_later": self.recorded_later,
             "source": self.source,
             "modules": self.modules.as_ref().map(|(recorded, replayed)| json!({ "recorded": recorded, "replayed": replayed })),
+            "common": self.common,
             "repairs": self.repairs(),
         })
     }

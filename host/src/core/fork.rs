@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Origin};
-use super::ids::{ExecutionNumber, Hash, InstanceId, TimestampMs};
+use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use super::payload::Outcome;
 use super::turn::{Limits, Recorder, SealedTurn, TurnRecord};
 
@@ -70,6 +70,8 @@ pub struct Fork {
     pub at: u32,
     /// What that event is to bring instead.
     pub edit: Option<Outcome>,
+    /// What it runs; none: what the other one ran there.
+    pub module: Option<ModuleHash>,
     /// Fresh randomness.
     pub seed: [u8; 32],
     /// When it is made.
@@ -89,7 +91,7 @@ pub enum ForkError {
     },
     /// The event's turn ended the execution.
     #[error(
-        "event {at} belongs to the turn that ended the execution; fork at event {before}, the last that came in before"
+        "event {at} belongs to the turn that ended the execution; take event {before}, the last that came in before"
     )]
     Ended {
         /// The event asked for.
@@ -99,7 +101,7 @@ pub enum ForkError {
     },
     /// The event brings nothing that could be replaced.
     #[error(
-        "event {at} is {kind}, which brings no result to replace; fork at a result, an event, or event 1 for the input"
+        "event {at} is {kind}, which brings no result to replace; take a result, an event, or event 1 for the input"
     )]
     NotEditable {
         /// The event asked for.
@@ -133,9 +135,32 @@ pub fn fork(records: &[TurnRecord], fork: Fork, limits: Limits) -> Result<(Recor
     }));
     started.instance = fork.id;
     started.created_at = fork.now;
+    if let Some(module) = fork.module {
+        started.module = module;
+        pin_to(module, &mut kept);
+    }
     let sealed = seal(kept);
     let recorder = absorbed(&sealed, limits).map_err(ForkError::Broken)?;
     Ok((recorder, sealed))
+}
+
+/// The turns of `records` up to event `at`, that event with `edit`, as a history of
+/// the same instance: with its id and its randomness, to see how *it* would have
+/// gone on. Nobody but a debugger may hold two histories of one instance.
+///
+/// # Errors
+/// [`ForkError`].
+pub fn what_if(records: &[TurnRecord], at: u32, edit: Option<Outcome>) -> Result<Vec<SealedTurn>, ForkError> {
+    cut(records, at, edit).map(seal)
+}
+
+/// Of migrations in the shared part only that module is left.
+fn pin_to(module: ModuleHash, turns: &mut [TurnRecord]) {
+    for event in turns.iter_mut().flat_map(|turn| &mut turn.events) {
+        if let Event::ModuleMigrated { from, to } = event {
+            (*from, *to) = (module, module);
+        }
+    }
 }
 
 /// The turns up to event `at`, that event with `edit`.
@@ -258,7 +283,8 @@ mod tests {
 
     fn of(at: u32, edit: Option<Outcome>) -> Result<(Recorder, Vec<SealedTurn>), ForkError> {
         let id = InstanceId::new("two").unwrap();
-        fork(&history(), Fork { id, at, edit, seed: [2; 32], now: TimestampMs(9) }, Limits::default())
+        let fresh = Fork { id, at, edit, module: None, seed: [2; 32], now: TimestampMs(9) };
+        fork(&history(), fresh, Limits::default())
     }
 
     fn shape(at: u32) -> Vec<usize> {

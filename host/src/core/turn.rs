@@ -678,6 +678,7 @@ impl Recorder {
             recorded_later: None,
             modules: None,
             source: Vec::new(),
+            common: self.execution.events + self.turn.iter().filter(|e| e.origin() == Origin::Delivery).count() as u32,
         })
     }
 

@@ -26,6 +26,9 @@ pub struct ForkRequest {
     /// What that event is to bring instead: a result, an event's value, or, at
     /// event 1, the input.
     pub edit: Option<Outcome>,
+    /// What it is to run: `name`, `name@version` or a hash; none: what the other
+    /// one ran there.
+    pub module: Option<String>,
     /// The new instance.
     pub id: InstanceId,
 }
@@ -35,15 +38,16 @@ impl Engine {
     /// event. Durable, replayed and running when this returns.
     ///
     /// # Errors
-    /// If there is no such instance or event, the id is taken, or the shared part
-    /// does not replay.
+    /// If there is no such instance, event or module, the id is taken, or the shared
+    /// part does not replay.
     pub async fn fork(&self, request: ForkRequest) -> Result<(), EngineError> {
-        let ForkRequest { from, execution, at, edit, id } = request;
+        let ForkRequest { from, execution, at, edit, module, id } = request;
         if let Some(Ok(payload)) = &edit {
             self.check_size("the replaced result", payload)?;
         }
         let records = self.history(&from, execution)?.decode()?;
-        let wanted = Fork { id: id.clone(), at, edit, seed: fresh_seed(), now: self.clock.now() };
+        let module = module.map(|wanted| self.modules().find(&wanted)).transpose()?.map(|module| module.hash);
+        let wanted = Fork { id: id.clone(), at, edit, module, seed: fresh_seed(), now: self.clock.now() };
         let forked = fork(&records, wanted, self.settings.limits);
         let (recorder, turns) = forked.map_err(|error| EngineError::InvalidInput(error.to_string()))?;
         let module = self.modules().load(recorder.execution.module)?;

@@ -536,6 +536,11 @@ impl Engine {
         self.resident_guests.load(Ordering::Relaxed)
     }
 
+    /// How it was opened.
+    pub fn settings(&self) -> &EngineSettings {
+        &self.settings
+    }
+
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store

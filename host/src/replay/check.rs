@@ -178,6 +178,7 @@ impl Checked {
                 line["asked"] = json!(side(&found.asked));
                 line["recorded_summary"] = words(&found.recorded).into();
                 line["asked_summary"] = words(&found.asked).into();
+                line["report"] = json!(found.in_words());
             }
             Verdict::CannotRun(why) => line["why"] = why.as_str().into(),
             Verdict::Same => {}

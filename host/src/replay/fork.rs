@@ -23,7 +23,7 @@ pub fn fork_recording(
 ) -> Result<Recording, String> {
     let records = recording.records().map_err(|error| error.to_string())?;
     let seed = Hash::of(format!("{id} {at} {edit:?} {:?}", recording.turns.last()).as_bytes()).0;
-    let wanted = Fork { id: id.clone(), at, edit, seed, now };
+    let wanted = Fork { id: id.clone(), at, edit, module: None, seed, now };
     let (recorder, turns) = fork(&records, wanted, Limits::default()).map_err(|error| error.to_string())?;
     let module_hash = recorder.execution.module;
     Ok(Recording {

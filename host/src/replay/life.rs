@@ -32,6 +32,8 @@ pub enum Inbound {
     Cancel(String),
     /// Somebody ends it.
     Terminate(String),
+    /// What another history has recorded as coming from outside.
+    Fact(Event),
 }
 
 /// The policies of activities whose calls give none.
@@ -52,8 +54,8 @@ pub struct Life {
 pub struct Carried {
     /// What the guest logged.
     pub logs: Vec<LogLine>,
-    /// Events that the turn recorded; none if there was nothing to do.
-    pub events: usize,
+    /// The turn; none if there was nothing to record.
+    pub turn: Option<Arc<TurnRecord>>,
     /// The execution continued as new: what is next needs a new guest.
     pub renewed: bool,
 }
@@ -83,6 +85,19 @@ impl Life {
         let mut life = Self { execution: recorder.execution, records: Vec::new(), turns: Vec::new(), past: Vec::new() };
         life.append(first);
         life
+    }
+
+    /// The life that a history leads to.
+    ///
+    /// # Errors
+    /// Says where the history is not whole.
+    pub fn of_history(turns: Vec<SealedTurn>) -> Result<Self, String> {
+        let first = turns.first().ok_or("the history is empty")?;
+        let mut recorder = Recorder::of_history(&first.record, Limits::default())?;
+        turns.iter().try_for_each(|turn| recorder.absorb(&turn.record))?;
+        let mut life = Self { execution: recorder.execution, records: Vec::new(), turns: Vec::new(), past: Vec::new() };
+        turns.into_iter().for_each(|turn| life.append(turn));
+        Ok(life)
     }
 
     /// A guest in the state that the history leads to.
@@ -125,15 +140,15 @@ impl Life {
             return Carried { logs, ..Carried::default() };
         }
         let sealed = recorder.seal();
-        let events = sealed.record.events.len();
         self.execution = recorder.execution.clone();
         self.append(sealed);
+        let turn = self.records.last().cloned();
         let Some(End::ContinuedAsNew(input)) = self.execution.end.clone() else {
-            return Carried { logs, events, renewed: false };
+            return Carried { logs, turn, renewed: false };
         };
         let started = recorder.next_execution(input, seed(self.id(), self.execution.started.execution + 1));
         self.renew(started, at);
-        Carried { logs, events, renewed: true }
+        Carried { logs, turn, renewed: true }
     }
 
     fn renew(&mut self, started: Box<Started>, at: TimestampMs) {
@@ -212,5 +227,6 @@ fn record(recorder: &mut Recorder, inbound: Inbound, default_retry: DefaultRetry
         Inbound::Event(name, value) => recorder.deliver(Event::EventRaised { name, value }),
         Inbound::Cancel(reason) => recorder.deliver(Event::CancelRequested { reason }),
         Inbound::Terminate(reason) => recorder.deliver(Event::Terminated { reason }),
+        Inbound::Fact(event) => recorder.deliver(event),
     }
 }

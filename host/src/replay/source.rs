@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::core::divergence::{Divergence, SourceLine};
+use crate::core::divergence::{Divergence, Report, SourceLine};
 
 /// Finds and reads sources. Cheap to ask again.
 #[derive(Debug, Default)]
@@ -66,11 +66,12 @@ impl Sources {
 
     /// The whole report on a difference.
     pub fn report(&mut self, divergence: &Divergence) -> String {
-        let texts: Vec<_> = divergence.source.iter().map(|source| self.text(source)).collect();
-        divergence.report(&|source| {
-            let at = divergence.source.iter().position(|other| other == source);
-            (self.place(source), at.and_then(|at| texts[at].clone()))
-        })
+        self.tell(&divergence.in_words())
+    }
+
+    /// A report with the source lines as they are here.
+    pub fn tell(&mut self, report: &Report) -> String {
+        report.text(&mut |source| (self.place(source), self.text(source)))
     }
 }
 

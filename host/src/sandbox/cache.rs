@@ -32,11 +32,11 @@ impl CompiledCache {
         let mut make = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut make);
         let path = self.folder.join(format!("{hash}-{:016x}.cwasm", make.finish()));
-        if let Some(component) = self.load(engine, &path) {
+        if let Some(component) = self.load(engine, hash, &path) {
             return Ok(component);
         }
         let component = Component::new(engine, bytes)?;
-        if let Err(error) = self.keep(&path, &component.serialize()?) {
+        if let Err(error) = self.keep(hash, &path, &component.serialize()?) {
             tracing::warn!(path = %path.display(), %error, "a compiled module could not be kept; it will be compiled again");
         }
         Ok(component)
@@ -51,27 +51,38 @@ impl CompiledCache {
         }
     }
 
-    fn load(&self, engine: &Engine, path: &std::path::Path) -> Option<Component> {
+    fn load(&self, engine: &Engine, module: ModuleHash, path: &std::path::Path) -> Option<Component> {
         let kept = fs::read(path).ok()?;
-        let (hash, compiled) = kept.split_at_checked(32)?;
-        if Hash::of(compiled).0 != hash {
-            tracing::warn!(path = %path.display(), "a kept compiled module is damaged; compiling it again");
+        let (seal, compiled) = kept.split_at_checked(32)?;
+        if sealed(module, compiled).0 != seal {
+            tracing::warn!(
+                path = %path.display(),
+                "a kept compiled module is damaged, or of another module; compiling it again"
+            );
             return None;
         }
-        // SAFETY: the bytes are what `keep` wrote, by their hash. Whoever can
+        // SAFETY: the bytes are what `keep` wrote for that module, by their seal. Whoever can
         // replace both in the data folder can replace the journal as well.
         #[allow(unsafe_code)]
         unsafe { Component::deserialize(engine, compiled) }.ok()
     }
 
     /// Written aside and renamed, so that no reader finds half of it.
-    fn keep(&self, path: &std::path::Path, compiled: &[u8]) -> std::io::Result<()> {
+    fn keep(&self, module: ModuleHash, path: &std::path::Path, compiled: &[u8]) -> std::io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let aside = path.with_extension(format!("{}.part", std::process::id()));
         let mut file = fs::File::create(&aside)?;
-        file.write_all(&Hash::of(compiled).0)?;
+        file.write_all(&sealed(module, compiled).0)?;
         file.write_all(compiled)?;
         drop(file);
         fs::rename(aside, path)
     }
+}
+
+/// Compiled code is sealed together with the module that it was made of: a file
+/// under another module's name is not taken for that one's code.
+fn sealed(module: ModuleHash, compiled: &[u8]) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&module.0).update(compiled);
+    Hash(hasher.finalize().into())
 }

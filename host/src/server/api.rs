@@ -49,6 +49,7 @@ pub struct Api {
     webhooks: Arc<Webhooks>,
     since: Instant,
     data: Option<Arc<Path>>,
+    replays: Arc<super::replay::Replays>,
 }
 
 /// A start, as it is asked for.
@@ -139,7 +140,15 @@ impl Api {
     /// An API on `store`, and on the engine that runs it, if one does. What waits
     /// is answered when `stopping` becomes true.
     pub fn new(store: Arc<Watched>, engine: Option<Arc<Engine>>, stopping: watch::Receiver<bool>) -> Self {
-        Self { store, engine, stopping, webhooks: Arc::default(), since: Instant::now(), data: None }
+        Self {
+            store,
+            engine,
+            stopping,
+            webhooks: Arc::default(),
+            since: Instant::now(),
+            data: None,
+            replays: Arc::default(),
+        }
     }
 
     /// This API, which knows the folder of its store.
@@ -167,6 +176,11 @@ impl Api {
     /// The webhooks.
     pub fn webhooks(&self) -> &Webhooks {
         &self.webhooks
+    }
+
+    /// The histories that somebody looks into.
+    pub(super) fn replays(&self) -> &super::replay::Replays {
+        &self.replays
     }
 
     /// The engine.

@@ -31,6 +31,9 @@ pub struct ForkBody {
     /// How that call is to fail instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail: Option<String>,
+    /// What it is to run: `name`, `name@version` or a hash; none: what the other one ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
 }
 
 /// What the event is to bring instead.
@@ -52,9 +55,10 @@ impl Api {
     /// # Errors
     /// Those of [`Engine::fork`](crate::engine::Engine::fork).
     pub async fn fork(&self, from: &InstanceId, body: ForkBody) -> Result<Value> {
-        let ForkBody { id, at, execution, edit: result, fail } = body;
+        let ForkBody { id, at, execution, edit: result, fail, module } = body;
         let id = instance_id(&id)?;
-        let request = ForkRequest { from: from.clone(), execution, at, edit: edit(result, fail)?, id: id.clone() };
+        let edit = edit(result, fail)?;
+        let request = ForkRequest { from: from.clone(), execution, at, edit, module, id: id.clone() };
         self.engine()?.fork(request).await?;
         Ok(json!({ "id": id, "forked_from": from, "at": at }))
     }

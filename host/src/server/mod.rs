@@ -15,6 +15,7 @@
 //! | `GET instances/{id}/history?execution=&from=&limit=&wait_ms=` | |
 //! | `GET instances/{id}/recording?execution=&with_module=` | bytes |
 //! | `GET instances/{id}/outcome?wait_ms=` | |
+//! | `GET instances/{id}/replay?event=&execution=&module=` | see [`replay`] |
 //! | `POST instances/{id}/updates/{name}?id=&wait_ms=` | the input as JSON; 202 if it is not answered yet |
 //! | `POST instances/{id}/events/{name}` | the value as JSON; with the header `idempotency-key` once for that key |
 //! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
@@ -49,6 +50,7 @@ pub mod openapi;
 pub mod paths;
 pub mod problem;
 mod query;
+pub mod replay;
 mod requests;
 pub mod schedules;
 pub mod stats;
@@ -161,6 +163,7 @@ pub fn router(api: Api) -> Router {
         .merge(bulk::routes())
         .merge(logs::routes())
         .merge(openapi::routes())
+        .merge(replay::routes())
         .route("/instances", get(list).post(start))
         .route("/instances/{id}", get(instance))
         .route("/instances/{id}/history", get(history))

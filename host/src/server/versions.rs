@@ -148,7 +148,7 @@ impl Api {
         Ok(report(&engine.migrate(&module, &scope)?))
     }
 
-    fn with_modules<T>(&self, run: impl FnOnce(&Modules) -> Result<T, EngineError>) -> Result<T> {
+    pub(super) fn with_modules<T>(&self, run: impl FnOnce(&Modules) -> Result<T, EngineError>) -> Result<T> {
         match self.engine() {
             Ok(engine) => Ok(run(engine.modules())?),
             Err(_) => {

@@ -97,8 +97,9 @@ fn title(frame: &mut Frame, area: Area, view: &View) {
     frame.fill(area, 0, REVERSE);
     let used = frame.text(area, 0, 1, &format!("{} ", view.instance), Style { bold: true, ..REVERSE });
     let execution = if view.execution > 1 { format!("execution {}  ", view.execution) } else { String::new() };
+    let supposed = view.what_if.map(|event| format!("  what if from event {event} on")).unwrap_or_default();
     let place = format!(
-        "{}  {execution}event {}/{}  turn {}/{}  {}",
+        "{}  {execution}event {}/{}  turn {}/{}  {}{supposed}",
         view.orchestration,
         view.position,
         view.events,

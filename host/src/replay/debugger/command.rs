@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use super::text;
 use super::view::{EventView, View, ViewLimits};
+use super::what_if::{WentOn, WhatIf};
 use super::{Halt, Moved, Session, Target};
 use crate::core::ids::OperationId;
+use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
 use crate::replay::source::Sources;
 
 /// What can be asked.
@@ -41,6 +43,16 @@ pub enum Command {
     Memory,
     /// The report on the difference, if one was found.
     Report,
+    /// From here on, with another answer; none: with the one that there is.
+    WhatIf(Option<Outcome>),
+    /// In a what-if: what a call comes back with.
+    Answer(OperationId, Outcome),
+    /// In a what-if: an event comes.
+    Raise(String, Payload),
+    /// In a what-if: time passes up to what is due next.
+    Time,
+    /// Back to the recording.
+    GiveUp,
     /// What can be asked.
     Help,
     /// No more.
@@ -69,6 +81,13 @@ logs [N]            the last N lines of the guest's log (10)
 status              custom status, tags, events that nobody has taken
 memory, m           the guest's memory
 report              how the module differs from the recording, and what can be done
+what-if [RESULT]    from here on, with another result, event or input in place of the
+                    last event (without one: as it is); nothing is let out
+what-if fail TEXT   the same, and that call failed
+answer N RESULT     what-if: call N comes back with this; `answer N fail TEXT`: it fails
+raise NAME [VALUE]  what-if: an event comes
+time                what-if: time passes up to what is due next
+give-up             what-if: back to the recording
 help, h             this
 quit, q             the end";
 
@@ -106,11 +125,28 @@ impl Command {
                 ("status", "") => Self::Status,
                 ("memory" | "m", "") => Self::Memory,
                 ("report", "") => Self::Report,
+                ("what-if" | "if", "") => Self::WhatIf(None),
+                ("what-if" | "if", rest) => Self::WhatIf(Some(outcome(word, rest)?)),
+                ("answer" | "a", rest) => {
+                    let (number_text, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                    Self::Answer(number(word, number_text)?, outcome(word, rest.trim())?)
+                }
+                ("raise", rest) if !rest.is_empty() => {
+                    let (name, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, "null"));
+                    Self::Raise(name.trim_matches('"').to_owned(), json(word, value.trim())?)
+                }
+                ("time", "") => Self::Time,
+                ("give-up", "") => Self::GiveUp,
                 ("help" | "h" | "?", "") => Self::Help,
                 ("quit" | "q" | "exit", "") => Self::Quit,
-                ("where" | "w" | "pending" | "p" | "status" | "memory" | "m" | "report" | "help" | "quit", more) => {
+                (
+                    "where" | "w" | "pending" | "p" | "status" | "memory" | "m" | "report" | "help" | "quit" | "time"
+                    | "give-up",
+                    more,
+                ) => {
                     return Err(NotACommand(format!("{word} takes nothing more, found {more:?}")));
                 }
+                ("raise", "") => return Err(NotACommand("raise takes the event's name".to_owned())),
                 _ => return Err(NotACommand(format!("expected a command, found {word:?}; `help` lists them"))),
             },
         };
@@ -124,6 +160,23 @@ fn count(word: &str, text: &str, default: i64) -> Result<i64, NotACommand> {
 
 fn number(word: &str, text: &str) -> Result<u32, NotACommand> {
     text.trim_start_matches('#').parse().map_err(|_| NotACommand(format!("{word} takes a number, found {text:?}")))
+}
+
+fn json(word: &str, text: &str) -> Result<Payload, NotACommand> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(value) => Ok(Payload::json(value.to_string())),
+        Err(error) => Err(NotACommand(format!("{word} takes JSON (a text is in quotes), found {text:?}: {error}"))),
+    }
+}
+
+/// JSON, or `fail TEXT`.
+fn outcome(word: &str, text: &str) -> Result<Outcome, NotACommand> {
+    match text.split_once(char::is_whitespace) {
+        Some(("fail", message)) => {
+            Ok(Err(Failure::fatal(FailureKind::Application, message.trim().trim_matches('"').to_owned())))
+        }
+        _ => json(word, text).map(Ok),
+    }
 }
 
 fn target(word: &str, text: &str) -> Result<Target, NotACommand> {
@@ -150,7 +203,14 @@ pub struct Debugger {
     pub sources: Sources,
     /// Whether the difference that was found was shown.
     told: bool,
+    /// In a what-if: what lets it go on.
+    future: Option<WhatIf>,
+    /// The histories that one came from, each with its future and what was told.
+    left: Vec<(Session, Option<WhatIf>, bool)>,
 }
+
+/// A what-if that goes on by itself for ever is left after so many turns.
+const MOST_TURNS: usize = 1_000;
 
 /// What a command came to.
 #[derive(Clone, Debug)]
@@ -168,7 +228,7 @@ pub struct Answer {
 impl Debugger {
     /// A debugger at the beginning of `session`.
     pub fn new(session: Session, sources: Sources) -> Self {
-        Self { session, sources, told: false }
+        Self { session, sources, told: false, future: None, left: Vec::new() }
     }
 
     /// All that is known where this is.
@@ -179,11 +239,27 @@ impl Debugger {
     /// Does what is asked.
     pub fn answer(&mut self, command: &Command) -> Answer {
         match command {
-            Command::Step(by) => self.moved(|session| session.step(*by)),
-            Command::Turn(by) => self.moved(|session| session.step_turns(*by)),
-            Command::Goto(event) => self.moved(|session| session.run(&Target::Event(*event), false)),
+            Command::Step(by) => {
+                let wanted = i64::from(self.session.position()) + by;
+                let waits = self.lengthen(|session| i64::from(session.events()) >= wanted);
+                self.moved(waits, |session| session.step(*by))
+            }
+            Command::Turn(by) => {
+                let wanted = i64::from(self.session.turn_of(self.session.position())) + by;
+                let waits = self.lengthen(|session| i64::from(session.turns()) >= wanted);
+                self.moved(waits, |session| session.step_turns(*by))
+            }
+            Command::Goto(event) => {
+                let waits = self.lengthen(|session| session.events() >= *event);
+                self.moved(waits, |session| session.run(&Target::Event(*event), false))
+            }
             Command::Run { target, back } => {
-                let answer = self.moved(|session| session.run(target, *back));
+                let waits = match target {
+                    _ if *back => None,
+                    Target::End => self.lengthen(|_| false),
+                    target => self.lengthen(|session| session.is_ahead(target)),
+                };
+                let answer = self.moved(waits, |session| session.run(target, *back));
                 match answer.moved {
                     Some(Moved::NotFound) => {
                         let direction = if *back { "before" } else { "after" };
@@ -225,6 +301,11 @@ impl Debugger {
             Command::Status => said(text::status(&self.view())),
             Command::Memory => said(text::memory(self.session.memory())),
             Command::Report => said(self.report()),
+            Command::WhatIf(edit) => self.what_if(edit.clone()),
+            Command::Answer(operation, outcome) => self.brings(|future| future.answer(*operation, outcome.clone())),
+            Command::Raise(name, value) => self.brings(|future| future.raise(name, value.clone())),
+            Command::Time => self.brings(WhatIf::pass_time),
+            Command::GiveUp => self.give_up(),
             Command::Help => said(HELP.to_owned()),
             Command::Quit => Answer { quit: true, ..said(String::new()) },
         }
@@ -244,7 +325,58 @@ impl Debugger {
         object
     }
 
-    fn moved(&mut self, go: impl FnOnce(&mut Session) -> Moved) -> Answer {
+    // ---- what if ----
+
+    fn what_if(&mut self, edit: Option<Outcome>) -> Answer {
+        let (session, future) = match self.session.what_if(self.session.position(), edit) {
+            Ok(begun) => begun,
+            Err(why) => return said(format!("it cannot be asked here: {why}")),
+        };
+        let recorded = std::mem::replace(&mut self.session, session);
+        self.left.push((recorded, self.future.replace(future), std::mem::take(&mut self.told)));
+        self.moved(None, |_| Moved::There)
+    }
+
+    fn give_up(&mut self) -> Answer {
+        let Some((session, future, told)) = self.left.pop() else {
+            return said("this is the recording; there is no what-if to give up".to_owned());
+        };
+        (self.session, self.future, self.told) = (session, future, told);
+        self.moved(None, |_| Moved::There)
+    }
+
+    /// Something comes in by hand, and the what-if goes on to the end of that turn.
+    fn brings(&mut self, bring: impl FnOnce(&mut WhatIf) -> Result<WentOn, String>) -> Answer {
+        let Some(future) = &mut self.future else {
+            return said("a recording has had its answers; `what-if` asks for another one from here on".to_owned());
+        };
+        match bring(future) {
+            Err(why) | Ok(WentOn::Waits(why) | WentOn::Ended(why)) => said(why),
+            Ok(WentOn::Turn(turn)) => {
+                self.session.append((*turn).clone());
+                let end = i64::from(self.session.events());
+                self.moved(None, |session| session.step(end - i64::from(session.position())))
+            }
+        }
+    }
+
+    /// Lets a what-if go on until there is `enough` of it. Why there is not.
+    fn lengthen(&mut self, mut enough: impl FnMut(&mut Session) -> bool) -> Option<String> {
+        let future = self.future.as_mut()?;
+        for _ in 0..MOST_TURNS {
+            if enough(&mut self.session) {
+                return None;
+            }
+            match future.go_on() {
+                WentOn::Turn(turn) => self.session.append((*turn).clone()),
+                WentOn::Waits(why) | WentOn::Ended(why) => return Some(why),
+            }
+        }
+        Some(format!("it goes on for more than {MOST_TURNS} turns; go further in smaller steps"))
+    }
+
+    /// The answer to a move. `waits` says why a what-if did not go on.
+    fn moved(&mut self, waits: Option<String>, go: impl FnOnce(&mut Session) -> Moved) -> Answer {
         let moved = go(&mut self.session);
         if moved == Moved::NotFound {
             return Answer { moved: Some(moved), ..said(String::new()) };
@@ -255,6 +387,8 @@ impl Debugger {
             text.push('\n');
             text.push_str(&if self.told { "  the difference is here; see `report`".to_owned() } else { self.report() });
             self.told = true;
+        } else if let Some(waits) = waits.filter(|_| view.position == view.events) {
+            text.push_str(&format!("\n  {waits}"));
         } else if moved == Moved::AsFarAsPossible {
             let what = if view.position == 0 { "begins" } else { "ends" };
             text.push_str(&format!("\n  the history {what} here"));

@@ -15,8 +15,10 @@ mod checkpoints;
 pub mod command;
 mod text;
 pub mod view;
+pub mod what_if;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -45,7 +47,8 @@ impl Default for SessionSettings {
 /// A history that one moves about in. See the module's page.
 #[derive(Debug)]
 pub struct Session {
-    module: OrchestrationModule,
+    module: Arc<OrchestrationModule>,
+    settings: SessionSettings,
     turns: Vec<TurnRecord>,
     /// The number of each turn's first event, and one more for the end.
     firsts: Vec<u32>,
@@ -62,6 +65,8 @@ pub struct Session {
     halt: Option<Halt>,
     checkpoints: Checkpoints,
     sources: HashMap<u32, Vec<SourceLine>>,
+    /// The event from which on it is not what happened, see [`what_if`].
+    supposed_from: Option<u32>,
 }
 
 /// A line that the guest logged.
@@ -124,10 +129,11 @@ impl Session {
     /// # Errors
     /// [`CannotDebug`] if the history is empty, or the guest cannot be started.
     pub fn open(
-        module: OrchestrationModule,
+        module: impl Into<Arc<OrchestrationModule>>,
         turns: Vec<TurnRecord>,
         settings: SessionSettings,
     ) -> Result<Self, CannotDebug> {
+        let module = module.into();
         let first = turns.first().ok_or_else(|| CannotDebug("the history is empty".to_owned()))?;
         let mut recorder = Recorder::of_history(first, Limits::default()).map_err(CannotDebug)?;
         recorder.raw_logs = true;
@@ -141,6 +147,7 @@ impl Session {
         checkpoints.keep(&mut guest, 0);
         Ok(Self {
             module,
+            settings,
             turns,
             firsts,
             asked_by,
@@ -152,6 +159,7 @@ impl Session {
             halt: None,
             checkpoints,
             sources: HashMap::new(),
+            supposed_from: None,
         })
     }
 
@@ -179,6 +187,11 @@ impl Session {
     pub fn event(&self, number: u32) -> Option<&Event> {
         let turn = (self.turn_of(number) as usize).checked_sub(1)?;
         self.turns[turn].events.get((number - self.firsts[turn]) as usize)
+    }
+
+    /// The event from which on this is not what happened; none: all of it did.
+    pub fn supposed_from(&self) -> Option<u32> {
+        self.supposed_from
     }
 
     /// Why nothing can be seen beyond the last event that can be reached.
@@ -247,6 +260,17 @@ impl Session {
         match found {
             None => Moved::NotFound,
             Some(event) => self.go_to(i64::from(event)),
+        }
+    }
+
+    /// Whether the next place that is looked for is in the history as it is.
+    pub(super) fn is_ahead(&mut self, target: &Target) -> bool {
+        match target {
+            Target::Event(number) => *number <= self.events(),
+            Target::End => true,
+            Target::Kind(kind) => self.find(false, |_, event| event.kind() == kind).is_some(),
+            Target::Operation(operation) => self.find(false, |_, e| operation_of(e) == Some(*operation)).is_some(),
+            Target::Log(text) => self.find_log(text).is_some(),
         }
     }
 

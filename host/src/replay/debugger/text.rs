@@ -7,12 +7,16 @@ use crate::replay::source::Sources;
 
 /// Where this is: the event that happened last, and who asked for it.
 pub(super) fn place(view: &View, sources: &mut Sources) -> String {
+    let supposed = match view.what_if {
+        Some(event) => format!(", what if from event {event} on"),
+        None => String::new(),
+    };
     let Some(event) = &view.event else {
-        return format!("before event 1 of {}", view.events);
+        return format!("before event 1 of {}{supposed}", view.events);
     };
     let at = view.at.as_deref().unwrap_or_default();
     let mut text = format!(
-        "event {} of {}, turn {} of {}, {at}\n  {} {}",
+        "event {} of {}, turn {} of {}, {at}{supposed}\n  {} {}",
         view.position, view.events, view.turn, view.turns, event.kind, event.summary
     );
     text.push_str(&asked_at(&view.source, sources));

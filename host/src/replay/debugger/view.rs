@@ -68,6 +68,9 @@ pub struct View {
     pub memory_bytes: Option<usize>,
     /// What the guest logged up to here, the last lines.
     pub logs: Vec<Logged>,
+    /// The event from which on this is not what happened but what would have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub what_if: Option<u32>,
     /// The difference, where the position is right before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Value>,
@@ -148,6 +151,7 @@ impl Session {
             tags: execution.tags,
             memory_bytes: self.memory(),
             logs,
+            what_if: self.supposed_from(),
             divergence,
             broken,
         }

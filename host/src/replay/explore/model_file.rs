@@ -77,6 +77,9 @@ pub struct Rule {
     /// Must be there, and is there no more.
     #[serde(default)]
     pub takes: Vec<String>,
+    /// Is there no more, if it was.
+    #[serde(default)]
+    pub removes: Vec<String>,
     /// Is there from now on.
     #[serde(default)]
     pub puts: Vec<String>,
@@ -252,7 +255,7 @@ impl Names {
             if let Some(missing) = needs.iter().chain(&takes).find(|name| !self.there.contains_key(*name)) {
                 return Err(failure("Missing", format!("{missing} is not there")));
             }
-            takes.iter().for_each(|name| self.take(name));
+            takes.iter().chain(&named(&rule.removes)).for_each(|name| self.take(name));
             named(&rule.puts).iter().for_each(|name| self.put(name));
         }
         if let Some(Fails { r#type, message, non_retryable }) = &rule.fails {

@@ -1,0 +1,364 @@
+//! What if that had been answered otherwise? A history that goes on from an event
+//! of another one, in the real guest and without any effect.
+//!
+//! It keeps the id and the randomness of the instance, so what differs follows
+//! from the answer that was replaced and from nothing else. What comes in is what
+//! the recording has: the results of the same calls and the events that were
+//! raised, each at its recorded time, and timers when they are due. A call that is
+//! not in the recording has no answer: it waits for whoever debugs
+//! ([`WhatIf::answer`]), and no time passes meanwhile.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Session;
+use crate::core::event::{ActivityScheduled, Event};
+use crate::core::execution::{End, Pending};
+use crate::core::fork::what_if;
+use crate::core::ids::{OperationId, TimestampMs};
+use crate::core::payload::{Outcome, Payload};
+use crate::core::turn::TurnRecord;
+use crate::replay::life::{Inbound, Life};
+use crate::sandbox::OrchestrationModule;
+use crate::sandbox::guest::Guest;
+
+/// A history that is made up as one goes. See the module's page.
+#[derive(Debug)]
+pub struct WhatIf {
+    life: Life,
+    guest: Option<Guest>,
+    module: Arc<OrchestrationModule>,
+    clock: TimestampMs,
+    /// Calls of the recording that have outcomes after the cut.
+    recorded: Vec<RecordedCall>,
+    /// Which of them stands for an operation.
+    stands_for: HashMap<OperationId, usize>,
+    /// What else came from outside after the cut.
+    outside: VecDeque<(TimestampMs, Event)>,
+    /// The execution that continues as new is another history.
+    renewed: bool,
+}
+
+#[derive(Debug)]
+struct RecordedCall {
+    call: Arc<ActivityScheduled>,
+    outcomes: VecDeque<(TimestampMs, Outcome)>,
+    taken: bool,
+}
+
+/// How a history went on.
+#[derive(Debug)]
+pub enum WentOn {
+    /// By this turn.
+    Turn(Arc<TurnRecord>),
+    /// Not by itself: what it waits for, and what can be done.
+    Waits(String),
+    /// It has ended.
+    Ended(String),
+}
+
+/// What comes next by itself.
+enum Coming {
+    Outside,
+    Result(OperationId),
+    Time,
+}
+
+impl WhatIf {
+    /// The history of `turns` up to event `at`, that event with `edit`, in `module`.
+    ///
+    /// # Errors
+    /// Says why it cannot be cut there, or does not replay in that module.
+    pub(super) fn of(
+        turns: &[TurnRecord],
+        at: u32,
+        edit: Option<Outcome>,
+        module: Arc<OrchestrationModule>,
+    ) -> Result<(Self, Vec<TurnRecord>), String> {
+        let sealed = what_if(turns, at, edit).map_err(|error| error.to_string())?;
+        let records: Vec<_> = sealed.iter().map(|turn| turn.record.clone()).collect();
+        let shared = records.iter().map(|record| record.events.len()).sum();
+        let life = Life::of_history(sealed)?;
+        let guest = life.guest(&module).map_err(|error| error.to_string())?;
+        let mut future = Self {
+            clock: life.execution.now,
+            life,
+            guest: Some(guest),
+            module,
+            recorded: Vec::new(),
+            stands_for: HashMap::new(),
+            outside: VecDeque::new(),
+            renewed: false,
+        };
+        future.remember(turns, shared);
+        Ok((future, records))
+    }
+
+    /// Takes what the recording has behind its first `shared` events.
+    fn remember(&mut self, turns: &[TurnRecord], shared: usize) {
+        let mut by_operation = HashMap::new();
+        let timed = turns.iter().flat_map(|turn| turn.events.iter().map(move |event| (turn.at, event)));
+        for (index, (at, event)) in timed.enumerate() {
+            if let Event::ActivityScheduled(call) = event {
+                by_operation.insert(call.operation, self.recorded.len());
+                // Asked for in the part that is shared: the very same operation.
+                if index < shared {
+                    self.stands_for.insert(call.operation, self.recorded.len());
+                }
+                self.recorded.push(RecordedCall {
+                    call: call.clone(),
+                    outcomes: VecDeque::new(),
+                    taken: index < shared,
+                });
+            }
+            if index < shared {
+                continue;
+            }
+            match event {
+                Event::ActivityCompleted { operation, result, .. } => {
+                    self.came_back(&by_operation, *operation, at, Ok(result.clone()));
+                }
+                Event::ActivityFailed { operation, failure, .. }
+                | Event::ActivityAttemptFailed { operation, failure, .. } => {
+                    self.came_back(&by_operation, *operation, at, Err(failure.clone()));
+                }
+                Event::EventRaised { .. }
+                | Event::EventRaisedOnce { .. }
+                | Event::CancelRequested { .. }
+                | Event::Suspended { .. }
+                | Event::Resumed { .. }
+                | Event::RequestReceived(_) => self.outside.push_back((at, event.clone())),
+                _ => {}
+            }
+        }
+    }
+
+    fn came_back(
+        &mut self,
+        calls: &HashMap<OperationId, usize>,
+        operation: OperationId,
+        at: TimestampMs,
+        outcome: Outcome,
+    ) {
+        if let Some(call) = calls.get(&operation).and_then(|index| self.recorded.get_mut(*index)) {
+            call.outcomes.push_back((at, outcome));
+        }
+    }
+
+    /// Goes on by one turn, if anything comes by itself.
+    pub(super) fn go_on(&mut self) -> WentOn {
+        loop {
+            if let Some(end) = self.end() {
+                return WentOn::Ended(end);
+            }
+            if self.life.has_turn(self.clock) {
+                return self.turn(Vec::new());
+            }
+            let inbound = match self.coming() {
+                Err(waits) => return WentOn::Waits(waits),
+                Ok((at, Coming::Time)) => {
+                    self.clock = at;
+                    continue;
+                }
+                Ok((at, coming)) => {
+                    self.clock = self.clock.max(at);
+                    match coming {
+                        Coming::Result(operation) => self.recorded_outcome(operation),
+                        _ => self.outside.pop_front().map(|(_, event)| Inbound::Fact(event)),
+                    }
+                }
+            };
+            if let WentOn::Turn(turn) = self.turn(inbound.into_iter().collect()) {
+                return WentOn::Turn(turn);
+            }
+        }
+    }
+
+    /// What comes next, and when; or what is missing.
+    fn coming(&mut self) -> Result<(TimestampMs, Coming), String> {
+        self.take_recorded_calls();
+        let outside = self.outside.front().map(|(at, _)| (*at, 0, Coming::Outside));
+        let results = self.under_way().filter_map(|(operation, _)| {
+            let (at, _) = self.recorded[*self.stands_for.get(&operation)?].outcomes.front()?;
+            Some((*at, 1, Coming::Result(operation)))
+        });
+        let due = self.life.due_after(self.clock).map(|at| (at, 2, Coming::Time));
+        let unanswered: Vec<_> = self.unanswered();
+        let next = outside.into_iter().chain(results).chain(due).min_by_key(|(at, order, _)| (*at, *order));
+        match next {
+            Some((at, _, Coming::Time)) if !unanswered.is_empty() => Err(format!(
+                "nothing in the recording answers {}; `answer N RESULT`, `answer N fail MESSAGE`, or `time` to let it be \
+                 {at}",
+                unanswered.join(", ")
+            )),
+            Some((at, _, coming)) => Ok((at, coming)),
+            None if !unanswered.is_empty() => Err(format!(
+                "nothing in the recording answers {}; `answer N RESULT` or `answer N fail MESSAGE`",
+                unanswered.join(", ")
+            )),
+            None if self.life.execution.suspended => Err("it is suspended, and nothing resumes it".to_owned()),
+            None => Err(self.waits_for_events()),
+        }
+    }
+
+    /// The attempts that run.
+    fn under_way(&self) -> impl Iterator<Item = (OperationId, u32)> {
+        self.life.execution.pending.iter().filter_map(|(operation, pending)| match pending {
+            Pending::Activity { attempt, retry, .. } if retry.as_ref().is_none_or(|(at, _)| *at <= self.clock) => {
+                Some((*operation, *attempt))
+            }
+            _ => None,
+        })
+    }
+
+    /// Gives each new call the first recorded one that asked for the same and that
+    /// no other has.
+    fn take_recorded_calls(&mut self) {
+        for (operation, pending) in &self.life.execution.pending {
+            let Pending::Activity { call, .. } = pending else { continue };
+            if self.stands_for.contains_key(operation) {
+                continue;
+            }
+            let same = |recorded: &RecordedCall| {
+                !recorded.taken && recorded.call.name == call.name && recorded.call.input == call.input
+            };
+            if let Some(index) = self.recorded.iter().position(same) {
+                self.recorded[index].taken = true;
+                self.stands_for.insert(*operation, index);
+            }
+        }
+    }
+
+    fn recorded_outcome(&mut self, operation: OperationId) -> Option<Inbound> {
+        let (_, attempt) = self.under_way().find(|(found, _)| *found == operation)?;
+        let (_, outcome) = self.recorded[*self.stands_for.get(&operation)?].outcomes.pop_front()?;
+        Some(Inbound::Outcome(operation, attempt, outcome))
+    }
+
+    fn unanswered(&self) -> Vec<String> {
+        let answered = |operation: &OperationId| {
+            self.stands_for.get(operation).is_some_and(|index| !self.recorded[*index].outcomes.is_empty())
+        };
+        let without = self.under_way().filter(|(operation, _)| !answered(operation));
+        without
+            .filter_map(|(operation, _)| match self.life.execution.pending.get(&operation) {
+                Some(Pending::Activity { call, .. }) => Some(Event::ActivityScheduled(call.clone()).summary(120)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn waits_for_events(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for pending in self.life.execution.pending.values() {
+            if let Pending::Event { name } = pending
+                && !names.contains(&name.as_str())
+            {
+                names.push(name);
+            }
+        }
+        match names.as_slice() {
+            [] => "it waits for nothing that could come".to_owned(),
+            [first, ..] => format!("it waits for {}; `raise {first} VALUE`", names.join(", ")),
+        }
+    }
+
+    fn end(&self) -> Option<String> {
+        if self.renewed {
+            return Some("it continues as new; what the next execution does is another history".to_owned());
+        }
+        let end = self.life.execution.end.as_ref()?;
+        Some(match end {
+            End::Completed(_) | End::ContinuedAsNew(_) => "it has completed".to_owned(),
+            End::Failed(_) => "it has failed".to_owned(),
+            End::Terminated(_) => "it was terminated".to_owned(),
+        })
+    }
+
+    /// One turn with what came in.
+    fn turn(&mut self, inbound: Vec<Inbound>) -> WentOn {
+        let guest = match self.guest.take() {
+            Some(guest) => Ok(guest),
+            None => self.life.guest(&self.module),
+        };
+        let mut guest = match guest {
+            Ok(guest) => guest,
+            Err(error) => return WentOn::Waits(format!("it cannot go on: {error}")),
+        };
+        let carried = self.life.carry_on(&mut guest, self.clock, inbound, &|_| None);
+        self.renewed |= carried.renewed;
+        self.guest = Some(guest).filter(|_| !carried.renewed);
+        match carried.turn {
+            Some(turn) => WentOn::Turn(turn),
+            None => WentOn::Waits("nothing came of it".to_owned()),
+        }
+    }
+
+    // ---- what whoever debugs brings ----
+
+    /// Answers a call.
+    ///
+    /// # Errors
+    /// If it is not under way.
+    pub(super) fn answer(&mut self, operation: OperationId, outcome: Outcome) -> Result<WentOn, String> {
+        let Some((_, attempt)) = self.under_way().find(|(found, _)| *found == operation) else {
+            let open: Vec<_> = self.under_way().map(|(operation, _)| format!("#{operation}")).collect();
+            let open = if open.is_empty() { "none is".to_owned() } else { open.join(", ") };
+            return Err(format!("#{operation} is no call that is under way; {open}"));
+        };
+        // It is answered once, and not by the recording as well.
+        self.stands_for.remove(&operation);
+        Ok(self.turn(vec![Inbound::Outcome(operation, attempt, outcome)]))
+    }
+
+    /// Raises an event.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub(super) fn raise(&mut self, name: &str, value: Payload) -> Result<WentOn, String> {
+        match self.end() {
+            Some(end) => Err(end),
+            None => Ok(self.turn(vec![Inbound::Event(name.to_owned(), value)])),
+        }
+    }
+
+    /// Lets time pass up to what is due next.
+    ///
+    /// # Errors
+    /// If nothing is.
+    pub(super) fn pass_time(&mut self) -> Result<WentOn, String> {
+        if let Some(end) = self.end() {
+            return Err(end);
+        }
+        let due = self.life.due_after(self.clock).ok_or("nothing is due at any time")?;
+        self.clock = due;
+        Ok(if self.life.has_turn(due) { self.turn(Vec::new()) } else { self.go_on() })
+    }
+}
+
+impl Session {
+    /// A session in what would have come of it if event `at` had brought `edit`
+    /// (none: what it did bring), at that event, and what lets it go on.
+    ///
+    /// # Errors
+    /// Says why it cannot be asked there.
+    pub(super) fn what_if(&self, at: u32, edit: Option<Outcome>) -> Result<(Self, WhatIf), String> {
+        let (future, records) = WhatIf::of(&self.turns, at, edit, self.module.clone())?;
+        let mut session = Self::open(self.module.clone(), records, self.settings).map_err(|error| error.to_string())?;
+        session.supposed_from = Some(at);
+        session.step(i64::from(at));
+        Ok((session, future))
+    }
+
+    /// One more turn at the end of the history.
+    pub(super) fn append(&mut self, turn: TurnRecord) {
+        let first = self.firsts[self.turns.len()];
+        for (number, event) in (first..).zip(&turn.events) {
+            if let Some(operation) = super::operation_of(event) {
+                self.asked_by.entry(operation).or_insert(number);
+            }
+        }
+        self.firsts.push(first + turn.events.len() as u32);
+        self.turns.push(turn);
+    }
+}
