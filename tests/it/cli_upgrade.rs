@@ -70,6 +70,19 @@ fn a_parcel_goes_on_with_the_next_version() {
 }
 
 #[test]
+fn a_build_that_nobody_uploaded_is_kept_and_takes_over_in_one_command() {
+    let data = Data::new("parcel-at-once");
+    data.run(&["upload", "examples/parcel", "--name", "parcel", "--version", "1"]).ok();
+    for id in ["p-1", "p-2"] {
+        data.run(&["start", "parcel", "--id", id, "--input", INPUT]).ok();
+    }
+    let moved = data.run(&["check", "examples/parcel-next", "--name", "parcel", "--migrate", "--version", "2"]).ok();
+    assert!(moved.stdout.contains("2 the same, 0 different, 2 migrated"), "{}", moved.stdout);
+    assert_eq!(data.json(&["show", "p-1"])["module"], module(&data, "2")["hash"]);
+    assert_eq!(module(&data, "1")["default"], true, "new starts do not take it");
+}
+
+#[test]
 fn recordings_are_checked_forked_and_verified_without_any_data_folder() {
     let data = Data::new("parcel-files");
     let elsewhere = Data::new("parcel-elsewhere");

@@ -13,7 +13,7 @@ use dacapo::store::schedule::{Overlap, ScheduleSpec, Timing};
 use serde_json::{Value, json};
 
 use crate::guests::guest;
-use crate::harness::{DAY, Host, World, id, start, sweep, text};
+use crate::harness::{DAY, Death, Host, World, id, start, sweep, text};
 
 fn empty() -> World {
     World::with(&[])
@@ -338,6 +338,74 @@ fn s36_a_migration_survives_a_death_at_every_commit() {
 }
 
 #[test]
+fn s36_all_that_match_are_moved_by_one_commit_or_none_is() {
+    const ORDERS: [&str; 6] = ["beer", "wine", "rum", "gin", "port", "cider"];
+    let prepare = |world: &World| {
+        let host = world.open();
+        ship(&host, "1");
+        for order in ORDERS {
+            host.start(order, "ship", json!(order)).unwrap();
+            host.wait_kind(order, "event-awaited", 1);
+        }
+        hold_back(&host, "2")
+    };
+    for workers in [1, 2, 5] {
+        for death in [None, Some(Death::Before(1)), Some(Death::After(1))] {
+            let mut world = empty();
+            world.settings.workers = workers;
+            let two = prepare(&world);
+            let host = death.map_or_else(|| world.open(), |death| world.open_until(death));
+            let told = host.engine().migrate(&two, &Scope::default());
+            assert_eq!(told.is_ok(), death.is_none(), "{death:?}");
+            drop(host);
+            // Whatever the host was told: what is in the journal is all or nothing.
+            let host = world.open();
+            let moved = ORDERS.iter().filter(|order| module_of(&host, order) == two.hash).count();
+            assert_eq!(moved, if death == Some(Death::Before(1)) { 0 } else { ORDERS.len() }, "{death:?}");
+            host.engine().migrate(&two, &Scope::default()).unwrap();
+            for order in ORDERS {
+                let sent = go(&host, order);
+                assert!(sent.as_str().unwrap().ends_with(&format!("two({order})")), "{sent}");
+                assert_eq!(host.count(order, "module-migrated"), 1);
+                host.assert_sound(order);
+            }
+        }
+    }
+}
+
+#[test]
+fn s36_a_migration_and_the_end_of_a_host_do_not_wait_for_each_other() {
+    let mut world = empty();
+    world.settings.workers = 4;
+    for _ in 0..5 {
+        let host = world.open();
+        let one = ship(&host, "1");
+        let two = hold_back(&host, "2");
+        for n in 0..8 {
+            let _ = host.start(&format!("order-{n}"), "ship", json!("beer"));
+        }
+        std::thread::scope(|scope| {
+            let moving = scope.spawn(|| {
+                for to in [&two, &one, &two] {
+                    if let Err(error) = host.engine().migrate(to, &Scope::default()) {
+                        assert_eq!(error.code(), "stopped", "{error}");
+                    }
+                }
+            });
+            host.engine().shutdown();
+            moving.join().unwrap();
+        });
+        drop(host);
+    }
+    let host = world.open();
+    for n in 0..8 {
+        let sent = go(&host, &format!("order-{n}"));
+        assert!(sent.as_str().unwrap().ends_with("two(beer)"), "{sent}");
+        host.assert_sound(&format!("order-{n}"));
+    }
+}
+
+#[test]
 fn s36_an_activity_that_runs_across_a_migration_is_not_repeated_and_its_result_counts() {
     for evict in [false, true] {
         let mut world = empty();
@@ -394,7 +462,8 @@ fn s36_instances_that_go_on_while_they_are_migrated_lose_nothing() {
         raising.join().unwrap();
         migrated
     });
-    assert!(migrated > 0, "some were moved while they ran");
+    // Whoever took a turn meanwhile was checked again, and moved with the others.
+    assert_eq!(migrated, 6 * 4);
     for n in 0..4 {
         let instance = format!("busy-{n}");
         host.raise(&instance, "item", json!(wanted - 1)).unwrap();

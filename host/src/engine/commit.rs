@@ -53,6 +53,9 @@ pub(super) struct Group {
     pub(super) turns: Vec<Outbound>,
     /// Callers who wait for everything up to here.
     pub(super) replies: Vec<Reply>,
+    /// It is one of so many, each of another worker, that are durable together or
+    /// not at all; 0: it is so by itself.
+    pub(super) of: usize,
 }
 
 /// What the committer needs to let things out.
@@ -77,6 +80,7 @@ pub(super) fn run(
     groups: &Receiver<Group>,
     release: &Release,
 ) -> Result<(), StoreError> {
+    let mut joint = Joint::default();
     while let Ok(first) = groups.recv() {
         let mut gathered = vec![first];
         let mut turns = gathered[0].turns.len();
@@ -86,19 +90,62 @@ pub(super) fn run(
             turns += next.turns.len();
             gathered.push(next);
         }
+        let gathered = joint.sort(gathered);
         let batch = Batch { turns: gathered.iter().flat_map(|group| &group.turns).map(Outbound::commit).collect() };
         let durable = if batch.turns.is_empty() { Ok(()) } else { store.commit(epoch, &batch) };
         if let Err(error) = durable {
             let why = error.to_string();
-            for group in gathered {
-                let of_turns = group.turns.into_iter().flat_map(|turn| turn.replies);
-                of_turns.chain(group.replies).for_each(|reply| reply(Err(EngineError::Stopped(Some(why.clone())))));
-            }
+            refuse(gathered.into_iter().chain(joint.held), Some(&why));
             return Err(error);
         }
         release.release(gathered);
     }
+    refuse(joint.held, None);
     Ok(())
+}
+
+/// Tells callers that it will not be durable.
+fn refuse(groups: impl IntoIterator<Item = Group>, why: Option<&str>) {
+    for group in groups {
+        let of_turns = group.turns.into_iter().flat_map(|turn| turn.replies);
+        let stopped = || EngineError::Stopped(why.map(str::to_owned));
+        of_turns.chain(group.replies).for_each(|reply| reply(Err(stopped())));
+    }
+}
+
+/// Groups of several workers that are to be one commit, see [`Group::of`]. There is
+/// one such commit at a time.
+#[derive(Default)]
+struct Joint {
+    /// Parts that are here, and what came of their workers since.
+    held: Vec<Group>,
+    parts: usize,
+}
+
+impl Joint {
+    /// Those that can be committed now. A part waits for the others, and with it all
+    /// that its worker sends after it; whoever has not sent its part goes on as ever,
+    /// so that it can wait for what it must know to be durable.
+    fn sort(&mut self, gathered: Vec<Group>) -> Vec<Group> {
+        if self.held.is_empty() && gathered.iter().all(|group| group.of == 0) {
+            return gathered;
+        }
+        let mut now = Vec::new();
+        for group in gathered {
+            let of = group.of;
+            if of == 0 && !self.held.iter().any(|held| held.worker == group.worker) {
+                now.push(group);
+                continue;
+            }
+            self.held.push(group);
+            self.parts += usize::from(of > 0);
+            if of > 0 && self.parts == of {
+                now.append(&mut self.held);
+                self.parts = 0;
+            }
+        }
+        now
+    }
 }
 
 impl Outbound {

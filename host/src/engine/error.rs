@@ -49,12 +49,6 @@ pub enum EngineError {
         /// What it names.
         hash: crate::core::ids::ModuleHash,
     },
-    /// The instance took a turn since it was looked at.
-    #[error("instance {id} has gone on since its history was read; try again")]
-    GoneOn {
-        /// The id.
-        id: InstanceId,
-    },
     /// No such instance.
     #[error("unknown instance {id}; list those that exist with `dacapo list`")]
     UnknownInstance {
@@ -191,7 +185,6 @@ impl EngineError {
             Self::UnknownModule { .. } => "unknown-module",
             Self::ModuleInUse { .. } => "module-in-use",
             Self::VersionTaken { .. } => "version-taken",
-            Self::GoneOn { .. } => "gone-on",
             Self::UnknownInstance { .. } => "unknown-instance",
             Self::UnknownSchedule { .. } => "unknown-schedule",
             Self::UnknownWorker { .. } => "unknown-worker",

@@ -180,6 +180,7 @@ pub struct Engine {
     sweeper: Option<Sweeper>,
     settings: EngineSettings,
     schedules: Arc<Schedules>,
+    upgrades: Arc<upgrade::Upgrades>,
     /// False for the face that the engine's own threads have: it stops nothing.
     is_owner: bool,
 }
@@ -287,6 +288,7 @@ impl Engine {
             sweeper,
             settings,
             schedules,
+            upgrades: Arc::default(),
             is_owner: true,
         };
         engine.serve_stored_activities()?;
@@ -549,7 +551,10 @@ impl Engine {
     /// Stops: no further turn is run, what is sealed is made durable. Whatever is
     /// under way goes on where the store is opened next.
     pub fn shutdown(&self) {
-        self.workers.iter().for_each(|worker| worker.send(Message::Stop));
+        {
+            let _all = self.upgrades.telling_all();
+            self.workers.iter().for_each(|worker| worker.send(Message::Stop));
+        }
         self.schedules.signal().stop();
         self.sweeper.iter().for_each(Sweeper::stop);
         self.activities.stop();
@@ -580,6 +585,7 @@ impl Engine {
             sweeper: None,
             settings: self.settings.clone(),
             schedules: self.schedules.clone(),
+            upgrades: self.upgrades.clone(),
             is_owner: false,
         }
     }

@@ -11,6 +11,7 @@
 
 mod adopt;
 pub(super) mod life;
+mod migrate;
 mod room;
 
 use std::cmp::Reverse;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub(super) use self::adopt::Adoption;
+pub(super) use self::migrate::{Fate, Migration, Stood};
 use self::room::Idle;
 use super::activities::{Activities, Recorded, Task};
 use super::commit::{Group, Groups, Outbound, Reply};
@@ -32,7 +34,7 @@ use super::requests::{Asked, Callers};
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::event::{ActivityScheduled, Event, Origin, Started};
 use crate::core::execution::{End, Execution, Pending};
-use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
+use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::RequestId;
 use crate::core::summary::Summary;
@@ -64,7 +66,7 @@ pub(super) enum Message {
     Purged(InstanceId),
     /// The instance was running when the store was opened.
     Recover(Box<Summary>),
-    /// Another module for an instance that runs.
+    /// Another module for instances that run.
     Migrate(Box<Migration>),
     /// A history that another instance began.
     Adopt(Box<Adoption>),
@@ -113,15 +115,6 @@ pub(super) enum Inbound {
         reply: oneshot::Sender<Result<(), EngineError>>,
     },
     Request(Box<Asked>),
-}
-
-/// A module that an instance is to go on with, if it still stands where it was checked.
-pub(super) struct Migration {
-    pub(super) instance: InstanceId,
-    pub(super) execution: ExecutionNumber,
-    pub(super) head: Hash,
-    pub(super) to: ModuleHash,
-    pub(super) reply: oneshot::Sender<Result<(), EngineError>>,
 }
 
 /// How others reach a worker. Its queue needs no bound of its own: whoever sends
@@ -392,53 +385,6 @@ impl Worker {
         }
     }
 
-    /// A turn of its own between two others. No turn is under way here, so none is
-    /// lost; the guest of the old module goes, and the next turn re-creates it with
-    /// the new one.
-    fn migrate(&mut self, migration: Migration) {
-        let Migration { instance: id, execution, head, to, reply } = migration;
-        if self.parts.modules.is_retired(to) {
-            let _ = reply.send(Err(being_removed(to)));
-            return;
-        }
-        let loaded = match self.live.remove(&id) {
-            Some(slot) => {
-                self.idle.remove(slot.stamp);
-                Ok(slot)
-            }
-            None => self.load_bare(&id),
-        };
-        let mut slot = match loaded {
-            Ok(slot) => slot,
-            Err(NotNow::Gone(Some(summary))) => {
-                let what = "the migration".to_owned();
-                let _ = reply.send(Err(EngineError::Ended { id, status: summary.status, what }));
-                return;
-            }
-            Err(reason) => {
-                let _ = reply.send(Err(EngineError::Blocked { id, why: reason.text() }));
-                return;
-            }
-        };
-        let recorder = slot.body.recorder();
-        let now = &recorder.execution;
-        if now.end.is_some() || now.started.execution != execution || now.head != head {
-            self.put_back(&id, slot, false);
-            let _ = reply.send(Err(EngineError::GoneOn { id }));
-            return;
-        }
-        let from = now.module;
-        recorder.begin(self.parts.clock.now());
-        recorder.deliver(Event::ModuleMigrated { from, to });
-        let sealed = recorder.seal();
-        slot.body = slot.body.without_guest();
-        slot.last_group = self.next_group();
-        self.group.push(outbound(&mut slot, sealed, vec![Box::new(move |durable| drop(reply.send(durable)))]));
-        // What the old module could not replay, the new one has just replayed.
-        self.blocked.remove(&id);
-        self.put_back(&id, slot, false);
-    }
-
     fn watch(&mut self, id: InstanceId, reply: oneshot::Sender<Result<Outcome, EngineError>>) {
         if let Some(why) = self.blocked.get(&id) {
             let _ = reply.send(Err(EngineError::Blocked { why: why.clone(), id }));
@@ -468,10 +414,13 @@ impl Worker {
         let next_life =
             self.live.get_mut(id).is_some_and(|slot| slot.body.recorder().execution.started.execution > execution);
         if !next_life {
+            let late = self.live.get_mut(id).map(|slot| std::mem::take(&mut slot.inbox)).unwrap_or_default();
             self.drop_slot(id);
             self.blocked.remove(id);
             self.held.remove(id);
             self.callers.ended(id, outcome);
+            // It came in when the end was recorded and not yet heard of: told that it has ended.
+            late.into_iter().for_each(|inbound| self.deliver(id.clone(), inbound));
         }
         for watcher in self.watchers.remove(id).unwrap_or_default() {
             let _ = watcher.send(Ok(outcome.clone()));
@@ -787,12 +736,17 @@ impl Worker {
 
     /// Hands the gathered turns to the committer. False: it is gone.
     fn flush(&mut self) -> bool {
+        self.flush_as(0)
+    }
+
+    /// As [`Self::flush`], as one of so many groups that are one commit.
+    fn flush_as(&mut self, of: usize) -> bool {
         if self.group.is_empty() && self.replies.is_empty() {
             return true;
         }
         self.groups_sent += 1;
         let (turns, replies) = (std::mem::take(&mut self.group), std::mem::take(&mut self.replies));
-        self.parts.groups.send(Group { worker: self.parts.number, turns, replies }).is_ok()
+        self.parts.groups.send(Group { worker: self.parts.number, turns, replies, of }).is_ok()
     }
 
     /// Hands over what is gathered and waits until it is in the journal. If the
@@ -871,7 +825,7 @@ impl Worker {
         let execution = &slot.body.recorder().execution;
         let wants_turn = execution.wants_turn() && !put_off;
         let waits = execution.end.is_none() && !wants_turn;
-        if waits && !put_off && matches!(slot.body, Body::Bare(_)) && self.is_durable(&slot) {
+        if waits && !put_off && !slot.queued && matches!(slot.body, Body::Bare(_)) && self.is_durable(&slot) {
             // Only its state was needed, and that is in the store.
             return;
         }

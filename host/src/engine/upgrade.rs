@@ -1,25 +1,30 @@
 //! Upgrades: a new module for instances that run.
 //!
 //! A module is checked against the histories of running instances (S36), and
-//! those that match may be *migrated*: one recorded fact, `module-migrated`, that
-//! their worker adds between two turns if the history is still the one that was
-//! checked. From there on the instance is pinned to the new module and its guest
-//! is re-created by replay with it. Nothing else of it changes: what it waits for,
-//! what runs, what came in.
+//! those that match may be *migrated*: one recorded fact in each, `module-migrated`,
+//! all of them in one commit. From there on the instance is pinned to the new module
+//! and its guest is re-created by replay with it. Nothing else of it changes: what it
+//! waits for, what runs, what came in.
+//!
+//! Most of the checking is done while the instances go on. Then every worker, between
+//! two turns, looks at its own: those that took a turn meanwhile are checked again,
+//! right there. The fact is added to those that match, and the committer makes the
+//! parts of all workers durable together or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::Engine;
 use super::error::EngineError;
 use super::modules::{Modules, Upload};
-use super::turns::{Message, Migration};
+use super::turns::WorkerLink;
+use super::turns::{Fate, Message, Migration, Stood};
+use super::{Engine, partition};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use crate::replay::check::{Candidate, Checked, Verdict, in_parallel, sandbox_of};
 use crate::sandbox::Sandbox;
 use crate::store::{Module, ModuleKind, Store};
-
-/// How often an instance that goes on while it is checked is checked again.
-const TRIES: u32 = 20;
 
 /// Rows read at once.
 const PAGE: usize = 1000;
@@ -35,6 +40,26 @@ pub struct Scope {
     /// only those that run a version of this module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// What keeps migrations, removals and the engine's end apart.
+#[derive(Debug, Default)]
+pub(super) struct Upgrades {
+    one: Mutex<()>,
+    all: Mutex<()>,
+}
+
+impl Upgrades {
+    /// One migration or removal of a module at a time.
+    fn one_at_a_time(&self) -> MutexGuard<'_, ()> {
+        self.one.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while all workers are told one thing: either all of them hear of a
+    /// migration before they hear that they are to stop, or none does.
+    pub(super) fn telling_all(&self) -> MutexGuard<'_, ()> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A module of orchestrations that is to be checked.
@@ -149,51 +174,70 @@ impl Engine {
     }
 
     /// Checks the stored module `to` against every running instance in `scope` and
-    /// migrates those that match, each with one recorded fact. Those that differ
-    /// are in the answer and left as they are. Blocks until all is durable.
+    /// migrates those that match, in one commit: all of them, or, if the host dies
+    /// before, none. Those that differ are in the answer and left as they are. Blocks
+    /// until all is durable.
     ///
     /// # Errors
     /// If there is no such module, or the store fails.
     pub fn migrate(&self, to: &Module, scope: &Scope) -> Result<Vec<Checked>, EngineError> {
+        let _one = self.upgrades.one_at_a_time();
         let sandbox = sandbox_of(&self.settings.sandbox, self.settings.cache.clone()).map_err(EngineError::Sandbox)?;
-        let candidate = candidate(&sandbox, &self.modules().bytes(to.hash)?)?;
-        let ids = in_scope(&**self.store(), &candidate, scope)?;
-        let lines = in_parallel(ids, |id| self.migrate_one(&candidate, &id));
-        lines.into_iter().filter_map(Result::transpose).collect()
+        let candidate = Arc::new(candidate(&sandbox, &self.modules().bytes(to.hash)?)?);
+        let store = &**self.store();
+        let ids = in_scope(store, &candidate, scope)?;
+        let check = |id| Ok::<_, EngineError>((check_one(store, &candidate, &id)?, store.summary(&id)?, id));
+        let checked = in_parallel(ids, check);
+        let mut lines = BTreeMap::new();
+        let mut stood: Vec<Vec<Stood>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for checked in checked {
+            let (Some((line, execution, head)), now, id) = checked? else { continue };
+            let is_there = now.is_some_and(|now| now.module == to.hash);
+            if line.is_same() && !is_there {
+                let instance = id.clone();
+                stood[partition(&id, self.workers.len())].push(Stood { instance, execution, head });
+            }
+            lines.insert(id, line);
+        }
+        if stood.iter().any(|of| !of.is_empty()) {
+            self.move_all(&candidate, stood, &mut lines)?;
+        }
+        Ok(lines.into_values().collect())
     }
 
-    /// Checks and migrates one instance. If it has gone on in between, what it did
-    /// since is checked as well: nothing is moved on the strength of an old check.
-    fn migrate_one(&self, candidate: &Candidate, id: &InstanceId) -> Result<Option<Checked>, EngineError> {
-        let to = candidate.module.hash;
-        for _ in 0..TRIES {
-            let Some((mut line, execution, head)) = check_one(&**self.store(), candidate, id)? else { return Ok(None) };
-            if !line.is_same() || self.store().summary(id)?.is_some_and(|now| now.module == to) {
-                return Ok(Some(line));
-            }
-            let (reply, answer) = oneshot::channel();
-            let migration = Box::new(Migration { instance: id.clone(), execution, head, to, reply });
-            self.worker_of(id).send(Message::Migrate(migration));
-            let migrated = answer.blocking_recv();
-            match migrated.unwrap_or_else(|_| Err(EngineError::Stopped(self.stopped.get().cloned()))) {
-                Ok(()) => {
-                    line.migrated = Some(Ok(()));
-                    return Ok(Some(line));
-                }
-                Err(EngineError::GoneOn { .. }) => {}
-                Err(EngineError::Ended { .. }) => return Ok(None),
-                Err(EngineError::Stopped(why)) => return Err(EngineError::Stopped(why)),
-                Err(error) => {
-                    line.migrated = Some(Err(error.to_string()));
-                    return Ok(Some(line));
+    /// Has every worker move its part, and notes in `lines` what became of each.
+    fn move_all(
+        &self,
+        to: &Arc<Candidate>,
+        stood: Vec<Vec<Stood>>,
+        lines: &mut BTreeMap<InstanceId, Checked>,
+    ) -> Result<(), EngineError> {
+        let parts = stood.len();
+        let told: Vec<_> = {
+            let _all = self.upgrades.telling_all();
+            let tell = |(worker, of): (&WorkerLink, Vec<Stood>)| {
+                let (reply, answer) = oneshot::channel();
+                worker.send(Message::Migrate(Box::new(Migration { of, to: to.clone(), parts, reply })));
+                answer
+            };
+            self.workers.iter().zip(stood).map(tell).collect()
+        };
+        for answer in told {
+            let stopped = || Err(EngineError::Stopped(self.stopped.get().cloned()));
+            for (id, fate) in answer.blocking_recv().unwrap_or_else(|_| stopped())? {
+                let Some(line) = lines.get_mut(&id) else { continue };
+                match fate {
+                    Fate::Moved(again) => {
+                        *line = again.map_or_else(|| line.clone(), |again| *again);
+                        line.migrated = Some(Ok(()));
+                    }
+                    Fate::Differs(again) => *line = *again,
+                    Fate::Left(why) => line.migrated = Some(Err(why)),
+                    Fate::Ended => drop(lines.remove(&id)),
                 }
             }
         }
-        let line = check_one(&**self.store(), candidate, id)?;
-        Ok(line.map(|(mut line, ..)| {
-            line.migrated = Some(Err(format!("it took a turn during each of {TRIES} checks; check it again")));
-            line
-        }))
+        Ok(())
     }
 
     /// Keeps a module, and makes it the one that new starts of its name take only
@@ -212,6 +256,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::ModuleInUse`] with who needs it.
     pub fn remove_module(&self, wanted: &str, forget_ended: bool) -> Result<Module, EngineError> {
+        // No migration brings it into use meanwhile.
+        let _one = self.upgrades.one_at_a_time();
         let module = self.modules().find(wanted)?;
         self.modules().retire(module.hash);
         let removed = self.all_durable().and_then(|()| self.modules().remove_retired(&module, forget_ended));

@@ -49,7 +49,6 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("wrong-status", 409, "what is asked for needs another status"),
     ("module-in-use", 409, "something needs the module"),
     ("version-taken", 409, "another module has that version"),
-    ("gone-on", 409, "the instance went on while it was looked at"),
     ("invalid-input", 400, "the request is not what the route takes"),
     ("invalid-id", 400, "an id that cannot be one"),
     ("ambiguous-orchestration", 400, "several modules offer it; name one"),

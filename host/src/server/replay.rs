@@ -135,7 +135,7 @@ impl Api {
                 let loaded = loaded.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
                 let settings = SessionSettings { checkpoint_bytes: CHECKPOINT_BYTES };
                 let session = Session::open(loaded, records, settings);
-                let mut session = session.map_err(|error| Problem::new("cannot-debug", error.to_string()))?;
+                let mut session = session.map_err(|error| Problem::new("replay-failed", error.to_string()))?;
                 if module != recorded {
                     // The slider marks where the first difference is.
                     session.run(&Target::End, false);
