@@ -88,6 +88,13 @@ impl<T> ActivityCall<T> {
     }
 
     /// The queue whose workers serve it.
+    ///
+    /// ```no_run
+    /// # async fn f(ctx: dacapo_sdk::Context, film: String) -> dacapo_sdk::Result<()> {
+    /// let frame = ctx.call_activity::<String>("renderer.render", &film).queue("render").fairness_key(film).priority(5);
+    /// frame.heartbeat(std::time::Duration::from_secs(30)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn queue(self, queue: impl Into<String>) -> Self {
         let queue = queue.into();
         self.with(|options| options.queue = Some(queue))

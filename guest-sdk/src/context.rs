@@ -101,6 +101,13 @@ impl Context {
     // ---- values: recorded, answered at once ----
 
     /// The time of this turn. It stands still while the orchestration runs.
+    ///
+    /// ```no_run
+    /// # use dacapo_sdk::{Context, Guid, Timestamp};
+    /// # fn f(ctx: Context) -> (Timestamp, Guid, u64) {
+    /// (ctx.now(), ctx.new_guid(), ctx.random())
+    /// # }
+    /// ```
     pub fn now(&self) -> Timestamp {
         Timestamp::from_unix_ms(imports::now())
     }
@@ -133,6 +140,12 @@ impl Context {
     /// recorded. At replay `value` is called again, but the recording is returned:
     /// a changed computation does not change a running instance.
     ///
+    /// ```no_run
+    /// # fn f(ctx: &dacapo_sdk::Context) -> dacapo_sdk::Result<()> {
+    /// let in_the_trial = ctx.record("trial", || ctx.random_range(1..=100) <= 5)?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The value cannot be written as JSON, or the recorded one is no `T`.
     pub fn record<T: Serialize + DeserializeOwned>(&self, name: &str, value: impl FnOnce() -> T) -> Result<T> {
@@ -144,6 +157,14 @@ impl Context {
     /// True where the changed code of `id` is to run: in executions that reach
     /// this call live for the first time, and at their replays. False at the
     /// replay of a history recorded before the call was in the code.
+    ///
+    /// ```no_run
+    /// # async fn f(ctx: dacapo_sdk::Context, parcel: String) -> dacapo_sdk::Result<()> {
+    /// if ctx.patched("insure") {
+    ///     ctx.call_activity::<()>("parcels.insure", &parcel).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn patched(&self, id: &str) -> bool {
         imports::patched(id)
     }
@@ -153,6 +174,12 @@ impl Context {
     /// Completes after `length`, exact to the millisecond, counted from when it is
     /// first polled or started. A length of zero completes at once and records
     /// nothing.
+    ///
+    /// ```no_run
+    /// # async fn f(ctx: dacapo_sdk::Context) {
+    /// ctx.delay(std::time::Duration::from_secs(3 * 24 * 3600)).await;
+    /// # }
+    /// ```
     pub fn delay(&self, length: Duration) -> Delay {
         // Rounded up: never early, and a part of a millisecond is not nothing.
         let ms = i64::try_from(length.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
@@ -192,6 +219,15 @@ impl Context {
 
     /// Runs `future` beside this one. What still runs when the orchestration
     /// returns is let go without a trace.
+    ///
+    /// ```no_run
+    /// # async fn f(ctx: dacapo_sdk::Context) -> dacapo_sdk::Result<()> {
+    /// let own = ctx.clone();
+    /// let printing = ctx.spawn(async move { own.call_activity::<u32>("printer.print", "page").await });
+    /// ctx.wait_for_event::<()>("paid").await?;
+    /// let pages = printing.await?;
+    /// # Ok(()) }
+    /// ```
     pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         executor::spawn(future)
     }
@@ -217,6 +253,16 @@ impl Context {
     }
 
     /// Completes with the reason when somebody asks the instance to end.
+    ///
+    /// ```no_run
+    /// # use dacapo_sdk::{Context, Error, Result, futures::{FutureExt as _, select_biased}};
+    /// # async fn f(ctx: Context) -> Result<()> {
+    /// select_biased! {
+    ///     reason = ctx.cancelled().fuse() => return Err(Error::new(reason).with_type("Cancelled")),
+    ///     paid = ctx.wait_for_event::<()>("paid") => paid?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn cancelled(&self) -> Cancelled {
         Cancelled::default()
     }
@@ -229,6 +275,13 @@ impl Context {
     // ---- appearances ----
 
     /// A short value for people and lists.
+    ///
+    /// ```no_run
+    /// # fn f(ctx: dacapo_sdk::Context) {
+    /// ctx.custom_status("waiting for the approval");
+    /// ctx.set_tag("customer", "42");
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// If JSON cannot express it.
