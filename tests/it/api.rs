@@ -321,6 +321,9 @@ fn the_host_tells_how_it_is() {
     assert!(stats["turns"].as_u64().unwrap() >= 6 && stats["commits"].as_u64().unwrap() >= 2, "{stats}");
     assert!(stats["disk_bytes"].as_u64().unwrap() > 0, "{stats}");
     assert_eq!(data.json(&["stats"])["modules"], 2);
+    assert_eq!(data.json(&["top", "--once"])["instances"].as_array().unwrap().len(), 5);
+    let top = data.run(&["top", "--once", "--status", "terminated"]).ok().stdout;
+    assert!(top.contains("4 running, 1 terminated") && top.contains("a4") && !top.contains("a3"), "{top}");
     served.running.kill();
     let alone = data.run(&["stats", "--json"]).failed(5).error();
     assert_eq!(alone["code"], "stopped");

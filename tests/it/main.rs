@@ -5,6 +5,7 @@ mod api;
 mod browser;
 mod cli_bench;
 mod cli_debug;
+mod cli_dev;
 mod cli_explore;
 mod cli_life;
 mod cli_new;

@@ -182,6 +182,17 @@ fn a_history_is_searched_unfolded_and_has_its_logs() {
     browser.until("[...document.querySelectorAll('#events details')].every((one) => one.open)");
     browser.click("[data-zoom='2']");
     browser.until("document.querySelector('.chart svg').style.width === '200%'");
+    // The slider: at its end, one event back, and at the beginning.
+    browser.click("#replay > summary");
+    browser.sees("#replay-view", "booking a trip");
+    browser.sees("#replay-view .now", "failed");
+    browser.click("[data-step='-1']");
+    browser.until("document.querySelector('#replay-position').textContent.startsWith('event 9 of 10')");
+    browser.sees("#replay-view .now", "activity failed");
+    browser.eval("(() => { const s = document.querySelector('#replay-at'); s.value = 6; s.dispatchEvent(new Event('input')); })()");
+    browser.sees("#replay-view .boxes", "hotel.reserve");
+    browser.until("document.querySelector('#e6').classList.contains('here')");
+    assert_eq!(browser.barriers(), Vec::<String>::new());
     browser.click("[data-opens=do-rewind]");
     browser.click("#do-rewind [type=submit]");
     browser.until("document.querySelector('.executions a[aria-current]')?.textContent === '2'");

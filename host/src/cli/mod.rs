@@ -9,6 +9,7 @@ mod bulk;
 mod check;
 mod client;
 mod debug;
+mod dev;
 mod error;
 mod explore;
 mod fork;
@@ -31,6 +32,7 @@ mod serve;
 mod stats;
 mod store;
 mod testkit;
+mod top;
 mod verify;
 mod workers;
 
@@ -82,6 +84,8 @@ enum Command {
     Run(run::Args),
     /// Run everything in the data folder and serve the HTTP API
     Serve(serve::Args),
+    /// Serve, build and upload a project, and again whenever one of its files changes
+    Dev(dev::Args),
     /// Build modules and keep them, without running anything
     Upload(modules::UploadArgs),
     /// List the modules, choose the version that new starts take, remove what nothing needs
@@ -127,6 +131,8 @@ enum Command {
     Bulk(bulk::Args),
     /// Show what an instance's code logged, beside its events
     Logs(logs::Args),
+    /// Watch the host and its newest instances
+    Top(top::Args),
     /// Show numbers about the host that runs
     Stats,
     /// Ask an instance's code about its state; nothing is changed by that
@@ -186,6 +192,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, common).await,
         Command::Serve(args) => serve::run(&args, common).await,
+        Command::Dev(args) => dev::run(args, common).await,
         Command::Upload(args) => modules::upload(&args, common).await,
         Command::Modules(args) => modules::run(args, common).await,
         Command::Check(args) => check::run(args, common).await,
@@ -210,6 +217,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Purge(args) => life::purge(args, common).await,
         Command::Bulk(args) => bulk::run(args, common).await,
         Command::Logs(args) => logs::run(&args, common).await,
+        Command::Top(args) => top::run(&args, common).await,
         Command::Stats => stats::run(common).await,
         Command::Query(args) => query::run(&args, common).await,
         Command::Replay(args) => replay::run(&args, common).await,

@@ -254,13 +254,18 @@ fn in_use(data: &Path, server: &Remote) -> CliError {
 }
 
 /// Where a project's services are; those started here end with this.
-struct Services {
-    urls: BTreeMap<String, String>,
+pub(super) struct Services {
+    pub(super) urls: BTreeMap<String, String>,
     _running: Vec<Service>,
 }
 
 impl Services {
-    fn start(project: &Project, given: &[(String, String)], data: &Path, progress: &Progress) -> Result<Self> {
+    pub(super) fn start(
+        project: &Project,
+        given: &[(String, String)],
+        data: &Path,
+        progress: &Progress,
+    ) -> Result<Self> {
         let mut services = Self { urls: given.iter().cloned().collect(), _running: Vec::new() };
         for service in project.services().filter(|service| !given.iter().any(|(name, _)| *name == service.name)) {
             progress.now(&format!("building {}", service.name));

@@ -1,7 +1,7 @@
 //! `dacapo serve`: runs everything in a data folder until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Common, input, output, store};
 use crate::core::summary::Status;
 use crate::engine::{Engine, EngineSettings, Retention, SystemClock};
 use crate::server::Server;
-use crate::server::address::Address;
+use crate::server::address::{Address, Published};
 use crate::server::api::Api;
 use crate::server::config::ServerConfig;
 use crate::server::watched::Watched;
@@ -47,29 +47,66 @@ fn retention(config: &ServerConfig, given: &[(Status, Duration)]) -> std::result
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let data = store::make_folder(&common.data)?;
     let configured = Configured::read(args, store::settings(&data))?;
-    let webhooks = Arc::new(configured.webhooks);
-    let kept = match store::open_in_turn(&data, || Remote::find(&data)).await? {
-        Ok(kept) => Watched::new(kept),
-        Err(server) => {
-            let message = format!("{} is served by {} already; stop that one first", data.display(), server.address());
-            return Err(CliError::new(exit::CONFLICT, "store-in-use", message));
-        }
-    };
-    let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), configured.settings, None)?);
-    let server = Server::start(args.listen, |stopping| {
-        Api::new(kept.clone(), Some(engine.clone()), stopping).with_webhooks(webhooks).in_folder(&data)
-    })
-    .await?;
-    let published = Address { address: server.address, pid: std::process::id() }.publish(&data);
-    let published =
-        published.map_err(|error| CliError::host(format!("cannot write to {}: {error}", data.display())))?;
-    output::out(format_args!("listening on http://{}", server.address));
+    let serving = Serving::start(&data, args.listen, configured.settings, Arc::new(configured.webhooks)).await?;
+    output::out(format_args!("listening on http://{}", serving.address()));
     interrupted().await;
-    tracing::info!("stopping");
-    drop(published);
-    server.stop().await;
-    engine.shutdown();
+    serving.stop().await;
     Ok(())
+}
+
+/// A data folder that is served.
+pub(super) struct Serving {
+    api: Api,
+    engine: Arc<Engine>,
+    server: Server,
+    published: Published,
+}
+
+impl Serving {
+    /// Opens a data folder, goes on with everything in it, and serves it.
+    pub(super) async fn start(
+        data: &Path,
+        listen: SocketAddr,
+        settings: EngineSettings,
+        webhooks: Arc<Webhooks>,
+    ) -> Result<Self> {
+        let kept = match store::open_in_turn(data, || Remote::find(data)).await? {
+            Ok(kept) => Watched::new(kept),
+            Err(server) => {
+                let message =
+                    format!("{} is served by {} already; stop that one first", data.display(), server.address());
+                return Err(CliError::new(exit::CONFLICT, "store-in-use", message));
+            }
+        };
+        let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), settings, None)?);
+        let mut made = None;
+        let server = Server::start(listen, |stopping| {
+            let api = Api::new(kept, Some(engine.clone()), stopping).with_webhooks(webhooks).in_folder(data);
+            made.insert(api).clone()
+        })
+        .await?;
+        let api = made.ok_or_else(|| CliError::host("the server has no API"))?;
+        let published = Address { address: server.address, pid: std::process::id() }.publish(data);
+        let published =
+            published.map_err(|error| CliError::host(format!("cannot write to {}: {error}", data.display())))?;
+        Ok(Self { api, engine, server, published })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    pub(super) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Lets requests under way end, and makes durable what is under way.
+    pub(super) async fn stop(self) {
+        tracing::info!("stopping");
+        drop(self.published);
+        self.server.stop().await;
+        self.engine.shutdown();
+    }
 }
 
 /// Lists the webhooks of the server that runs.

@@ -54,6 +54,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("ambiguous-orchestration", 400, "several modules offer it; name one"),
     ("module-refused", 422, "the module cannot be kept; the detail says why"),
     ("query-failed", 422, "the query failed in the guest"),
+    ("cannot-debug", 422, "the history cannot be stepped through here"),
     ("replay-failed", 422, "the history cannot be replayed here"),
     ("too-large", 413, "a payload, a body or a module over its limit"),
     ("forbidden", 403, "a page of another origin, or a host name that is not this host's"),

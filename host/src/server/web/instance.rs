@@ -17,7 +17,7 @@ use crate::core::summary::Status;
 use crate::server::Query;
 use crate::server::api::{Api, HistoryQuery, Result, blocking, instance_id};
 use crate::server::paths::escaped;
-use crate::store::Store as _;
+use crate::store::{Module, ModuleKind, Store as _};
 
 /// Events of one page.
 const EVENTS: usize = 1000;
@@ -35,6 +35,8 @@ struct Shown {
     view: Value,
     history: Value,
     module: Option<String>,
+    /// Of modules that offer its orchestration.
+    versions: Vec<String>,
     status: Status,
     execution: u64,
     latest: u64,
@@ -52,17 +54,25 @@ async fn read(api: &Api, id: &str, asked: Asked) -> Result<Shown> {
     let query = HistoryQuery { execution: asked.execution, from: asked.from, limit: Some(EVENTS), wait_ms: 0 };
     let history = api.history(&known, query).await?;
     let (reader, owned) = (api.clone(), known.clone());
-    let (view, module) = blocking(move || {
+    let (view, module, versions) = blocking(move || {
         let view = reader.instance(&owned)?;
         let modules = reader.store().modules()?;
         let module = modules.iter().find(|module| module.hash.to_string() == text(&view, "module"));
-        Ok((view, module.map(|module| format!("{}@{}", module.name, module.version))))
+        let called = |module: &Module| format!("{}@{}", module.name, module.version);
+        let offering = modules.iter().filter(|module| {
+            let is_offered = module.offers.iter().any(|offer| offer.name == text(&view, "orchestration"));
+            module.kind == ModuleKind::Orchestration && is_offered
+        });
+        let versions = offering.map(called).collect();
+        let module = module.map(called);
+        Ok((view, module, versions))
     })
     .await?;
     let status = text(&view, "status").parse().unwrap_or(Status::Running);
     Ok(Shown {
         id: id.to_owned(),
         module,
+        versions,
         status,
         execution: history["execution"].as_u64().unwrap_or(1),
         latest: history["latest_execution"].as_u64().unwrap_or(1),
@@ -136,6 +146,7 @@ fn render(shown: &Shown) -> Markup {
         section #timeline data-live aria-labelledby="timeline-title" {
             (Timeline::of(shown.events(), shown.now_ms, !shown.status.is_final() && shown.is_current()).render())
         }
+        (replay(shown))
         div.two #payloads data-live {
             section.panel { h2 { "Input" } (payload(&view["input"])) }
             @match view.get("output").filter(|_| shown.is_current()) {
@@ -252,6 +263,27 @@ fn actions(shown: &Shown) -> Markup {
         } @else {
             (action("Restart", "/restart", "It runs again from its beginning, with the same input.", &restart).button())
             (Action { then: Some("/"), ..grave(action("Purge", "/purge", "It is removed with its history. This cannot be undone.", &[])) }.button())
+        }
+    }
+}
+
+/// The slider; a script asks for each position when it is opened.
+fn replay(shown: &Shown) -> Markup {
+    html! {
+        details.panel #replay data-replay=(shown.api(&format!("/replay?execution={}", shown.execution))) {
+            summary { h2 { "Step through it" } span.dim { "replayed in the sandbox, without any effect" } }
+            div.stepper {
+                button.small type="button" data-step="-1" aria-label="One event back" { "‹" }
+                input #replay-at type="range" min="0" max=(shown.events().len()) value=(shown.events().len()) aria-label="Event" aria-describedby="replay-position";
+                button.small type="button" data-step="1" aria-label="One event forward" { "›" }
+                span #replay-position { "" }
+                label { span.dim { "in " } select #replay-module aria-label="Module" {
+                    option value="" { "the module it ran in" }
+                    @for version in &shown.versions { option value=(version) { (version) } }
+                } }
+            }
+            p.problem role="alert" hidden {}
+            div #replay-view aria-live="polite" {}
         }
     }
 }

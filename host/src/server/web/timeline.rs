@@ -83,6 +83,11 @@ impl Timeline {
             let what = if goes_on { "not over" } else { "ended with the instance" };
             bar.stretches.push(Stretch { from: bar.from, to: timeline.to, went, what: what.to_owned() });
         }
+        // An attempt that is still to come is drawn up to now.
+        for stretch in timeline.bars.iter_mut().flat_map(|bar| &mut bar.stretches) {
+            stretch.to = stretch.to.min(timeline.to);
+            stretch.from = stretch.from.min(stretch.to);
+        }
         timeline.left_out = timeline.bars.len().saturating_sub(MOST_BARS);
         timeline.bars.truncate(MOST_BARS);
         timeline
@@ -334,6 +339,10 @@ mod tests {
         assert_eq!(stretches(1), [(5000, 6000, Went::Well)]);
         assert_eq!(stretches(2), [(6000, 10_000, Went::Pending)]);
         assert_eq!(timeline.marks.len(), 1);
+        // Before the next attempt is due, nothing goes beyond now.
+        let early = Timeline::of(&events[..2], start + 3000, true);
+        let ends = early.bars[0].stretches.iter().map(|s| (s.from - start, s.to - start));
+        assert_eq!(ends.collect::<Vec<_>>(), [(0, 2000), (2000, 3000), (3000, 3000)]);
         let ticks = timeline.ticks();
         assert!((4..=9).contains(&ticks.len()), "{ticks:?}");
     }

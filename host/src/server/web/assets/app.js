@@ -312,6 +312,75 @@ async function showLogs() {
   search();
 }
 
+// ---- replay: an instance at any of its events ----
+
+const replay = $("#replay");
+let asking = 0;
+
+function line(source) {
+  return source ? `${source.file.split("/").slice(-3).join("/")}:${source.line}` : "";
+}
+
+function box(title, ...children) {
+  return element("section", {}, element("h3", {}, title), ...(children.length ? children : [element("p", { class: "dim" }, "nothing")]));
+}
+
+function json(value) {
+  return element("pre", { tabindex: "0" }, typeof value === "string" ? value : JSON.stringify(value, null, 2));
+}
+
+async function stepTo(event) {
+  const slider = $("#replay-at");
+  const number = ++asking;
+  const query = new URLSearchParams({ event, logs: 30 });
+  if ($("#replay-module").value) query.set("module", $("#replay-module").value);
+  let at;
+  try {
+    at = await call("GET", `${replay.dataset.replay}&${query}`);
+  } catch (error) {
+    if (number === asking) complain(replay, error.message);
+    return;
+  }
+  // The slider may be elsewhere by now.
+  if (number !== asking) return;
+  complain(replay);
+  slider.max = at.events;
+  slider.value = at.position;
+  slider.setAttribute("aria-valuetext", `event ${at.position} of ${at.events}`);
+  $("#replay-position").textContent = `event ${at.position} of ${at.events}, turn ${at.turn} of ${at.turns}`;
+  for (const row of $$(".event.here")) row.classList.remove("here");
+  document.getElementById(`e${at.position}`)?.classList.add("here");
+  const shown = [];
+  if (at.differs_at) {
+    const there = element("button", { type: "button", class: "small" }, `Go to event ${at.differs_at - 1}`);
+    there.addEventListener("click", () => stepTo(at.differs_at - 1));
+    shown.push(element("div", { class: "panel bad" }, element("h3", {}, `The first difference is at event ${at.differs_at}`), json(at.report ?? ""), there));
+  }
+  if (at.broken) shown.push(element("p", { class: "warn" }, at.broken));
+  const what = at.event ? `${at.event.kind.replaceAll("-", " ")}: ${at.event.summary}` : "Nothing has happened yet.";
+  const head = element("p", { class: "now" }, element("strong", {}, what));
+  if (at.source?.length) head.append(element("span", { class: "dim" }, ` asked for at ${at.source.map(line).join(", from ")}`));
+  shown.push(head);
+  if (at.source_text) shown.push(element("pre", { class: "code", tabindex: "0" }, at.source_text.trim()));
+  const list = (rows) => element("ul", {}, ...rows.map((row) => element("li", {}, ...row)));
+  shown.push(element("div", { class: "boxes" },
+    box("It waits for", ...(at.pending.length ? [list(at.pending.map((one) => [one.what, element("span", { class: "dim" }, ` ${line(one.source)}${one.due ? ` until ${one.due}` : ""}`)]))] : [])),
+    box("Came back last", ...(at.last_completion ? [element("p", {}, `${at.last_completion.kind.replaceAll("-", " ")}: ${at.last_completion.summary}`)] : [])),
+    box("It says", ...(at.custom_status !== undefined ? [json(at.custom_status)] : []), ...Object.entries(at.tags).map(([name, value]) => element("span", { class: "tag" }, `${name}=${value}`))),
+    box("It logged", ...(at.logs.length ? [list(at.logs.map((one) => [element("span", { class: "dim" }, `${one.event} ${one.level} `), `${one.message}${one.fields.map(([name, value]) => ` ${name}=${value}`).join("")}`]))] : []))));
+  $("#replay-view").replaceChildren(...shown);
+}
+
+if (replay) {
+  const slider = $("#replay-at");
+  replay.addEventListener("toggle", () => { if (replay.open && !$("#replay-view").hasChildNodes()) stepTo(slider.value); });
+  slider.addEventListener("input", () => stepTo(slider.value));
+  $("#replay-module").addEventListener("change", () => stepTo(slider.value));
+  for (const button of $$("[data-step]", replay)) {
+    button.addEventListener("click", () => stepTo(Math.min(Number(slider.max), Math.max(0, Number(slider.value) + Number(button.dataset.step)))));
+  }
+}
+
 // ---- the host's rates ----
 
 let before;
