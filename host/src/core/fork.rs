@@ -178,7 +178,9 @@ fn cut(records: &[TurnRecord], at: u32, edit: Option<Outcome>) -> Result<Vec<Tur
         let mut kept = records[..=index].to_vec();
         let last = &mut kept[index];
         if within < deliveries {
-            last.events.truncate(within + 1);
+            // What the execution before left to answer is part of the beginning.
+            let begins = matches!(last.events.get(within + 1), Some(Event::RequestsCarried(_)));
+            last.events.truncate(within + 1 + usize::from(begins));
             last.ran = false;
             if let Some(outcome) = edit {
                 last.events[within] = edited(at, &last.events[within], outcome)?;

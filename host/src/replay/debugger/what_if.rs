@@ -34,15 +34,19 @@ pub struct WhatIf {
     /// Which of them stands for an operation.
     stands_for: HashMap<OperationId, usize>,
     /// What else came from outside after the cut.
-    outside: VecDeque<(TimestampMs, Event)>,
+    outside: VecDeque<(When, Event)>,
     /// The execution that continues as new is another history.
     renewed: bool,
 }
 
+/// When it was recorded, and as which event: of two at one time the first one first.
+type When = (TimestampMs, usize);
+
 #[derive(Debug)]
 struct RecordedCall {
     call: Arc<ActivityScheduled>,
-    outcomes: VecDeque<(TimestampMs, Outcome)>,
+    /// When each attempt ended, and how.
+    outcomes: VecDeque<(When, Event)>,
     taken: bool,
 }
 
@@ -115,33 +119,20 @@ impl WhatIf {
                 continue;
             }
             match event {
-                Event::ActivityCompleted { operation, result, .. } => {
-                    self.came_back(&by_operation, *operation, at, Ok(result.clone()));
-                }
-                Event::ActivityFailed { operation, failure, .. }
-                | Event::ActivityAttemptFailed { operation, failure, .. } => {
-                    self.came_back(&by_operation, *operation, at, Err(failure.clone()));
+                Event::ActivityCompleted { operation, .. }
+                | Event::ActivityFailed { operation, .. }
+                | Event::ActivityAttemptFailed { operation, .. } => {
+                    let call = by_operation.get(operation).and_then(|index: &usize| self.recorded.get_mut(*index));
+                    call.into_iter().for_each(|call| call.outcomes.push_back(((at, index), event.clone())));
                 }
                 Event::EventRaised { .. }
                 | Event::EventRaisedOnce { .. }
                 | Event::CancelRequested { .. }
                 | Event::Suspended { .. }
                 | Event::Resumed { .. }
-                | Event::RequestReceived(_) => self.outside.push_back((at, event.clone())),
+                | Event::RequestReceived(_) => self.outside.push_back(((at, index), event.clone())),
                 _ => {}
             }
-        }
-    }
-
-    fn came_back(
-        &mut self,
-        calls: &HashMap<OperationId, usize>,
-        operation: OperationId,
-        at: TimestampMs,
-        outcome: Outcome,
-    ) {
-        if let Some(call) = calls.get(&operation).and_then(|index| self.recorded.get_mut(*index)) {
-            call.outcomes.push_back((at, outcome));
         }
     }
 
@@ -177,21 +168,21 @@ impl WhatIf {
     /// What comes next, and when; or what is missing.
     fn coming(&mut self) -> Result<(TimestampMs, Coming), String> {
         self.take_recorded_calls();
-        let outside = self.outside.front().map(|(at, _)| (*at, 0, Coming::Outside));
+        let outside = self.outside.front().map(|(at, _)| (*at, Coming::Outside));
         let results = self.under_way().filter_map(|(operation, _)| {
             let (at, _) = self.recorded[*self.stands_for.get(&operation)?].outcomes.front()?;
-            Some((*at, 1, Coming::Result(operation)))
+            Some((*at, Coming::Result(operation)))
         });
-        let due = self.life.due_after(self.clock).map(|at| (at, 2, Coming::Time));
+        let due = self.life.due_after(self.clock).map(|at| ((at, usize::MAX), Coming::Time));
         let unanswered: Vec<_> = self.unanswered();
-        let next = outside.into_iter().chain(results).chain(due).min_by_key(|(at, order, _)| (*at, *order));
+        let next = outside.into_iter().chain(results).chain(due).min_by_key(|(at, _)| *at);
         match next {
-            Some((at, _, Coming::Time)) if !unanswered.is_empty() => Err(format!(
+            Some(((at, _), Coming::Time)) if !unanswered.is_empty() => Err(format!(
                 "nothing in the recording answers {}; `answer N RESULT`, `answer N fail MESSAGE`, or `time` to let it be \
                  {at}",
                 unanswered.join(", ")
             )),
-            Some((at, _, coming)) => Ok((at, coming)),
+            Some(((at, _), coming)) => Ok((at, coming)),
             None if !unanswered.is_empty() => Err(format!(
                 "nothing in the recording answers {}; `answer N RESULT` or `answer N fail MESSAGE`",
                 unanswered.join(", ")
@@ -229,10 +220,20 @@ impl WhatIf {
         }
     }
 
+    /// The end of an attempt as it was recorded, for the operation that the call is
+    /// here: a back-off is as long as it was, whatever policy decided it.
     fn recorded_outcome(&mut self, operation: OperationId) -> Option<Inbound> {
         let (_, attempt) = self.under_way().find(|(found, _)| *found == operation)?;
-        let (_, outcome) = self.recorded[*self.stands_for.get(&operation)?].outcomes.pop_front()?;
-        Some(Inbound::Outcome(operation, attempt, outcome))
+        let ((at, _), event) = self.recorded[*self.stands_for.get(&operation)?].outcomes.pop_front()?;
+        Some(Inbound::Fact(match event {
+            Event::ActivityAttemptFailed { failure, retry_at, progress, .. } => {
+                let retry_at = self.clock.plus(retry_at.since(at));
+                Event::ActivityAttemptFailed { operation, attempt, failure, retry_at, progress }
+            }
+            Event::ActivityFailed { failure, .. } => Event::ActivityFailed { operation, attempt, failure },
+            Event::ActivityCompleted { result, .. } => Event::ActivityCompleted { operation, attempt, result },
+            other => other,
+        }))
     }
 
     fn unanswered(&self) -> Vec<String> {
