@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::executor::{self, Cancelled, JoinHandle};
 use crate::imports;
 use crate::intercept::{self, CallInterceptor};
-use crate::operation::{Delay, Operation, Request};
+use crate::operation::{Delay, Operation, Request, SignalRequest};
+use crate::orchestration_call::{Callable, OrchestrationCall};
 use crate::payload::Payload;
 use crate::time::Timestamp;
 use crate::update::Update;
@@ -215,6 +216,48 @@ impl Context {
         input: &(impl Serialize + ?Sized),
     ) -> ActivityCall<T> {
         ActivityCall::new(name.into(), Payload::json(input))
+    }
+
+    /// Calls another orchestration of this program by its type, which has its
+    /// function's name: `ctx.call::<ship>(&parcel).await?`. See [`OrchestrationCall`]
+    /// for what can be said of it.
+    pub fn call<O: Callable>(&self, input: &O::Input) -> OrchestrationCall<O::Output>
+    where
+        O::Input: Serialize,
+    {
+        OrchestrationCall::new(Cow::Borrowed(O::NAME), Payload::json(input))
+    }
+
+    /// Calls an orchestration by its name, of this module or of another one.
+    pub fn call_orchestration<T: DeserializeOwned>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        input: &(impl Serialize + ?Sized),
+    ) -> OrchestrationCall<T> {
+        OrchestrationCall::new(name.into(), Payload::json(input))
+    }
+
+    /// Raises an event on another instance, exactly once. Completes when the event
+    /// is in that instance's journal. Once asked for it is sent, also if this is
+    /// dropped, and also if the orchestration ends before.
+    ///
+    /// ```no_run
+    /// # async fn f(ctx: dacapo_sdk::Context) -> dacapo_sdk::Result<()> {
+    /// ctx.signal("order-42", "paid", &1999).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind [`NotFound`](crate::FailureKind::NotFound), type `UnknownInstance` or
+    /// `InstanceEnded`: there is nobody who could take it.
+    pub fn signal(
+        &self,
+        instance: impl Into<String>,
+        event: impl Into<Cow<'static, str>>,
+        value: &(impl Serialize + ?Sized),
+    ) -> Operation<()> {
+        let request = SignalRequest { to: instance.into(), value: Payload::json(value) };
+        Operation::new("signal", event.into(), Request::Signal(Box::new(request)))
     }
 
     /// Runs `future` beside this one. What still runs when the orchestration

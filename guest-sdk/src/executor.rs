@@ -171,6 +171,11 @@ pub(crate) fn poll_operation(id: u32, cx: &mut TaskContext<'_>) -> Poll<Result<P
     })
 }
 
+/// Nobody asks for the outcome of this operation, which goes on.
+pub(crate) fn forget_operation(id: u32) {
+    EXECUTOR.with(|e| e.operations.borrow_mut().remove(&id));
+}
+
 /// Nobody waits for this operation any more. The host hears of it if it has not
 /// completed.
 pub(crate) fn abandon_operation(id: u32) {

@@ -2,7 +2,9 @@
 //! SDK uses. In a component these are the imports themselves; in the SDK's own
 //! tests a script stands behind them; elsewhere there is no host to ask.
 
-pub(crate) use crate::bindings::orchestration::dacapo::workflow::context::{ActivityOptions, InstanceInfo};
+pub(crate) use crate::bindings::orchestration::dacapo::workflow::context::{
+    ActivityOptions, InstanceInfo, OrchestrationOptions,
+};
 pub(crate) use crate::bindings::types::{Failure, LogLine, Payload, Tag};
 
 macro_rules! imports {
@@ -38,6 +40,8 @@ imports! {
     fn delay(ms: i64) -> Option<u32>;
     fn wait_for_event(name: &str) -> u32;
     fn received(operation: u32);
+    fn call_orchestration(name: &str, input: &Payload, options: &OrchestrationOptions) -> u32;
+    fn signal(instance: &str, event: &str, value: &Payload) -> u32;
     fn cancel(operation: u32);
     fn respond(request: u32, answer: Result<&Payload, &Failure>);
     fn set_custom_status(status: &Payload);

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::executor;
-use crate::imports::{self, ActivityOptions};
+use crate::imports::{self, ActivityOptions, OrchestrationOptions};
 use crate::intercept;
 use crate::payload::Payload;
 use crate::time::Timestamp;
@@ -54,6 +54,18 @@ pub(crate) enum Request {
     },
     DelayUntil(Timestamp),
     Event,
+    Signal(Box<SignalRequest>),
+    Orchestration(Box<OrchestrationRequest>),
+}
+
+pub(crate) struct OrchestrationRequest {
+    pub(crate) input: Result<Payload>,
+    pub(crate) options: OrchestrationOptions,
+}
+
+pub(crate) struct SignalRequest {
+    pub(crate) to: String,
+    pub(crate) value: Result<Payload>,
 }
 
 pub(crate) struct ActivityRequest {
@@ -104,6 +116,22 @@ impl<T> Operation<T> {
         }
     }
 
+    /// The options of a sub-orchestration that has not been asked for yet.
+    pub(crate) fn orchestration_options_mut(&mut self) -> Option<&mut OrchestrationOptions> {
+        match &mut self.state {
+            State::Lazy(Request::Orchestration(request)) => Some(&mut request.options),
+            _ => None,
+        }
+    }
+
+    /// Asks the host, and lets go of the operation without cancelling it.
+    pub(crate) fn detach(mut self) {
+        self.ask();
+        if let State::Waiting(id) = std::mem::replace(&mut self.state, State::Ended) {
+            executor::forget_operation(id);
+        }
+    }
+
     fn ask(&mut self) {
         let State::Lazy(_) = &self.state else { return };
         let State::Lazy(request) = std::mem::replace(&mut self.state, State::Ended) else {
@@ -125,6 +153,23 @@ impl<T> Operation<T> {
                 imports::delay(i64::try_from(time.unix_ms().saturating_sub(now)).unwrap_or(i64::MAX))
             }
             Request::Event => Some(imports::wait_for_event(&self.what.name)),
+            Request::Orchestration(request) => match request.input {
+                Ok(input) => {
+                    let (name, input) = (&self.what.name, input.into());
+                    Some(imports::call_orchestration(name, &input, &request.options))
+                }
+                Err(error) => {
+                    self.state = State::Immediate(Err(error.context(&self.what)));
+                    return;
+                }
+            },
+            Request::Signal(request) => match request.value {
+                Ok(value) => Some(imports::signal(&request.to, &self.what.name, &value.into())),
+                Err(error) => {
+                    self.state = State::Immediate(Err(error.context(&self.what)));
+                    return;
+                }
+            },
         };
         self.state = match asked {
             Some(id) => {

@@ -27,7 +27,7 @@ use crate::harness::{DAY, Host, World, failed, id, replay_sandbox, start};
 
 /// Kinds of events that must be among the recordings. A new kind comes here with
 /// the recording that shows it.
-const KINDS: [&str; 31] = [
+const KINDS: [&str; 41] = [
     "execution-started",
     "activity-completed",
     "activity-failed",
@@ -59,6 +59,16 @@ const KINDS: [&str; 31] = [
     "request-received",
     "responded",
     "requests-carried",
+    "signal-received",
+    "signal-sent",
+    "signal-delivered",
+    "signal-failed",
+    "orchestration-scheduled",
+    "orchestration-completed",
+    "orchestration-failed",
+    "orchestration-attempt-failed",
+    "caller-left",
+    "orchestration-abandoned",
 ];
 
 fn folder() -> PathBuf {
@@ -129,7 +139,7 @@ fn histories_write() {
     world.settings.limits.payload_bytes = 10_000;
     world.store.payloads_above = 2_000;
     let host = world.open();
-    for name in ["steps", "forks", "unruly"] {
+    for name in ["steps", "forks", "unruly", "peers"] {
         host.upload(name, None, &small_guest(name)).unwrap();
     }
     write_calls(&world, &host);
@@ -137,6 +147,7 @@ fn histories_write() {
     write_lives(&world, &host);
     write_versions(&host);
     newer::write_all(&world, &host);
+    write_peers(&world, &host);
 }
 
 /// Keeps every execution of an instance that is there.
@@ -238,6 +249,31 @@ fn write_versions(host: &Host<'_>) {
         host.output(instance);
         write(host, instance);
     }
+}
+
+fn write_peers(world: &World, host: &Host<'_>) {
+    host.start("hears", "hears", json!({ "wanted": 2, "page": 1 })).unwrap();
+    host.run("tells", "tells", json!({ "to": ["hears", "nobody"], "values": [1, 2] }));
+    host.output("hears");
+    host.run("branches", "branches", json!(2));
+    let of_peers = StartRequest { module: Some("peers".into()), ..start("tries", "tries", json!("Passing")) };
+    host.try_start(of_peers).unwrap();
+    for failed in 1..=2 {
+        host.wait_kind("tries", "orchestration-attempt-failed", failed);
+        host.settle("tries");
+        world.clock.advance(DAY);
+    }
+    host.output("tries");
+    host.run("fires", "fires", Value::Null);
+    host.wait_summary("fires", "that it goes on", |summary| summary.outbox.is_empty());
+    host.output("child");
+    host.engine().purge(&id("child")).unwrap();
+    host.start("leaves", "leaves", json!(["cancel", false])).unwrap();
+    host.wait_kind("child", "timer-scheduled", 1);
+    host.raise("leaves", "go", Value::Null).unwrap();
+    host.output("leaves");
+    host.output("child");
+    ["hears", "tells", "branches", "tries", "fires", "leaves", "child"].into_iter().for_each(|i| write(host, i));
 }
 
 /// Run by `just add-history FILE`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dacapo::core::event::{Event, FORMAT, Started};
 use dacapo::core::ids::{Hash, InstanceId, TimestampMs};
 use dacapo::core::keys::Keys;
+use dacapo::core::mail::Seen;
 use dacapo::core::payload::Payload;
 use dacapo::core::turn::TurnRecord;
 use dacapo::store::{Batch, TurnCommit};
@@ -59,6 +60,10 @@ impl Writer {
             forked_from: None,
             keys: Keys::default(),
             shared: Vec::new(),
+            birth: 5,
+            outbox: Vec::new(),
+            seen: Seen::default(),
+            caller: None,
         }));
         self.turn(vec![started])
     }

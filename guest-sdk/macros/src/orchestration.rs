@@ -39,6 +39,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         }
         None => (quote!(::core::option::Option::None), quote! { { let _ = input; #ident(#ctx) } }),
     };
+    let input_type = input.map_or_else(|| quote!(()), |input| quote!(#input));
     let encode = quote_spanned!(output_span=> ::dacapo_sdk::__private::encode(output));
     let documentation = format!("The orchestration `{name}`.");
 
@@ -49,6 +50,11 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         #[allow(non_camel_case_types)]
         #[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
         #visibility struct #ident {}
+
+        impl ::dacapo_sdk::Callable for #ident {
+            type Input = #input_type;
+            type Output = <#output as ::dacapo_sdk::__private::ResultParts>::Ok;
+        }
 
         impl ::dacapo_sdk::Orchestration for #ident {
             const NAME: &'static str = #name;

@@ -90,6 +90,13 @@ impl Imports for Script {
     fn wait_for_event(&self, name: &str) -> u32 {
         self.operation(format!("wait for {name}"))
     }
+    fn signal(&self, instance: &str, event: &str, value: &wit::Payload) -> u32 {
+        self.operation(format!("signal {instance} {event} {}", String::from_utf8_lossy(&value.data)))
+    }
+    fn call_orchestration(&self, name: &str, input: &wit::Payload, options: &imports::OrchestrationOptions) -> u32 {
+        let instance = options.instance.as_deref().unwrap_or("an id of its own");
+        self.operation(format!("orchestrate {name} {} as {instance}", String::from_utf8_lossy(&input.data)))
+    }
     fn received(&self, operation: u32) {
         self.note(format!("received {operation}"));
     }

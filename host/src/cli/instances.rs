@@ -199,6 +199,7 @@ pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
         ("created", "created_at"),
         ("updated", "updated_at"),
         ("module", "module"),
+        ("parent", "parent"),
         ("input", "input"),
         ("output", "output"),
         ("error", "error"),
@@ -211,6 +212,10 @@ pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
     }
     for (name, value) in view["tags"].as_object().into_iter().flatten() {
         line("tag", format!("{name}={}", value.as_str().unwrap_or_default()));
+    }
+    for child in view["children"].as_array().into_iter().flatten() {
+        let status = child["status"].as_str().unwrap_or("not there");
+        line("child", format!("{} {} ({status})", field(child, "id"), field(child, "orchestration")));
     }
     for pending in view["pending"].as_array().into_iter().flatten() {
         line("waits for", format!("#{} {}", field(pending, "operation"), pending_line(pending)));

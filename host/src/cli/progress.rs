@@ -159,6 +159,11 @@ pub(crate) fn pending_line(pending: &Value) -> String {
         Some("start") => format!("its beginning at {}", field(pending, "start_at")),
         Some("timer") => format!("a timer until {}", field(pending, "fire_at")),
         Some("event") => format!("the event {name:?}"),
+        Some("orchestration") => {
+            let later = pending["next_attempt_at"].as_str().map(|at| format!(" at {at}")).unwrap_or_default();
+            format!("{name} as {}, attempt {}{later}", field(pending, "instance"), field(pending, "attempt"))
+        }
+        Some("signal") => format!("{} to take the signal {name:?}", field(pending, "to")),
         _ => {
             let of = match pending["max_attempts"].as_u64() {
                 Some(0) | None => String::new(),

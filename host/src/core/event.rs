@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::calls::{Caller, OrchestrationScheduled};
 use super::fork::ForkedFrom;
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::keys::Keys;
+use super::mail::{Letter, MailKey, Seen, Source};
 use super::payload::{Failure, Outcome, Payload};
 use super::request::{Carried, Request, RequestId, readable_outcome};
 use super::retry::RetryPolicy;
@@ -224,6 +226,79 @@ pub enum Event {
     },
     /// The execution goes on from where another one failed: see [`super::rewind`].
     Rewound(Box<Rewound>),
+
+    // ---- signals, see [`super::mail`] ----
+    /// A delivery: another instance raised an event.
+    SignalReceived {
+        /// Who, and which signal of theirs.
+        source: Source,
+        /// The lowest of their letters that had no answer then.
+        floor: MailKey,
+        /// The event's name.
+        name: String,
+        /// What it carries.
+        value: Payload,
+    },
+    /// A command: an event is to be raised on another instance.
+    SignalSent(Box<SignalSent>),
+    /// A delivery: the signal is in its receiver's journal. It may be one of an
+    /// earlier execution.
+    SignalDelivered {
+        /// Which.
+        signal: MailKey,
+    },
+    /// A delivery: the signal was not taken, and never will be.
+    SignalFailed {
+        /// Which.
+        signal: MailKey,
+        /// Why.
+        failure: Failure,
+    },
+
+    // ---- sub-orchestrations, see [`super::calls`] ----
+    /// A command: another orchestration is to run.
+    OrchestrationScheduled(Box<OrchestrationScheduled>),
+    /// A delivery: it returned.
+    OrchestrationCompleted {
+        /// The call.
+        operation: OperationId,
+        /// The attempt that did, from 1.
+        attempt: u32,
+        /// What.
+        result: Payload,
+    },
+    /// A delivery: it failed for good, or did not end in time.
+    OrchestrationFailed {
+        /// The call.
+        operation: OperationId,
+        /// The last attempt, from 1.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+    },
+    /// A delivery: one attempt failed and another follows.
+    OrchestrationAttemptFailed {
+        /// The call.
+        operation: OperationId,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// When the next one starts.
+        retry_at: TimestampMs,
+    },
+    /// A delivery: whoever called this instance goes without it; the guest is asked
+    /// to end.
+    CallerLeft {
+        /// Why.
+        reason: String,
+    },
+    /// A delivery, after the end of the execution that called: a sub-orchestration
+    /// that was to go on is there and does.
+    OrchestrationAbandoned {
+        /// The call.
+        call: MailKey,
+    },
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -261,6 +336,27 @@ pub struct Started {
     pub keys: Keys,
     /// Executions with which it shares its beginning, after rewinds.
     pub shared: Vec<Shared>,
+    /// Tells this instance from all others of its id, see [`super::mail::birth`].
+    pub birth: u64,
+    /// Letters of earlier executions that have no answer yet.
+    pub outbox: Vec<(MailKey, Letter)>,
+    /// Letters that earlier executions took and that may come again.
+    pub seen: Seen,
+    /// The call that this instance is the answer to.
+    pub caller: Option<Caller>,
+}
+
+/// An event to raise on another instance. See [`Event::SignalSent`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalSent {
+    /// Its operation.
+    pub operation: OperationId,
+    /// The receiver.
+    pub to: InstanceId,
+    /// The event's name.
+    pub name: String,
+    /// What it carries.
+    pub value: Payload,
 }
 
 /// The operation that stands for a start at a later date. Its [`Event::TimerFired`]
@@ -354,7 +450,15 @@ impl Event {
             | Self::ModuleMigrated { .. }
             | Self::RequestReceived(_)
             | Self::RequestsCarried(_)
-            | Self::Rewound(_) => Origin::Delivery,
+            | Self::Rewound(_)
+            | Self::SignalReceived { .. }
+            | Self::SignalDelivered { .. }
+            | Self::SignalFailed { .. }
+            | Self::OrchestrationCompleted { .. }
+            | Self::OrchestrationFailed { .. }
+            | Self::OrchestrationAttemptFailed { .. }
+            | Self::CallerLeft { .. }
+            | Self::OrchestrationAbandoned { .. } => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -367,7 +471,9 @@ impl Event {
             | Self::OperationRefused { .. }
             | Self::CustomStatusSet { .. }
             | Self::TagSet { .. }
-            | Self::Responded { .. } => Origin::Guest,
+            | Self::Responded { .. }
+            | Self::SignalSent(_)
+            | Self::OrchestrationScheduled(_) => Origin::Guest,
             Self::Completed { .. } | Self::Failed { .. } | Self::ContinuedAsNew { .. } | Self::Terminated { .. } => {
                 Origin::Outcome
             }
@@ -408,6 +514,16 @@ impl Event {
             Self::Responded { .. } => "responded",
             Self::RequestsCarried(_) => "requests-carried",
             Self::Rewound(_) => "rewound",
+            Self::SignalReceived { .. } => "signal-received",
+            Self::SignalSent(_) => "signal-sent",
+            Self::SignalDelivered { .. } => "signal-delivered",
+            Self::SignalFailed { .. } => "signal-failed",
+            Self::OrchestrationScheduled(_) => "orchestration-scheduled",
+            Self::OrchestrationCompleted { .. } => "orchestration-completed",
+            Self::OrchestrationFailed { .. } => "orchestration-failed",
+            Self::OrchestrationAttemptFailed { .. } => "orchestration-attempt-failed",
+            Self::CallerLeft { .. } => "caller-left",
+            Self::OrchestrationAbandoned { .. } => "orchestration-abandoned",
         }
     }
 
@@ -424,15 +540,20 @@ impl Event {
                 let later = s.start_at.map(|at| format!(", to begin at {at}")).unwrap_or_default();
                 format!("{} started with {}{later}{}", s.orchestration, cut(&s.input), fork.unwrap_or_default())
             }
-            Self::ActivityCompleted { operation, attempt, result } => {
+            Self::ActivityCompleted { operation, attempt, result }
+            | Self::OrchestrationCompleted { operation, attempt, result } => {
                 format!("#{operation} returned {}{}", cut(result), at_attempt(*attempt))
             }
-            Self::ActivityFailed { operation, attempt, failure } => {
+            Self::ActivityFailed { operation, attempt, failure }
+            | Self::OrchestrationFailed { operation, attempt, failure } => {
                 format!("#{operation} failed{}: {}", at_attempt(*attempt), why(failure))
             }
             Self::ActivityAttemptFailed { operation, attempt, failure, retry_at, progress } => {
                 let reached = progress.as_ref().map(|p| format!(" (it had reported {})", cut(p))).unwrap_or_default();
                 format!("#{operation} attempt {attempt} failed, next at {retry_at}: {}{reached}", why(failure))
+            }
+            Self::OrchestrationAttemptFailed { operation, attempt, failure, retry_at } => {
+                format!("#{operation} attempt {attempt} failed, next at {retry_at}: {}", why(failure))
             }
             Self::TimerFired { operation: START } => "the start is due".to_owned(),
             Self::TimerFired { operation } => format!("#{operation} fired"),
@@ -450,11 +571,7 @@ impl Event {
             Self::ValueRecorded { name, value } => format!("{name:?} = {}", cut(value)),
             Self::Patched { id } => format!("{id:?}"),
             Self::ActivityScheduled(a) => {
-                let attempts = match a.options.retry.as_ref().map(|r| r.max_attempts) {
-                    None | Some(1) => String::new(),
-                    Some(0) => ", any number of attempts".to_owned(),
-                    Some(n) => format!(", up to {n} attempts"),
-                };
+                let attempts = attempts(a.options.retry.as_ref());
                 format!("#{} {}({}){attempts}", a.operation, a.name, cut(&a.input))
             }
             Self::TimerScheduled { operation, fire_at } => format!("#{operation} until {fire_at}"),
@@ -472,6 +589,18 @@ impl Event {
             Self::RequestReceived(r) => format!("?{} {}({})", r.id, r.name, cut(&r.input)),
             Self::Responded { request, answer: Ok(output) } => format!("?{request} answered {}", cut(output)),
             Self::Responded { request, answer: Err(failure) } => format!("?{request} refused: {}", why(failure)),
+            Self::SignalReceived { source, name, value, .. } => {
+                format!("{name:?} from {} with {}", source.instance, cut(value))
+            }
+            Self::SignalSent(s) => format!("#{} {:?} to {} with {}", s.operation, s.name, s.to, cut(&s.value)),
+            Self::OrchestrationScheduled(c) => {
+                let attempts = attempts(c.options.retry.as_ref());
+                format!("#{} {}({}) as {}{attempts}", c.operation, c.name, cut(&c.input), c.instance)
+            }
+            Self::CallerLeft { reason } => format!("reason: {reason}"),
+            Self::OrchestrationAbandoned { call } => of_mail(*call),
+            Self::SignalDelivered { signal } => of_mail(*signal),
+            Self::SignalFailed { signal, failure } => format!("{}: {}", of_mail(*signal), why(failure)),
         }
     }
 }
@@ -494,6 +623,18 @@ impl Event {
 
 fn because(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!("reason: {reason}") }
+}
+
+fn attempts(policy: Option<&RetryPolicy>) -> String {
+    match policy.map(|policy| policy.max_attempts) {
+        None | Some(1) => String::new(),
+        Some(0) => ", any number of attempts".to_owned(),
+        Some(n) => format!(", up to {n} attempts"),
+    }
+}
+
+fn of_mail((execution, operation): MailKey) -> String {
+    format!("#{operation} of execution {execution}")
 }
 
 fn at_attempt(attempt: u32) -> String {

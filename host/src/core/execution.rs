@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::calls::{Call, Caller, Leave, OrchestrationScheduled, ParentClose};
 use super::event::{ActivityScheduled, Event, START, Started};
-use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
+use super::ids::{Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::keys::Keys;
-use super::payload::{Failure, Outcome, Payload};
+use super::mail::{Content, Letter, MailKey, Outbox, Post, Seen, Source};
+use super::payload::{Failure, FailureKind, Outcome, Payload};
 use super::request::{Request, Requests};
 use super::retry::{self, Attempt, RetryPolicy};
 use super::task::Turn;
@@ -41,6 +43,26 @@ pub enum Pending {
     Event {
         /// Its name.
         name: String,
+    },
+    /// A signal that its receiver has not taken yet.
+    Signal {
+        /// The receiver.
+        to: InstanceId,
+        /// The event's name.
+        name: String,
+    },
+    /// A sub-orchestration runs or waits for its next attempt.
+    Orchestration {
+        /// What was asked for.
+        call: Arc<OrchestrationScheduled>,
+        /// When.
+        scheduled_at: TimestampMs,
+        /// The attempt that runs or comes next, from 1.
+        attempt: u32,
+        /// When that attempt starts, if it does not run.
+        starts_at: Option<TimestampMs>,
+        /// Why the attempt before failed.
+        last_failure: Option<Failure>,
     },
 }
 
@@ -106,6 +128,14 @@ pub struct Execution {
     pub suspended: bool,
     /// What was asked of it.
     pub requests: Requests,
+    /// Letters to other instances that have no answer yet; they outlast the end.
+    pub outbox: Outbox,
+    /// Letters of other instances that were taken.
+    pub seen: Seen,
+    /// What is to be let out to other instances once this turn is durable.
+    pub posts: Vec<Post>,
+    /// Whether its caller went without it.
+    pub caller_left: bool,
     next_operation: OperationId,
     waiters: HashMap<String, VecDeque<OperationId>>,
     /// Events that no wait has taken, by name and order of arrival.
@@ -137,6 +167,10 @@ impl Execution {
             begun: false,
             suspended: false,
             requests: Requests::default(),
+            outbox: Outbox::of(&started.outbox),
+            seen: started.seen.clone(),
+            posts: Vec::new(),
+            caller_left: false,
             next_operation: 1,
             waiters: HashMap::new(),
             buffered: HashMap::new(),
@@ -215,8 +249,8 @@ impl Execution {
     /// The earliest time at which something is due without anybody's doing. While
     /// suspended that is only timers: no attempt begins.
     pub fn next_due(&self) -> Option<TimestampMs> {
-        let held = |pending: &&Pending| self.suspended && matches!(pending, Pending::Activity { .. });
-        self.pending.values().filter(|pending| !held(pending)).filter_map(Pending::due).min()
+        let due = |pending: &Pending| if self.suspended { pending.due_unasked() } else { pending.due() };
+        self.pending.values().filter_map(due).min()
     }
 
     /// Takes one event into the state.
@@ -298,6 +332,40 @@ impl Execution {
                     }
                 }
             }
+            Event::SignalReceived { source, floor, name, value } => {
+                self.seen.take(source, *floor);
+                self.raise(name, value);
+            }
+            Event::SignalSent(s) => {
+                self.open(s.operation, Pending::Signal { to: s.to.clone(), name: s.name.clone() });
+                let content = Content::Signal { name: s.name.clone(), value: s.value.clone() };
+                self.send(s.operation, Letter { to: s.to.clone(), content });
+            }
+            Event::OrchestrationScheduled(call) => self.open_call(call),
+            Event::OrchestrationCompleted { operation, result, .. } => self.complete(*operation, Ok(result.clone())),
+            Event::OrchestrationFailed { operation, failure, .. } => {
+                if failure.kind == FailureKind::TimedOut {
+                    // It may run on; one that failed so itself does not notice.
+                    self.leave(*operation, false);
+                }
+                self.complete(*operation, Err(failure.clone()));
+            }
+            Event::OrchestrationAttemptFailed { operation, attempt: failed, failure, retry_at } => {
+                if let Some(Pending::Orchestration { attempt, starts_at, last_failure, .. }) =
+                    self.pending.get_mut(operation)
+                {
+                    *attempt = failed + 1;
+                    *starts_at = Some(*retry_at);
+                    *last_failure = Some(failure.clone());
+                }
+            }
+            Event::CallerLeft { reason } => {
+                self.caller_left = true;
+                self.ready.push(Delivery::CancelRequested(reason.clone()));
+            }
+            Event::OrchestrationAbandoned { call } => drop(self.outbox.answered(*call)),
+            Event::SignalDelivered { signal } => self.answered(*signal, Ok(Payload::null())),
+            Event::SignalFailed { signal, failure } => self.answered(*signal, Err(failure.clone())),
         }
     }
 
@@ -354,13 +422,10 @@ impl Execution {
         let mut due: Vec<_> = self
             .pending
             .iter()
-            .filter_map(|(&operation, pending)| match pending {
-                Pending::Timer { fire_at } if *fire_at <= now => Some((*fire_at, operation)),
-                _ => None,
-            })
+            .filter_map(|(&operation, pending)| Some((pending.due_unasked().filter(|at| *at <= now)?, operation)))
             .collect();
         due.sort_unstable();
-        due.into_iter().map(|(_, operation)| Event::TimerFired { operation }).collect()
+        due.into_iter().map(|(_, operation)| self.due_event(operation)).collect()
     }
 
     /// The attempts whose back-off ends at `now` or before: they are to run.
@@ -398,7 +463,193 @@ impl Execution {
         self.pending.values().filter_map(interrupted).collect()
     }
 
+    /// The event to record for a letter's answer, or none if it has one.
+    pub fn mail_answer(&self, key: MailKey, outcome: Outcome) -> Option<Event> {
+        Some(match (&self.outbox.get(key)?.content, outcome) {
+            (Content::Signal { .. }, Ok(_)) => Event::SignalDelivered { signal: key },
+            (Content::Signal { .. }, Err(failure)) => Event::SignalFailed { signal: key, failure },
+            (Content::Call(_), _) => Event::OrchestrationAbandoned { call: key },
+        })
+    }
+
+    /// The event to record for a letter, or none if it was taken already.
+    pub fn mail(&self, source: Source, floor: MailKey, content: Content) -> Option<Event> {
+        match content {
+            _ if self.seen.has(&source) => None,
+            Content::Signal { name, value } => Some(Event::SignalReceived { source, floor, name, value }),
+            // It is the start of an instance, not something for one.
+            Content::Call(_) => None,
+        }
+    }
+
+    /// Everything of which other instances may not have heard yet.
+    pub fn posts_again(&self) -> Vec<Post> {
+        let letters = self.outbox.letters().map(|(key, _)| Post::Letter(key));
+        let called = |(operation, pending): (&OperationId, &Pending)| match pending {
+            Pending::Orchestration { starts_at, .. } => self.has_begun(*starts_at).then_some(Post::Call(*operation)),
+            _ => None,
+        };
+        letters.chain(self.pending.iter().filter_map(called)).collect()
+    }
+
+    /// The event to record for what a sub-orchestration ended with, or none if
+    /// nobody waits for it.
+    pub fn orchestration_outcome(
+        &self,
+        operation: OperationId,
+        attempt: u32,
+        outcome: Outcome,
+        now: TimestampMs,
+    ) -> Option<Event> {
+        let Some(Pending::Orchestration { call, scheduled_at, attempt: current, .. }) = self.pending.get(&operation)
+        else {
+            return None;
+        };
+        if *current != attempt || self.end.is_some() {
+            return None;
+        }
+        let failure = match outcome {
+            Ok(result) => return Some(Event::OrchestrationCompleted { operation, attempt, result }),
+            Err(failure) => failure,
+        };
+        let failed = Attempt {
+            algorithm: self.started.retry_algorithm,
+            seed: &self.started.seed,
+            operation,
+            attempt,
+            scheduled_at: *scheduled_at,
+            failed_at: now,
+        };
+        Some(match retry::next_attempt(call.options.retry.as_ref(), &failure, failed) {
+            Some(retry_at) => Event::OrchestrationAttemptFailed { operation, attempt, failure, retry_at },
+            None => Event::OrchestrationFailed { operation, attempt, failure },
+        })
+    }
+
+    /// The sub-orchestrations that begin at `now` or before, having waited to. Marks
+    /// them as running; nothing is recorded, since nothing is decided.
+    pub fn calls_due(&mut self, now: TimestampMs) -> Vec<Post> {
+        let mut due = Vec::new();
+        if self.suspended {
+            return due;
+        }
+        for (operation, pending) in &mut self.pending {
+            if let Pending::Orchestration { starts_at, .. } = pending
+                && starts_at.is_some_and(|at| at <= now)
+            {
+                *starts_at = None;
+                due.push(Post::Call(*operation));
+            }
+        }
+        due
+    }
+
+    /// The call of a sub-orchestration that runs, as it is sent.
+    pub fn call(&self, operation: OperationId) -> Option<Call> {
+        match self.pending.get(&operation)? {
+            Pending::Orchestration { call, scheduled_at, attempt, starts_at, .. } => {
+                self.has_begun(*starts_at).then(|| Call {
+                    caller: self.as_caller(operation, *attempt, call.options.parent_close),
+                    module: self.module,
+                    scheduled_at: *scheduled_at,
+                    scheduled: (**call).clone(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an attempt that starts then runs. That its start was noted does not
+    /// matter: an execution that was loaded from its history does not know of it.
+    fn has_begun(&self, starts_at: Option<TimestampMs>) -> bool {
+        starts_at.is_none_or(|at| at <= self.now)
+    }
+
+    /// This execution as the caller of others.
+    pub fn as_caller(&self, operation: OperationId, attempt: u32, parent_close: ParentClose) -> Caller {
+        let started = &self.started;
+        let (instance, birth, execution) = (started.instance.clone(), started.birth, started.execution);
+        Caller { instance, birth, execution, operation, attempt, parent_close }
+    }
+
+    /// Takes back what the guest asked for from `posts_from` on: the host ended
+    /// its turn, and nothing of it is recorded.
+    pub fn forget_asked(&mut self, posts_from: usize) {
+        for post in self.posts.split_off(posts_from.min(self.posts.len())) {
+            match post {
+                Post::Letter(key) => drop(self.outbox.answered(key)),
+                Post::Call(operation) => drop(self.pending.remove(&operation)),
+                // The guest let it go in vain; it is left by the end that comes now.
+                Post::Leave(leave) => self.posts.push(Post::Leave(Leave { ended: true, ..leave })),
+                Post::Return => {}
+            }
+        }
+    }
+
+    fn due_event(&self, operation: OperationId) -> Event {
+        match self.pending.get(&operation) {
+            Some(Pending::Orchestration { call, attempt, .. }) => {
+                let after = call.options.timeout_ms.unwrap_or_default();
+                let message = format!("{} ({}) did not end within {after} ms", call.name, call.called(*attempt));
+                let failure = Failure::fatal(FailureKind::TimedOut, message);
+                let failure = Failure { error_type: "schedule-to-close".to_owned(), ..failure };
+                Event::OrchestrationFailed { operation, attempt: *attempt, failure }
+            }
+            _ => Event::TimerFired { operation },
+        }
+    }
+
     // ---- how state changes ----
+
+    fn open_call(&mut self, call: &OrchestrationScheduled) {
+        self.posts.push(Post::Call(call.operation));
+        let (scheduled_at, call) = (self.now, Arc::new(call.clone()));
+        self.open(
+            call.operation,
+            Pending::Orchestration { call, scheduled_at, attempt: 1, starts_at: None, last_failure: None },
+        );
+    }
+
+    /// A sub-orchestration that runs is left alone.
+    fn leave(&mut self, operation: OperationId, ended: bool) {
+        if let Some(Pending::Orchestration { call, attempt, starts_at, .. }) = self.pending.get(&operation)
+            && self.has_begun(*starts_at)
+        {
+            let (called, attempt, parent_close) = (call.called(*attempt), *attempt, call.options.parent_close);
+            self.posts.push(Post::Leave(Leave { called, operation, attempt, parent_close, ended }));
+        }
+    }
+
+    /// The calls of an execution that ends. One that is to go on may not have been
+    /// told to begin: that it is to be is kept until it has.
+    fn leave_all(&mut self) {
+        let running = |(operation, pending): (&OperationId, &Pending)| {
+            matches!(pending, Pending::Orchestration { .. }).then_some(*operation)
+        };
+        let calls: Vec<OperationId> = self.pending.iter().filter_map(running).collect();
+        for operation in calls {
+            match self.call(operation) {
+                Some(call) if call.caller.parent_close == ParentClose::Abandon => {
+                    let to = call.scheduled.called(call.caller.attempt);
+                    self.send(operation, Letter { to, content: Content::Call(Box::new(call)) });
+                }
+                _ => self.leave(operation, true),
+            }
+        }
+    }
+
+    fn send(&mut self, operation: OperationId, letter: Letter) {
+        let key = (self.started.execution, operation);
+        self.outbox.put(key, letter);
+        self.posts.push(Post::Letter(key));
+    }
+
+    fn answered(&mut self, key: MailKey, outcome: Outcome) {
+        self.outbox.answered(key);
+        if key.0 == self.started.execution {
+            self.complete(key.1, outcome);
+        }
+    }
 
     fn open(&mut self, operation: OperationId, pending: Pending) {
         self.next_operation = operation + 1;
@@ -454,6 +705,7 @@ impl Execution {
     /// yet handed over, it is withdrawn. An event that was not taken goes to the
     /// next wait for it, or back to where it was in the queue.
     fn cancel(&mut self, operation: OperationId) {
+        self.leave(operation, false);
         if let Some(Pending::Event { name }) = self.pending.remove(&operation)
             && let Some(queue) = self.waiters.get_mut(&name)
         {
@@ -476,6 +728,10 @@ impl Execution {
     }
 
     fn finish(&mut self, end: End) {
+        self.leave_all();
+        if self.started.caller.is_some() && !matches!(end, End::ContinuedAsNew(_)) {
+            self.posts.push(Post::Return);
+        }
         self.pending.clear();
         self.waiters.clear();
         self.ready.clear();
@@ -489,7 +745,19 @@ impl Pending {
         match self {
             Self::Timer { fire_at } => Some(*fire_at),
             Self::Activity { retry, .. } => retry.as_ref().map(|(at, _)| *at),
-            Self::Event { .. } => None,
+            Self::Orchestration { starts_at, .. } => starts_at.iter().copied().chain(self.due_unasked()).min(),
+            Self::Event { .. } | Self::Signal { .. } => None,
+        }
+    }
+
+    /// When something of it is recorded by itself, whether or not anything is run.
+    pub fn due_unasked(&self) -> Option<TimestampMs> {
+        match self {
+            Self::Timer { fire_at } => Some(*fire_at),
+            Self::Orchestration { call, scheduled_at, .. } => {
+                call.options.timeout_ms.map(|timeout| scheduled_at.plus(timeout))
+            }
+            Self::Activity { .. } | Self::Event { .. } | Self::Signal { .. } => None,
         }
     }
 

@@ -14,6 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Origin};
+use super::execution::Pending;
 use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use super::payload::Outcome;
 use super::turn::{Limits, Recorder, SealedTurn, TurnRecord};
@@ -109,6 +110,20 @@ pub enum ForkError {
         /// Its kind.
         kind: &'static str,
     },
+    /// A sub-orchestration runs there, and answers to the one that called it.
+    #[error(
+        "after event {at} the history waits for the orchestration {name} ({called}), which belongs to {instance}; fork before it was called or where it has returned"
+    )]
+    Calls {
+        /// The event asked for.
+        at: u32,
+        /// The orchestration.
+        name: String,
+        /// The called instance.
+        called: InstanceId,
+        /// Its caller.
+        instance: InstanceId,
+    },
     /// The history is not whole.
     #[error("the history cannot be forked: {0}")]
     Broken(String),
@@ -124,8 +139,9 @@ pub fn fork(records: &[TurnRecord], fork: Fork, limits: Limits) -> Result<(Recor
     let Some(Event::ExecutionStarted(started)) = kept.first_mut().and_then(|first| first.events.first_mut()) else {
         return Err(ForkError::Broken("it does not begin with execution-started".to_owned()));
     };
+    let (at, instance) = (fork.at, started.instance.clone());
     started.forked_from = Some(Box::new(ForkedFrom {
-        instance: started.instance.clone(),
+        instance: instance.clone(),
         execution: started.execution,
         event: fork.at,
         turns,
@@ -134,6 +150,10 @@ pub fn fork(records: &[TurnRecord], fork: Fork, limits: Limits) -> Result<(Recor
         earlier: started.forked_from.take().map(|earlier| earlier.cut_at(turns)),
     }));
     started.instance = fork.id;
+    // What earlier executions sent is for the one that sent it to see to.
+    started.birth = super::mail::birth(&fork.seed);
+    started.outbox.clear();
+    started.caller = None;
     started.created_at = fork.now;
     if let Some(module) = fork.module {
         started.module = module;
@@ -141,6 +161,12 @@ pub fn fork(records: &[TurnRecord], fork: Fork, limits: Limits) -> Result<(Recor
     }
     let sealed = seal(kept);
     let recorder = absorbed(&sealed, limits).map_err(ForkError::Broken)?;
+    for pending in recorder.execution.pending.values() {
+        if let Pending::Orchestration { call, attempt, .. } = pending {
+            let (name, called) = (call.name.clone(), call.called(*attempt));
+            return Err(ForkError::Calls { at, name, called, instance });
+        }
+    }
     Ok((recorder, sealed))
 }
 
@@ -207,6 +233,18 @@ fn edited(at: u32, event: &Event, outcome: Outcome) -> Result<Event, ForkError> 
             Ok(result) => Event::ActivityCompleted { operation, attempt, result },
             Err(failure) => Event::ActivityFailed { operation, attempt, failure },
         },
+        (
+            Event::OrchestrationCompleted { operation, attempt, .. }
+            | Event::OrchestrationFailed { operation, attempt, .. }
+            | Event::OrchestrationAttemptFailed { operation, attempt, .. },
+            outcome,
+        ) => match outcome {
+            Ok(result) => Event::OrchestrationCompleted { operation, attempt, result },
+            Err(failure) => Event::OrchestrationFailed { operation, attempt, failure },
+        },
+        (Event::SignalReceived { source, floor, name, .. }, Ok(value)) => {
+            Event::SignalReceived { source, floor, name, value }
+        }
         (Event::EventRaised { name, .. }, Ok(value)) => Event::EventRaised { name, value },
         (Event::EventRaisedOnce { key, name, .. }, Ok(value)) => Event::EventRaisedOnce { key, name, value },
         (Event::ExecutionStarted(mut started), Ok(input)) => {
@@ -269,6 +307,10 @@ mod tests {
             forked_from: None,
             keys: crate::core::keys::Keys::default(),
             shared: Vec::new(),
+            birth: 1,
+            outbox: Vec::new(),
+            seen: Default::default(),
+            caller: None,
         };
         let call = |operation| {
             let (input, options) = (Payload::null(), ActivityOptions::default());

@@ -2,6 +2,7 @@
 //!
 //! Synchronous, without a clock, without IO. Everything above asks; this answers.
 
+pub mod calls;
 pub mod divergence;
 pub mod event;
 pub mod execution;
@@ -9,6 +10,7 @@ pub mod fork;
 pub mod ids;
 pub mod keys;
 pub mod large;
+pub mod mail;
 pub mod payload;
 pub mod request;
 pub mod retry;

@@ -72,8 +72,14 @@ pub struct Plan {
 /// host ended the last turn, it goes on from before its last turn.
 ///
 /// # Errors
-/// Says why it cannot be rewound.
+/// Says why it cannot be rewound. What other instances were told cannot be taken
+/// back: an execution that sent signals or called orchestrations is not rewound.
 pub fn plan(turns: &[TurnRecord], reason: &str, limits: Limits) -> Result<Plan, String> {
+    let told = |event: &Event| matches!(event, Event::SignalSent(_) | Event::OrchestrationScheduled(_));
+    if let Some(told) = turns.iter().flat_map(|turn| &turn.events).find(|event| told(event)) {
+        let what = told.summary(40);
+        return Err(format!("it told another instance something ({} {what}); restart it instead", told.kind()));
+    }
     let Some((last, Event::Failed { by_host, .. })) = turns.last().and_then(|last| Some((last, last.events.last()?)))
     else {
         return Err("it has not failed".to_owned());
@@ -117,7 +123,8 @@ fn next_life(failed: &Started, last_operation: OperationId, turns: u32) -> Box<S
         .collect();
     shared.push(Shared { execution: failed.execution, last_operation });
     let forked_from = failed.forked_from.clone().map(|from| from.cut_at(turns));
-    Box::new(Started { execution: failed.execution + 1, shared, forked_from, ..failed.clone() })
+    // Whoever called it has heard that it failed.
+    Box::new(Started { execution: failed.execution + 1, shared, forked_from, caller: None, ..failed.clone() })
 }
 
 /// The same turns with another beginning: each has the hash of the one before.
@@ -194,6 +201,10 @@ mod tests {
             start_at: None,
             forked_from: None,
             keys: super::super::keys::Keys::default(),
+            birth: 0,
+            outbox: Vec::new(),
+            seen: Default::default(),
+            caller: None,
             shared: shared.iter().map(|&(execution, last_operation)| Shared { execution, last_operation }).collect(),
         };
         let third = next_life(&next_life(&started(&[]), 5, 9), 7, 9);

@@ -3,14 +3,16 @@
 //! Like [`super::execution::Execution`] it is derived from events, but it keeps
 //! no payloads of operations, so that a million rows are cheap to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::calls::{Caller, ParentClose};
 use super::event::{Event, START};
 use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
+use super::mail::MailKey;
 use super::payload::Payload;
 use super::turn::TurnRecord;
 
@@ -71,6 +73,15 @@ pub enum Waits {
     Retry(TimestampMs),
     /// A timer that fires then.
     Timer(TimestampMs),
+    /// A sub-orchestration.
+    Orchestration {
+        /// When it is given up.
+        until: Option<TimestampMs>,
+        /// When its next attempt starts, if none runs.
+        starts_at: Option<TimestampMs>,
+        /// Whether it goes on when this execution ends.
+        abandon: bool,
+    },
 }
 
 /// The row.
@@ -106,6 +117,16 @@ pub struct Summary {
     pub untold: bool,
     /// The failure's or termination's text, once there is one.
     pub error: Option<String>,
+    /// Tells it from all others of its id, see [`super::mail::birth`].
+    pub birth: u64,
+    /// Its letters to other instances that have no answer yet.
+    pub outbox: BTreeSet<MailKey>,
+    /// The call that this instance is the answer to.
+    pub caller: Option<Caller>,
+    /// Whether its caller went without it.
+    pub caller_left: bool,
+    /// Whether it took letters that may come again.
+    pub took_mail: bool,
 }
 
 impl Summary {
@@ -130,6 +151,11 @@ impl Summary {
             waits: BTreeMap::new(),
             untold: false,
             error: None,
+            birth: started.birth,
+            outbox: started.outbox.iter().map(|(key, _)| *key).collect(),
+            caller: started.caller.clone(),
+            caller_left: false,
+            took_mail: !started.seen.is_empty(),
         };
         if let Some(at) = started.start_at {
             summary.waits.insert(START, Waits::Timer(at));
@@ -149,11 +175,30 @@ impl Summary {
         self.untold = may_be_told && !record.ran && (self.untold || self.turns == 1 || tells(record));
     }
 
+    /// Whether a host that takes the store over has to look after it: it runs, or
+    /// has ended with letters that nobody has answered.
+    pub fn is_open(&self) -> bool {
+        !self.status.is_final() || !self.outbox.is_empty()
+    }
+
+    /// Whether somebody still has to do with it: it is open, or `caller`, the row of
+    /// whoever called it, waits for what it ended with and may ask again.
+    pub fn is_needed(&self, caller: Option<&Self>) -> bool {
+        let waits = |of: &Caller| {
+            caller.is_some_and(|row| {
+                (row.birth, row.execution) == (of.birth, of.execution) && row.waits.contains_key(&of.operation)
+            })
+        };
+        self.is_open() || self.caller.as_ref().is_some_and(waits)
+    }
+
     /// The earliest time at which something is due without anybody's doing.
     pub fn next_due(&self) -> Option<TimestampMs> {
         let due = |waits: &Waits| match waits {
             Waits::Retry(_) if self.status == Status::Suspended => None,
             Waits::Timer(at) | Waits::Retry(at) => Some(*at),
+            Waits::Orchestration { until, .. } if self.status == Status::Suspended => *until,
+            Waits::Orchestration { until, starts_at, .. } => until.iter().chain(starts_at).min().copied(),
             Waits::Activity => None,
         };
         self.waits.values().filter_map(due).min()
@@ -162,6 +207,11 @@ impl Summary {
     /// Whether an activity is to be run again when a host takes the instance over.
     pub fn has_running_activity(&self) -> bool {
         self.waits.values().any(|waits| *waits == Waits::Activity)
+    }
+
+    /// Whether a sub-orchestration may be to be told again that it is called.
+    pub fn has_running_call(&self) -> bool {
+        self.waits.values().any(|waits| matches!(waits, Waits::Orchestration { .. }))
     }
 
     fn take(&mut self, event: &Event) {
@@ -178,6 +228,8 @@ impl Summary {
             Event::ActivityCompleted { operation, .. }
             | Event::ActivityFailed { operation, .. }
             | Event::TimerFired { operation }
+            | Event::OrchestrationCompleted { operation, .. }
+            | Event::OrchestrationFailed { operation, .. }
             | Event::OperationCancelled { operation } => {
                 self.waits.remove(operation);
             }
@@ -203,6 +255,27 @@ impl Summary {
             }
             // The next execution's first turn is in the same commit and replaces this row.
             Event::ContinuedAsNew { .. } => self.waits.clear(),
+            Event::OrchestrationScheduled(call) => {
+                let until = call.options.timeout_ms.map(|timeout| self.updated_at.plus(timeout));
+                let abandon = call.options.parent_close == ParentClose::Abandon;
+                self.waits.insert(call.operation, Waits::Orchestration { until, starts_at: None, abandon });
+            }
+            Event::OrchestrationAttemptFailed { operation, retry_at, .. } => {
+                if let Some(Waits::Orchestration { starts_at, .. }) = self.waits.get_mut(operation) {
+                    *starts_at = Some(*retry_at);
+                }
+            }
+            Event::CallerLeft { .. } => self.caller_left = true,
+            Event::SignalReceived { .. } => self.took_mail = true,
+            Event::OrchestrationAbandoned { call } => {
+                self.outbox.remove(call);
+            }
+            Event::SignalSent(signal) => {
+                self.outbox.insert((self.execution, signal.operation));
+            }
+            Event::SignalDelivered { signal } | Event::SignalFailed { signal, .. } => {
+                self.outbox.remove(signal);
+            }
             Event::ExecutionStarted(_)
             | Event::EventRaised { .. }
             | Event::EventRaisedOnce { .. }
@@ -223,6 +296,12 @@ impl Summary {
     fn finish(&mut self, status: Status, error: Option<String>) {
         self.status = status;
         self.error = error;
+        // As in `Execution`: what is to go on is kept until it is known to.
+        let kept = self.waits.iter().filter(|(_, waits)| {
+            matches!(waits, Waits::Orchestration { starts_at, abandon: true, .. }
+                if starts_at.is_none_or(|at| at <= self.updated_at))
+        });
+        self.outbox.extend(kept.map(|(operation, _)| (self.execution, *operation)));
         self.waits.clear();
     }
 }
@@ -239,6 +318,12 @@ fn tells(record: &TurnRecord) -> bool {
                 | Event::CancelRequested { .. }
                 | Event::RequestReceived(_)
                 | Event::RequestsCarried(_)
+                | Event::OrchestrationCompleted { .. }
+                | Event::OrchestrationFailed { .. }
+                | Event::CallerLeft { .. }
+                | Event::SignalReceived { .. }
+                | Event::SignalDelivered { .. }
+                | Event::SignalFailed { .. }
         )
     })
 }

@@ -20,10 +20,11 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use super::calls::{MAX_RETRIED_ID_BYTES, OrchestrationOptions, OrchestrationScheduled, generated_id};
 pub use super::divergence::Divergence;
-use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, Started};
+use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, SignalSent, Started};
 use super::execution::{Delivery, Execution};
-use super::ids::{Hash, ModuleHash, OperationId, TimestampMs};
+use super::ids::{Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::payload::{Failure, FailureKind, Outcome, Payload, shortened};
 use super::request::Carried;
 
@@ -198,6 +199,8 @@ pub struct Recorder {
     ran: bool,
     turn: Vec<Event>,
     turn_bytes: usize,
+    /// Where the guest's part of [`Execution::posts`] begins.
+    asked_posts: usize,
 }
 
 impl Recorder {
@@ -216,6 +219,7 @@ impl Recorder {
             ran: false,
             turn: Vec::new(),
             turn_bytes: 0,
+            asked_posts: 0,
         }
     }
 
@@ -313,6 +317,9 @@ impl Recorder {
 
     /// What the guest is to be told. From here on the turn counts as run.
     pub fn hand_over(&mut self) -> HandOver {
+        if !self.ran {
+            self.asked_posts = self.execution.posts.len();
+        }
         self.ran = true;
         if !self.execution.begun {
             self.execution.begun = true;
@@ -371,6 +378,7 @@ impl Recorder {
         }
         self.turn.retain(|event| event.origin() == Origin::Delivery);
         self.execution.requests.take_back();
+        self.execution.forget_asked(self.asked_posts);
         self.push(event);
         Ok(())
     }
@@ -380,6 +388,7 @@ impl Recorder {
         if let Some(Event::Failed { failure, by_host: true }) = record.events.last() {
             self.turn.retain(|event| event.origin() == Origin::Delivery);
             self.execution.requests.take_back();
+            self.execution.forget_asked(self.asked_posts);
             self.push(Event::Failed { failure: failure.clone(), by_host: true });
         }
     }
@@ -409,6 +418,7 @@ impl Recorder {
         }
         self.ran = record.ran;
         self.seal();
+        self.execution.posts.clear();
         Ok(())
     }
 
@@ -431,6 +441,7 @@ impl Recorder {
     /// that of the recorded bytes.
     pub fn seal_replayed(&mut self, hash: Hash) {
         self.close_turn(self.turn.len(), hash);
+        self.execution.posts.clear();
     }
 
     fn close_turn(&mut self, events: usize, hash: Hash) {
@@ -456,6 +467,8 @@ impl Recorder {
             start_at: None,
             keys: ended.keys.clone(),
             shared: Vec::new(),
+            outbox: ended.outbox.letters().map(|(key, letter)| (key, letter.clone())).collect(),
+            seen: ended.seen.clone(),
             ..(*ended.started).clone()
         })
     }
@@ -563,6 +576,59 @@ impl Recorder {
     pub fn wait_for_event(&mut self, name: String) -> Result<OperationId, Stop> {
         let operation = self.execution.next_operation();
         self.operation(Event::EventAwaited { operation, name })
+    }
+
+    /// Another orchestration is to run, as `instance` or under an id of its own.
+    pub fn call_orchestration(
+        &mut self,
+        name: String,
+        input: Payload,
+        instance: Option<&str>,
+        options: OrchestrationOptions,
+    ) -> Result<OperationId, Stop> {
+        let operation = self.execution.next_operation();
+        let (started, generated) = (&self.execution.started, instance.is_none());
+        let called = match instance {
+            None => Ok(generated_id(&started.instance, &started.seed, operation)),
+            Some(text) => InstanceId::new(text).map_err(|invalid| {
+                Failure::fatal(FailureKind::Unsupported, format!("{name} cannot be called: {invalid}"))
+            }),
+        };
+        let called = called.and_then(|called| self.callable(&name, &input, called, &options));
+        let refusal = self.refused(called.as_ref().err().cloned());
+        match (called, refusal) {
+            (Ok(instance), None) => {
+                let call = OrchestrationScheduled { operation, instance, name, input, options };
+                self.answer(Event::OrchestrationScheduled(Box::new(call)), |recorded, asked| {
+                    match (recorded, asked) {
+                        // In a fork the recorded one comes from the history it was cut from.
+                        (Event::OrchestrationScheduled(a), Event::OrchestrationScheduled(b)) if generated => {
+                            OrchestrationScheduled { instance: b.instance.clone(), ..(**a).clone() } == **b
+                        }
+                        _ => recorded == asked,
+                    }
+                })?;
+                Ok(operation)
+            }
+            (Err(failure), None) | (_, Some(failure)) => {
+                self.refuse(format!("orchestration {name}, {}", fingerprint(&input)), failure)
+            }
+        }
+    }
+
+    /// An event is to be raised on another instance.
+    pub fn signal(&mut self, to: &str, name: String, value: Payload) -> Result<OperationId, Stop> {
+        let receiver = self.receiver(to, &name, &value);
+        let refusal = self.refused(receiver.as_ref().err().cloned());
+        match (receiver, refusal) {
+            (Ok(to), None) => {
+                let operation = self.execution.next_operation();
+                self.operation(Event::SignalSent(Box::new(SignalSent { operation, to, name, value })))
+            }
+            (Err(failure), None) | (_, Some(failure)) => {
+                self.refuse(format!("signal {name:?} to {to:?}, {}", fingerprint(&value)), failure)
+            }
+        }
     }
 
     /// The guest has taken the event of that wait into use.
@@ -733,6 +799,8 @@ impl Recorder {
             Event::TagSet { name, value } => name.len() + value.len(),
             Event::OperationRefused { asked, .. } => asked.len(),
             Event::Responded { answer: Ok(output), .. } => output.len(),
+            Event::OrchestrationScheduled(call) => call.input.len(),
+            Event::SignalSent(signal) => signal.name.len() + signal.value.len(),
             _ => 0,
         };
         let limits = &self.limits;
@@ -758,6 +826,42 @@ impl Recorder {
             return refuse(format!("the retry policy of {name} is not valid: {fault}"));
         }
         refuse(format!("the options of {name} are not valid: {}", options.fault()?))
+    }
+
+    fn callable(
+        &self,
+        name: &str,
+        input: &Payload,
+        called: InstanceId,
+        options: &OrchestrationOptions,
+    ) -> Result<InstanceId, Failure> {
+        if let Some(failure) = too_large(&format!("the input of {name}"), input.len(), self.limits.payload_bytes) {
+            return Err(failure);
+        }
+        let refuse = |message: String| Err(Failure::fatal(FailureKind::Unsupported, message));
+        if called == self.execution.started.instance {
+            return refuse(format!("{called} cannot call itself; continue as new, or choose another instance id"));
+        }
+        if let Some(fault) = options.retry.as_ref().and_then(super::retry::RetryPolicy::fault) {
+            return refuse(format!("the retry policy of {name} is not valid: {fault}"));
+        }
+        if options.retry.is_some() && called.as_str().len() > MAX_RETRIED_ID_BYTES {
+            return refuse(format!(
+                "an instance that may be tried again has an id of up to {MAX_RETRIED_ID_BYTES} bytes"
+            ));
+        }
+        Ok(called)
+    }
+
+    fn receiver(&self, to: &str, name: &str, value: &Payload) -> Result<InstanceId, Failure> {
+        if let Some(failure) = too_large(&format!("the signal {name:?}"), value.len(), self.limits.payload_bytes) {
+            return Err(failure);
+        }
+        let not_found = |message: String| Failure::fatal(FailureKind::NotFound, message);
+        if name.is_empty() || name.len() > 200 {
+            return Err(not_found(format!("an event's name has 1 to 200 bytes, found {}", name.len())));
+        }
+        InstanceId::new(to).map_err(|invalid| not_found(invalid.to_string()))
     }
 
     /// Live, a refusal is the host's own; at replay, what was recorded counts.

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::activities::Activities;
 use super::error::EngineError;
+use super::mail::Posted;
 use super::schedules::Signal;
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
@@ -42,6 +43,8 @@ pub(super) struct Outbound {
     /// The turn was recorded by another instance: what it asks for was let out
     /// there. Only these attempts, which it left behind, begin.
     pub(super) adopted: Option<Vec<Arc<Task>>>,
+    /// What goes to other instances.
+    pub(super) posts: Vec<Posted>,
 }
 
 /// A caller who waits for a turn to be durable.
@@ -196,7 +199,10 @@ impl Release {
     }
 
     fn release_turn(&self, worker: usize, turn: Outbound) {
-        let Outbound { instance, execution, sealed, logs, replies, due, adopted, .. } = turn;
+        let Outbound { instance, execution, sealed, logs, replies, due, adopted, posts, .. } = turn;
+        for (to, message) in posts {
+            self.workers[super::partition(&to, self.workers.len())].send(message);
+        }
         if adopted.is_some() {
             replies.into_iter().for_each(|reply| reply(Ok(())));
             due.into_iter().for_each(|due| self.workers[worker].send(Message::Arm(instance.clone(), due)));

@@ -7,6 +7,7 @@
 //! is durable.
 
 mod activities;
+mod calls;
 mod clock;
 mod commit;
 mod deadlines;
@@ -14,6 +15,7 @@ mod error;
 pub mod fork;
 mod intercept;
 mod life;
+mod mail;
 mod modules;
 mod query;
 mod queues;
@@ -47,6 +49,7 @@ pub use self::queues::{QueueSettings, Rate, TaskLimits};
 pub use self::remote::{Claimed, LEASE_MS, MAX_CLAIM, MAX_LEASE_MS, Registration, Reported, Standing};
 pub use self::retention::Retention;
 pub(crate) use self::turns::bare_recorder;
+pub use crate::core::calls::IdReuse;
 
 use self::activities::Activities;
 use self::commit::{GROUPS_AHEAD, Release};
@@ -57,6 +60,7 @@ use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
 use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::keys::Keys;
+use crate::core::mail::{Seen, birth};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::{RequestKind, Source};
 use crate::core::summary::Summary;
@@ -136,21 +140,6 @@ pub struct StartRequest {
     pub reuse: IdReuse,
     /// It begins then; it is durable at once. None, or a time that has passed: now.
     pub start_at: Option<TimestampMs>,
-}
-
-/// What a start does if its id is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IdReuse {
-    /// It fails.
-    #[default]
-    Reject,
-    /// The one that is there is taken, if it runs the same orchestration.
-    ReturnExisting,
-    /// A new life begins if the one that is there has ended, else it fails.
-    ReplaceFinished,
-    /// The one that is there is ended, and a new life begins.
-    TerminateAndReplace,
 }
 
 /// What became of a start.
@@ -359,7 +348,7 @@ impl Engine {
         }
         let module = self.modules.resolve(&orchestration, module.as_deref())?;
         let now = self.clock.now();
-        let started = Box::new(Started {
+        let mut started = Box::new(Started {
             format: event::FORMAT,
             instance: id.clone(),
             execution: 1,
@@ -376,7 +365,12 @@ impl Engine {
             forked_from: None,
             keys: Keys::default(),
             shared: Vec::new(),
+            birth: 0,
+            outbox: Vec::new(),
+            seen: Seen::default(),
+            caller: None,
         });
+        started.birth = birth(&started.seed);
         let (reply, answer) = oneshot::channel();
         self.worker_of(&id).send(Message::Start(started, reuse, reply));
         match self.answer(answer).await {
@@ -621,6 +615,7 @@ impl Engine {
                 self.worker_of(&summary.instance).send(Message::Recover(Box::new(summary)));
             }
             if last {
+                self.workers.iter().for_each(|worker| worker.send(Message::Recovered));
                 return Ok(());
             }
         }

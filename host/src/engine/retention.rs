@@ -61,7 +61,8 @@ impl Engine {
     /// and nothing is known of it any more when this returns.
     ///
     /// # Errors
-    /// If it is unknown or has not ended.
+    /// If it is unknown or has not ended, or another instance has not heard yet what it
+    /// sent or how it ended.
     pub fn purge(&self, id: &InstanceId) -> Result<(), EngineError> {
         let summary = self.store.summary(id)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })?;
         let gone = self.store.purge(self.epoch, std::slice::from_ref(id))?;
@@ -70,7 +71,11 @@ impl Engine {
             return Err(EngineError::WrongStatus {
                 id: id.clone(),
                 status: summary.status,
-                what: "only an instance that has ended can be purged; terminate it first",
+                what: if summary.status.is_final() {
+                    "another instance has not heard of it yet; ask again"
+                } else {
+                    "only an instance that has ended can be purged; terminate it first"
+                },
             });
         }
         Ok(())
@@ -107,7 +112,7 @@ fn sweep(
         let page = store.list(filter, after.as_ref(), BATCH)?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.instance.clone());
-        let ended = page.into_iter().filter(|row| row.status.is_final()).map(|row| row.instance);
+        let ended = page.into_iter().filter(|row| !row.is_open()).map(|row| row.instance);
         let gone = store.purge(epoch, &ended.collect::<Vec<_>>())?;
         if !seen(&gone) {
             return Ok(());

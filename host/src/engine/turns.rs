@@ -29,12 +29,15 @@ use self::room::Idle;
 use super::activities::{Activities, Recorded, Task};
 use super::commit::{Group, Groups, Outbound, Reply};
 use super::error::EngineError;
+use super::mail::{Links, posted};
 use super::modules::Modules;
 use super::requests::{Asked, Callers};
 use super::{Clock, EngineSettings, IdReuse};
+use crate::core::calls::{Call, Caller, ParentClose};
 use crate::core::event::{ActivityScheduled, Event, Origin, Started};
 use crate::core::execution::{End, Execution, Pending};
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
+use crate::core::mail::{Envelope, MailKey};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::RequestId;
 use crate::core::summary::Summary;
@@ -50,6 +53,8 @@ pub(super) enum Message {
     Start(Box<Started>, IdReuse, oneshot::Sender<Result<(), EngineError>>),
     /// Something came in for an instance.
     Deliver(InstanceId, Inbound),
+    /// Another instance calls one. True: it has ended, and only wants that to go on.
+    Call(Box<Call>, bool),
     /// Tell what the instance ends with.
     Watch(InstanceId, oneshot::Sender<Result<Outcome, EngineError>>),
     /// A durable turn waits until then.
@@ -72,6 +77,8 @@ pub(super) enum Message {
     Adopt(Box<Adoption>),
     /// Answer when all that came before is durable.
     Barrier(oneshot::Sender<Result<(), EngineError>>),
+    /// There are no more of those.
+    Recovered,
     /// Time has moved.
     Wake,
     /// No more turns.
@@ -115,6 +122,25 @@ pub(super) enum Inbound {
         reply: oneshot::Sender<Result<(), EngineError>>,
     },
     Request(Box<Asked>),
+    /// Another instance sent this.
+    Letter(Box<Envelope>),
+    /// A letter of this instance has its answer.
+    Answered {
+        birth: u64,
+        key: MailKey,
+        outcome: Outcome,
+    },
+    /// A sub-orchestration has ended.
+    Returned {
+        caller: Box<Caller>,
+        outcome: Outcome,
+    },
+    /// Whoever called this instance goes without it.
+    CallerLeft {
+        caller: Box<Caller>,
+        what: ParentClose,
+        reason: String,
+    },
 }
 
 /// How others reach a worker. Its queue needs no bound of its own: whoever sends
@@ -147,6 +173,12 @@ pub(super) struct Parts {
 
 pub(super) struct Worker {
     pub(super) parts: Parts,
+    pub(super) links: Links,
+    /// What other instances sent before all were recovered; none afterwards.
+    early: Option<Vec<Message>>,
+    /// Who called an instance that was there already: each asks again when it is
+    /// recovered, so nothing of this is recorded.
+    pub(super) joined: HashMap<InstanceId, Vec<Caller>>,
     live: HashMap<InstanceId, Slot>,
     idle: Idle,
     stamps: u64,
@@ -243,7 +275,10 @@ const TURNS_PER_GROUP: usize = 64;
 impl Worker {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
+            links: Links(parts.links.clone()),
             parts,
+            early: Some(Vec::new()),
+            joined: HashMap::new(),
             live: HashMap::new(),
             idle: Idle::default(),
             stamps: 0,
@@ -302,9 +337,15 @@ impl Worker {
     // ---- messages ----
 
     fn take(&mut self, message: Message) {
+        let message = match (&mut self.early, message) {
+            (Some(early), message) if message.is_between_instances() => return early.push(message),
+            (_, message) => message,
+        };
         match message {
             Message::Start(started, reuse, reply) => self.start(started, reuse, reply),
+            Message::Recovered => self.early.take().into_iter().flatten().for_each(|message| self.take(message)),
             Message::Deliver(id, inbound) => self.deliver(id, inbound),
+            Message::Call(call, abandoned) => self.call(call, abandoned),
             Message::Watch(id, reply) => self.watch(id, reply),
             Message::Arm(id, due) => {
                 self.timers.push(Reverse((due, id.clone())));
@@ -336,7 +377,10 @@ impl Worker {
         match known {
             Ok(None) => {}
             Ok(Some((execution, status))) if reuse.replaces(status) => match self.make_way(&id, status) {
-                Ok(()) => started.execution = execution + 1,
+                Ok(passed_on) => {
+                    started.execution = execution + 1;
+                    passed_on.to(&mut started);
+                }
                 Err(error) => {
                     let _ = reply.send(Err(error));
                     return;
@@ -355,10 +399,16 @@ impl Worker {
                 return;
             }
         }
-        let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, self.parts.clock.now());
         let answer: Reply = Box::new(move |durable| drop(reply.send(durable)));
+        self.begin(started, vec![answer]);
+    }
+
+    /// Begins an execution under an id that is free.
+    pub(super) fn begin(&mut self, started: Box<Started>, replies: Vec<Reply>) {
+        let id = started.instance.clone();
+        let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, self.parts.clock.now());
         let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
-        let turn = outbound(&mut slot, sealed, vec![answer]);
+        let turn = outbound(&mut slot, sealed, replies);
         slot.last_group = self.next_group();
         self.live.insert(id.clone(), slot);
         self.group.push(turn);
@@ -367,15 +417,13 @@ impl Worker {
 
     fn deliver(&mut self, id: InstanceId, inbound: Inbound) {
         if !self.live.contains_key(&id) {
-            match self.load_bare(&id) {
+            match self.load(&id, |summary| inbound.reaches(summary)) {
                 Ok(slot) => {
                     self.live.insert(id.clone(), slot);
                 }
                 Err(reason) => {
                     let Some((reason, inbound)) = self.deliver_to_ended(&id, reason, inbound) else { return };
-                    let error = not_delivered(&id, reason, &inbound);
-                    inbound.refuse(error);
-                    return;
+                    return self.refuse(&id, reason, inbound);
                 }
             }
         }
@@ -390,8 +438,10 @@ impl Worker {
             let _ = reply.send(Err(EngineError::Blocked { why: why.clone(), id }));
             return;
         }
-        // What is live ends by a message that comes later than this one.
-        if !self.live.contains_key(&id) {
+        // What runs ends by a message that comes later than this one; what has ended
+        // may be in memory for its mail.
+        let runs = |slot: &mut Slot| slot.body.recorder().execution.end.is_none();
+        if !self.live.get_mut(&id).is_some_and(runs) {
             let ended = match self.parts.store.summary(&id) {
                 Ok(Some(summary)) if summary.status.is_final() => super::view::outcome(&*self.parts.store, &id),
                 Ok(Some(_)) => Ok(None),
@@ -415,7 +465,10 @@ impl Worker {
             self.live.get_mut(id).is_some_and(|slot| slot.body.recorder().execution.started.execution > execution);
         if !next_life {
             let late = self.live.get_mut(id).map(|slot| std::mem::take(&mut slot.inbox)).unwrap_or_default();
-            self.drop_slot(id);
+            // One that took mail since has a turn under way, which only its state knows of.
+            if self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
+                self.drop_slot(id);
+            }
             self.blocked.remove(id);
             self.held.remove(id);
             self.callers.ended(id, outcome);
@@ -425,6 +478,7 @@ impl Worker {
         for watcher in self.watchers.remove(id).unwrap_or_default() {
             let _ = watcher.send(Ok(outcome.clone()));
         }
+        self.tell_joined(id, outcome);
     }
 
     /// Start-up is recovery: what was under way is put under way again.
@@ -436,14 +490,17 @@ impl Worker {
         if let Some(due) = summary.next_due() {
             self.timers.push(Reverse((due, id.clone())));
         }
-        if !summary.untold && !summary.has_running_activity() {
+        self.left_by_caller(summary).into_iter().for_each(|posted| self.links.send(posted));
+        let runs = summary.has_running_activity() || summary.has_running_call();
+        if !summary.untold && !runs && summary.outbox.is_empty() {
             return;
         }
-        match self.load_bare(id) {
+        match self.load(id, Summary::is_open) {
             Ok(mut slot) => {
                 let execution = &slot.body.recorder().execution;
                 let tasks = tasks(&self.parts.activities, execution, execution.interrupted());
                 let (wants_turn, suspended) = (execution.wants_turn(), execution.suspended);
+                posted(execution, execution.posts_again()).into_iter().for_each(|posted| self.links.send(posted));
                 if suspended {
                     self.held.insert(id.clone(), tasks);
                 } else {
@@ -524,7 +581,11 @@ impl Worker {
         // again at once, begins when this turn is durable. None while suspended: those
         // wait until it is durable that they are held no more.
         let mut due = recorder.execution.attempts_due(now);
-        let replies = self.record_inbox(id, recorder, inbox);
+        // One whose outcome came just now is only told again.
+        let calls = recorder.execution.calls_due(now);
+        posted(&recorder.execution, calls).into_iter().for_each(|posted| self.links.send(posted));
+        let (replies, later) = self.record_inbox(id, recorder, inbox);
+        slot.inbox = later;
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
             recorder.deliver(fired);
         }
@@ -574,17 +635,31 @@ impl Worker {
         };
         slot.last_group = self.next_group();
         self.group.push(outbound(slot, sealed, replies));
-        if let Some((started, carried)) = next {
+        if let Some((mut started, carried)) = next {
+            started.seen.retain(|sender, birth, key| self.may_come_again(sender, birth, key));
             let (recorder, sealed) = Recorder::start_with(started, carried, self.parts.settings.limits, now);
             slot.body = Body::Bare(Box::new(recorder));
             self.group.push(outbound(slot, sealed, Vec::new()));
         }
     }
 
-    /// Records what came in; returns whom to answer once that is durable.
-    fn record_inbox(&mut self, id: &InstanceId, recorder: &mut Recorder, inbox: Vec<Inbound>) -> Vec<Reply> {
-        let mut replies: Vec<Reply> = Vec::new();
+    /// Records what came in; returns whom to answer once that is durable, and what
+    /// is for a turn after this one.
+    fn record_inbox(
+        &mut self,
+        id: &InstanceId,
+        recorder: &mut Recorder,
+        inbox: Vec<Inbound>,
+    ) -> (Vec<Reply>, Vec<Inbound>) {
+        let (mut replies, mut later): (Vec<Reply>, Vec<Inbound>) = Default::default();
+        let had_ended = recorder.execution.end.is_some();
         for inbound in inbox {
+            if recorder.execution.end.is_some() && !had_ended && inbound.is_mail() {
+                // Nothing follows an outcome in its turn.
+                later.push(inbound);
+                continue;
+            }
+            let Some(inbound) = self.take_mail(recorder, inbound, &mut replies) else { continue };
             if recorder.execution.end.is_some() {
                 let Some(inbound) = self.deliver_again_later(id, inbound) else { continue };
                 let execution = &recorder.execution;
@@ -642,9 +717,10 @@ impl Worker {
                     replies.push(Box::new(move |durable| drop(reply.send(durable))));
                 }
                 Inbound::Request(asked) => self.record_request(id, recorder, *asked),
+                _ => unreachable!("mail is taken out before"),
             }
         }
-        replies
+        (replies, later)
     }
 
     /// Makes sure that the guest is in memory, in the state that the history left
@@ -793,9 +869,30 @@ impl Worker {
     }
 
     fn load_bare(&self, id: &InstanceId) -> Result<Slot, NotNow> {
+        self.load(id, |summary| !summary.status.is_final())
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.parts.store
+    }
+
+    pub(super) fn modules(&self) -> &Modules {
+        &self.parts.modules
+    }
+
+    pub(super) fn now(&self) -> TimestampMs {
+        self.parts.clock.now()
+    }
+
+    /// The state of an instance that is in memory.
+    pub(super) fn live_execution(&mut self, id: &InstanceId) -> Option<&Execution> {
+        self.live.get_mut(id).map(|slot| &slot.body.recorder().execution)
+    }
+
+    fn load(&self, id: &InstanceId, wanted: impl FnOnce(&Summary) -> bool) -> Result<Slot, NotNow> {
         let store = &self.parts.store;
         let summary = store.summary(id).map_err(|error| NotNow::Store(error.into()))?.ok_or(NotNow::Gone(None))?;
-        if summary.status.is_final() {
+        if !wanted(&summary) {
             return Err(NotNow::Gone(Some(Box::new(summary))));
         }
         let records = self.records(id)?;
@@ -823,7 +920,7 @@ impl Worker {
 
     fn put_back(&mut self, id: &InstanceId, mut slot: Slot, put_off: bool) {
         let execution = &slot.body.recorder().execution;
-        let wants_turn = execution.wants_turn() && !put_off;
+        let wants_turn = execution.wants_turn() && !put_off || !slot.inbox.is_empty();
         let waits = execution.end.is_none() && !wants_turn;
         if waits && !put_off && !slot.queued && matches!(slot.body, Body::Bare(_)) && self.is_durable(&slot) {
             // Only its state was needed, and that is in the store.
@@ -870,6 +967,7 @@ fn take_up(recorder: &mut Recorder, at: TimestampMs, events: impl IntoIterator<I
     recorder.begin(at);
     // Attempts whose back-off was over were dispatched just now.
     recorder.execution.attempts_due(now);
+    recorder.execution.calls_due(now);
     events.into_iter().for_each(|event| recorder.deliver(event));
 }
 
@@ -895,10 +993,12 @@ fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outboun
     let logs = std::mem::take(&mut recorder.logs);
     let (turn, next_due) = (recorder.execution.turns, recorder.execution.next_due());
     let due = next_due.filter(|due| slot.armed.is_none_or(|armed| armed > *due));
+    let posts = std::mem::take(&mut recorder.execution.posts);
+    let posts = posted(&recorder.execution, posts);
     slot.armed = due.or(slot.armed);
     // It is longer now.
     slot.history = None;
-    Outbound { instance, execution, turn, sealed, logs, replies, due, adopted: None }
+    Outbound { instance, execution, turn, sealed, logs, replies, due, posts, adopted: None }
 }
 
 fn tasks(activities: &Activities, execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, Turn)>) -> Vec<Arc<Task>> {
@@ -927,7 +1027,7 @@ fn position_of(execution: &Execution) -> (ExecutionNumber, crate::core::summary:
     (execution.started.execution, status_of(execution))
 }
 
-fn status_of(execution: &Execution) -> crate::core::summary::Status {
+pub(super) fn status_of(execution: &Execution) -> crate::core::summary::Status {
     use crate::core::summary::Status;
     match execution.end {
         None if execution.suspended => Status::Suspended,
@@ -942,7 +1042,7 @@ fn being_removed(module: ModuleHash) -> EngineError {
     EngineError::UnknownModule { module: module.to_string(), exists: Vec::new() }
 }
 
-fn not_delivered(id: &InstanceId, reason: NotNow, inbound: &Inbound) -> EngineError {
+pub(super) fn not_delivered(id: &InstanceId, reason: NotNow, inbound: &Inbound) -> EngineError {
     match reason {
         NotNow::Gone(Some(summary)) => ended_error(id, summary.status, inbound),
         NotNow::Gone(None) => EngineError::UnknownInstance { id: id.clone() },
@@ -960,14 +1060,48 @@ fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &
         Inbound::Hold { suspend: true, .. } => "the suspension".to_owned(),
         Inbound::Hold { suspend: false, .. } => "the resumption".to_owned(),
         Inbound::Request(asked) => asked.what(),
+        Inbound::Letter(_) | Inbound::Answered { .. } => "the mail".to_owned(),
+        Inbound::Returned { .. } => "the result".to_owned(),
+        Inbound::CallerLeft { .. } => "the cancellation".to_owned(),
     };
     EngineError::Ended { id: id.clone(), status, what }
 }
 
+impl Message {
+    /// Whether another instance sent it.
+    fn is_between_instances(&self) -> bool {
+        match self {
+            Self::Call(..) => true,
+            Self::Deliver(_, inbound) => {
+                inbound.is_mail() || matches!(inbound, Inbound::Returned { .. } | Inbound::CallerLeft { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Inbound {
-    fn refuse(self, error: EngineError) {
+    /// Whether it is taken also after the instance has ended.
+    fn is_mail(&self) -> bool {
+        matches!(self, Self::Letter(_) | Self::Answered { .. })
+    }
+
+    /// Whether an instance of which only the row is read is to be loaded for it.
+    fn reaches(&self, summary: &Summary) -> bool {
+        match self {
+            Self::Letter(_) => true,
+            Self::Answered { birth, key, .. } => summary.birth == *birth && summary.outbox.contains(key),
+            Self::Returned { caller, .. } => {
+                summary.waits.contains_key(&caller.operation) && summary.execution == caller.execution
+            }
+            _ => !summary.status.is_final(),
+        }
+    }
+
+    pub(super) fn refuse(self, error: EngineError) {
         match self {
             Self::ActivityOutcome { reply, .. } => not_recorded(reply),
+            Self::Letter(_) | Self::Answered { .. } | Self::Returned { .. } | Self::CallerLeft { .. } => {}
             Self::Request(asked) => asked.refuse(error),
             Self::Event { reply, .. }
             | Self::EventOnce { reply, .. }
@@ -981,7 +1115,7 @@ impl Inbound {
 }
 
 impl NotNow {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Later(why) | Self::Blocked(why) => why.clone(),
             Self::Gone(_) => "it has ended".to_owned(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::EngineError;
 use super::bare_recorder;
 use super::queues::QueueSettings;
-use crate::core::event::{ActivityScheduled, START};
+use crate::core::event::{ActivityScheduled, Event, START};
 use crate::core::execution::Pending;
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Failure, Outcome, Payload};
@@ -73,6 +73,11 @@ pub struct InstanceView {
     /// How it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// The instance that called it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<InstanceId>,
+    /// What this execution called, in order, each attempt on its own.
+    pub children: Vec<ChildView>,
     /// Incomplete operations.
     pub pending: Vec<PendingView>,
     /// Events that came and were not taken, by name and in order.
@@ -91,6 +96,20 @@ pub struct ForkView {
     pub execution: ExecutionNumber,
     /// The last event that is shared.
     pub event: u32,
+}
+
+/// A sub-orchestration, as it stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChildView {
+    /// The call.
+    pub operation: OperationId,
+    /// The called instance.
+    pub id: InstanceId,
+    /// Its orchestration.
+    pub orchestration: String,
+    /// Where it stands; none if it is not there (yet, or any more).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
 }
 
 /// An incomplete operation.
@@ -135,6 +154,34 @@ pub enum PendingView {
     Event {
         /// Its operation.
         operation: OperationId,
+        /// The event's name.
+        name: String,
+    },
+    /// A sub-orchestration.
+    Orchestration {
+        /// Its operation.
+        operation: OperationId,
+        /// The orchestration.
+        name: String,
+        /// The called instance.
+        instance: InstanceId,
+        /// The attempt that runs or comes next.
+        attempt: u32,
+        /// Of how many; 0 is without bound.
+        max_attempts: u32,
+        /// When that attempt starts, if it does not run.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_attempt_at: Option<String>,
+        /// Why the attempt before failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_failure: Option<String>,
+    },
+    /// A signal that its receiver has not taken yet.
+    Signal {
+        /// Its operation.
+        operation: OperationId,
+        /// The receiver.
+        to: InstanceId,
         /// The event's name.
         name: String,
     },
@@ -231,7 +278,7 @@ pub fn instance(
     let recorder =
         bare_recorder(&records, Limits::default()).map_err(|why| EngineError::Blocked { id: id.clone(), why })?;
     let execution = &recorder.execution;
-    let (output, failure) = match records.last().and_then(|turn| turn.events.last()).and_then(final_outcome) {
+    let (output, failure) = match end_of(&records) {
         Some(Ok(output)) => (Some(output), None),
         Some(Err(failure)) => (None, Some(failure)),
         None => (None, None),
@@ -244,6 +291,8 @@ pub fn instance(
         output,
         failure,
         pending: pending.collect(),
+        parent: execution.started.parent.clone(),
+        children: children(store, &records)?,
         untaken_events: execution.buffered_names(),
         forked_from: execution.started.forked_from.as_deref().map(|from| ForkView {
             instance: from.instance.clone(),
@@ -260,8 +309,34 @@ pub fn instance(
 /// If the store fails.
 pub fn outcome(store: &dyn Store, id: &InstanceId) -> Result<Option<Outcome>, EngineError> {
     let Some(history) = store.history(id, None)? else { return Ok(None) };
-    let Some(last) = history.decode()?.pop() else { return Ok(None) };
-    Ok(last.events.last().and_then(final_outcome))
+    Ok(end_of(&history.decode()?))
+}
+
+fn children(store: &dyn Store, records: &[TurnRecord]) -> Result<Vec<ChildView>, EngineError> {
+    let mut calls = std::collections::BTreeMap::new();
+    let mut children = Vec::new();
+    for event in records.iter().flat_map(|record| &record.events) {
+        let (call, attempt) = match event {
+            Event::OrchestrationScheduled(call) => {
+                calls.insert(call.operation, call);
+                (Some(call), 1)
+            }
+            Event::OrchestrationAttemptFailed { operation, attempt, .. } => {
+                (calls.get(operation).copied(), attempt + 1)
+            }
+            _ => continue,
+        };
+        let Some(call) = call else { continue };
+        let id = call.called(attempt);
+        let status = store.summary(&id)?.map(|summary| summary.status);
+        children.push(ChildView { operation: call.operation, id, orchestration: call.name.clone(), status });
+    }
+    Ok(children)
+}
+
+/// What a history ended with. Answers to its letters may follow its end.
+fn end_of(records: &[TurnRecord]) -> Option<Outcome> {
+    records.iter().rev().find_map(|turn| turn.events.last().and_then(final_outcome))
 }
 
 /// A history as JSON: one object per event, numbered, with its turn and time.
@@ -300,5 +375,15 @@ fn pending_view(
         Pending::Timer { fire_at } if operation == START => PendingView::Start { start_at: fire_at.to_string() },
         Pending::Timer { fire_at } => PendingView::Timer { operation, fire_at: fire_at.to_string() },
         Pending::Event { name } => PendingView::Event { operation, name: name.clone() },
+        Pending::Orchestration { call, attempt, starts_at, last_failure, .. } => PendingView::Orchestration {
+            operation,
+            name: call.name.clone(),
+            instance: call.called(*attempt),
+            attempt: *attempt,
+            max_attempts: call.options.retry.as_ref().map_or(1, |policy| policy.max_attempts),
+            next_attempt_at: starts_at.as_ref().map(ToString::to_string),
+            last_failure: last_failure.as_ref().map(ToString::to_string),
+        },
+        Pending::Signal { to, name } => PendingView::Signal { operation, to: to.clone(), name: name.clone() },
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::explore::Call;
-use super::life::{Inbound, Life};
+use super::life::{Inbound, Life, NotServed};
 use super::subject::{Subject, SubjectError};
 use crate::core::execution::Pending;
 use crate::core::ids::{InstanceId, OperationId, TimestampMs};
@@ -42,6 +42,9 @@ pub enum KitError {
     /// It has ended.
     #[error("{0} has ended; nothing comes in for it any more")]
     Ended(String),
+    /// It has to do with other instances.
+    #[error(transparent)]
+    NotServed(#[from] NotServed),
     /// A history does not replay: it is the module's or the sandbox's fault.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -125,7 +128,7 @@ impl Kit {
             None => running.life.guest(&self.subject.module)?,
         };
         let inbox = std::mem::take(&mut running.inbox);
-        let carried = running.life.carry_on(&mut guest, self.clock, inbox, &|_| None);
+        let carried = running.life.carry_on(&mut guest, self.clock, inbox, &|_| None)?;
         if !carried.renewed {
             running.guest = Some(guest);
         }

@@ -60,6 +60,16 @@ pub struct Carried {
     pub renewed: bool,
 }
 
+/// A life is alone: nobody is there to be told or called.
+#[derive(Debug, thiserror::Error)]
+#[error("{instance} {asked}, which is not served outside a host; test it with `dacapo run`, or alone")]
+pub struct NotServed {
+    /// Who asked.
+    instance: InstanceId,
+    /// What for.
+    asked: String,
+}
+
 impl Life {
     /// An instance whose start is recorded and whose guest has not begun.
     pub fn start(id: &InstanceId, orchestration: &str, module: Hash, input: Payload, at: TimestampMs) -> Self {
@@ -80,6 +90,10 @@ impl Life {
             forked_from: None,
             keys: Keys::default(),
             shared: Vec::new(),
+            birth: 0,
+            outbox: Vec::new(),
+            seen: Default::default(),
+            caller: None,
         });
         let (recorder, first) = Recorder::start(started, Limits::default(), at);
         let mut life = Self { execution: recorder.execution, records: Vec::new(), turns: Vec::new(), past: Vec::new() };
@@ -118,13 +132,16 @@ impl Life {
     /// One turn in `guest`, which is in the state of this life: `inbound` is
     /// recorded, then the timers that are due; the guest runs if it is to be told
     /// anything. What nobody waits for is dropped.
+    ///
+    /// # Errors
+    /// If it has to do with other instances.
     pub fn carry_on(
         &mut self,
         guest: &mut Guest,
         at: TimestampMs,
         inbound: Vec<Inbound>,
         default_retry: DefaultRetry<'_>,
-    ) -> Carried {
+    ) -> Result<Carried, NotServed> {
         let recorder = guest.recorder_mut();
         recorder.begin(at);
         inbound.into_iter().for_each(|inbound| record(recorder, inbound, default_retry));
@@ -137,18 +154,19 @@ impl Life {
         let recorder = guest.recorder_mut();
         let logs = std::mem::take(&mut recorder.logs);
         if !recorder.has_recorded() {
-            return Carried { logs, ..Carried::default() };
+            return Ok(Carried { logs, ..Carried::default() });
         }
         let sealed = recorder.seal();
+        check_alone(recorder, &sealed)?;
         self.execution = recorder.execution.clone();
         self.append(sealed);
         let turn = self.records.last().cloned();
         let Some(End::ContinuedAsNew(input)) = self.execution.end.clone() else {
-            return Carried { logs, turn, renewed: false };
+            return Ok(Carried { logs, turn, renewed: false });
         };
         let started = recorder.next_execution(input, seed(self.id(), self.execution.started.execution + 1));
         self.renew(started, at);
-        Carried { logs, turn, renewed: true }
+        Ok(Carried { logs, turn, renewed: true })
     }
 
     fn renew(&mut self, started: Box<Started>, at: TimestampMs) {
@@ -203,6 +221,16 @@ impl Life {
     pub fn recording(&self, module: Option<Vec<u8>>) -> Result<Recording, StoreError> {
         Recording::of(&self.history(), module)
     }
+}
+
+fn check_alone(recorder: &Recorder, turn: &SealedTurn) -> Result<(), NotServed> {
+    let asked = turn.record.events.iter().find_map(|event| match event {
+        Event::SignalSent(signal) => Some(format!("signals {}", signal.to)),
+        Event::OrchestrationScheduled(call) => Some(format!("calls the orchestration {}", call.name)),
+        _ => None,
+    });
+    let instance = recorder.execution.started.instance.clone();
+    asked.map_or(Ok(()), |asked| Err(NotServed { instance, asked }))
 }
 
 /// The same at every run, and another one for each execution.

@@ -222,7 +222,7 @@ fn verify_instance(modules: &Loaded<'_>, unfinished: Option<&BTreeSet<InstanceId
             return verified;
         }
     };
-    if unfinished.is_some_and(|ids| ids.contains(id) == summary.status.is_final()) {
+    if unfinished.is_some_and(|ids| ids.contains(id) != summary.is_open()) {
         let problem = format!("it is {}, the index of running instances says otherwise", summary.status);
         verified.find(name, None, None, problem);
     }
@@ -256,7 +256,9 @@ fn verify_execution(modules: &Loaded<'_>, history: &History, row: &Summary, veri
     if is_current && now.as_ref() != Some(row) && !has_gone_on(modules.store, history) {
         verified.find(name, Some(execution), None, "its row is not what its history says");
     }
-    let ends = records.last().and_then(|last| last.events.last()).is_some_and(|e| e.origin() == Origin::Outcome);
+    // Answers to its letters may follow.
+    let ended = |record: &TurnRecord| record.events.last().is_some_and(|event| event.origin() == Origin::Outcome);
+    let ends = records.iter().any(ended);
     if !is_current && !ends {
         verified.find(name, Some(execution), None, "it has no outcome, and a later execution follows it");
     }

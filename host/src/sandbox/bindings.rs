@@ -2,7 +2,9 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
+use crate::core::calls::{IdReuse, OrchestrationOptions, ParentClose};
 use crate::core::event::ActivityOptions;
+use crate::core::ids::TimestampMs;
 use crate::core::payload::{Failure, FailureKind, Payload};
 use crate::core::retry::RetryPolicy;
 use crate::core::turn::{LogLevel, LogLine};
@@ -116,6 +118,30 @@ impl From<wit_context::ActivityOptions> for ActivityOptions {
             queue: options.queue,
             priority: options.priority,
             fairness_key: options.fairness_key,
+        }
+    }
+}
+
+impl From<wit_context::OrchestrationOptions> for OrchestrationOptions {
+    fn from(options: wit_context::OrchestrationOptions) -> Self {
+        Self {
+            module: options.module,
+            version: options.version,
+            retry: options.retry.map(Into::into),
+            timeout_ms: options.timeout,
+            parent_close: match options.parent_close {
+                wit::ParentClosePolicy::Terminate => ParentClose::Terminate,
+                wit::ParentClosePolicy::Cancel => ParentClose::Cancel,
+                wit::ParentClosePolicy::Abandon => ParentClose::Abandon,
+            },
+            reuse: match options.id_reuse {
+                wit::IdReusePolicy::Reject => IdReuse::Reject,
+                wit::IdReusePolicy::ReturnExisting => IdReuse::ReturnExisting,
+                wit::IdReusePolicy::ReplaceFinished => IdReuse::ReplaceFinished,
+                wit::IdReusePolicy::TerminateAndReplace => IdReuse::TerminateAndReplace,
+            },
+            tags: options.tags.into_iter().map(|tag| (tag.name, tag.value)).collect(),
+            start_at: options.start_at.map(TimestampMs),
         }
     }
 }

@@ -118,14 +118,16 @@ impl wit::Host for GuestState {
     fn call_orchestration(
         &mut self,
         name: String,
-        _input: types::Payload,
-        _options: wit::OrchestrationOptions,
+        input: types::Payload,
+        options: wit::OrchestrationOptions,
     ) -> wasmtime::Result<u32> {
-        self.turn("call-orchestration")?.unsupported(format!("call-orchestration {name}")).map_err(stop)
+        let instance = options.instance.clone();
+        let turn = self.turn("call-orchestration")?;
+        turn.call_orchestration(name, input.into(), instance.as_deref(), options.into()).map_err(stop)
     }
 
-    fn signal(&mut self, instance: String, event: String, _value: types::Payload) -> wasmtime::Result<u32> {
-        self.turn("signal")?.unsupported(format!("signal {event} to {instance}")).map_err(stop)
+    fn signal(&mut self, instance: String, event: String, value: types::Payload) -> wasmtime::Result<u32> {
+        self.turn("signal")?.signal(&instance, event, value.into()).map_err(stop)
     }
 
     fn call_entity(

@@ -303,7 +303,8 @@ pub trait Store: Send + Sync + 'static {
     fn history(&self, instance: &InstanceId, execution: Option<ExecutionNumber>)
     -> Result<Option<History>, StoreError>;
 
-    /// Rows of instances that have not ended, by id, at most `limit` after `after`.
+    /// Rows of instances that are open (they have not ended, or ended with letters
+    /// that nobody has answered), by id, at most `limit` after `after`.
     /// Its cost follows what is running, not what is stored.
     fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError>;
 

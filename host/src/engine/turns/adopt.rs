@@ -3,7 +3,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Body, Outbound, Reply, Worker, being_removed, tasks};
+use super::{Body, Outbound, Reply, Worker, being_removed, posted, tasks};
 use crate::core::turn::{Recorder, SealedTurn};
 use crate::engine::error::EngineError;
 
@@ -38,6 +38,7 @@ impl Worker {
         if execution.suspended {
             self.held.insert(id.clone(), std::mem::take(&mut again));
         }
+        let mut letters = posted(execution, execution.posts_again());
         let (number, due) = (execution.started.execution, execution.next_due());
         let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
         slot.armed = due;
@@ -46,10 +47,10 @@ impl Worker {
         let mut answer: Vec<Reply> = vec![Box::new(move |durable| drop(reply.send(durable)))];
         while let Some((sealed, turn)) = turns.next() {
             let is_last = turns.peek().is_none();
-            let (again, replies) = if is_last {
-                (std::mem::take(&mut again), std::mem::take(&mut answer))
+            let (again, replies, posts) = if is_last {
+                (std::mem::take(&mut again), std::mem::take(&mut answer), std::mem::take(&mut letters))
             } else {
-                (Vec::new(), Vec::new())
+                Default::default()
             };
             self.group.push(Outbound {
                 instance: id.clone(),
@@ -59,6 +60,7 @@ impl Worker {
                 logs: Vec::new(),
                 replies,
                 due: due.filter(|_| is_last),
+                posts,
                 adopted: Some(again),
             });
         }

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 
-use super::{Body, Inbound, Resident, Worker, being_removed, ended_error, not_delivered, outbound, tasks};
+use super::{
+    Body, Inbound, Message, NotNow, Resident, Worker, being_removed, ended_error, not_delivered, outbound, tasks,
+};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::rewind;
 use crate::core::summary::Status;
 use crate::core::turn::{Recorder, SealedTurn};
 use crate::engine::commit::{Outbound, Reply};
 use crate::engine::error::EngineError;
+use crate::engine::mail::PassedOn;
 use crate::sandbox::guest::{Guest, ReplayError};
 
 /// How an instance is to be rewound.
@@ -29,20 +32,23 @@ impl Worker {
     ///
     /// The next life is the next execution. Nothing of the old one is removed, no
     /// idempotency key comes back, and what is still under way for it carries its
-    /// number and is nobody's.
-    pub(super) fn make_way(&mut self, id: &InstanceId, status: Status) -> Result<(), EngineError> {
+    /// number and is nobody's. Its mail is the next life's to see to.
+    pub(in crate::engine) fn make_way(&mut self, id: &InstanceId, status: Status) -> Result<PassedOn, EngineError> {
         self.leave_callers(id, status);
-        let known = self.live.remove(id);
         if status.is_final() {
-            if let Some(slot) = known {
+            let passed_on = self.mail_of_ended(id)?;
+            if let Some(slot) = self.live.remove(id) {
                 self.idle.remove(slot.stamp);
-                for late in slot.inbox {
+                let (mail, late): (Vec<_>, Vec<_>) = slot.inbox.into_iter().partition(Inbound::is_mail);
+                for late in late {
                     let error = ended_error(id, status, &late);
                     late.refuse(error);
                 }
+                self.deliver_later(id, mail);
             }
-            return Ok(());
+            return Ok(passed_on);
         }
+        let known = self.live.remove(id);
         let (reply, _nobody_waits) = oneshot::channel();
         let end = Inbound::Terminate { reason: "replaced by a new start".to_owned(), reply };
         let mut slot = match known {
@@ -55,11 +61,32 @@ impl Worker {
         inbox.push(end);
         let recorder = slot.body.recorder();
         recorder.begin(now);
-        let replies = self.record_inbox(id, recorder, inbox);
+        let (replies, later) = self.record_inbox(id, recorder, inbox);
         self.seal(&mut slot, now, replies);
+        let passed_on = PassedOn::by(&slot.body.recorder().execution);
+        self.deliver_later(id, later);
         self.blocked.remove(id);
         self.held.remove(id);
-        Ok(())
+        Ok(passed_on)
+    }
+
+    fn mail_of_ended(&mut self, id: &InstanceId) -> Result<PassedOn, EngineError> {
+        if let Some(execution) = self.live_execution(id) {
+            return Ok(PassedOn::by(execution));
+        }
+        let unknown = || EngineError::UnknownInstance { id: id.clone() };
+        let row = self.store().summary(id)?.ok_or_else(unknown)?;
+        if row.outbox.is_empty() && !row.took_mail {
+            return Ok(PassedOn::none(row.birth));
+        }
+        let blocked = |reason: NotNow| EngineError::Blocked { id: id.clone(), why: reason.text() };
+        let mut slot = self.load(id, |_| true).map_err(blocked)?;
+        Ok(PassedOn::by(&slot.body.recorder().execution))
+    }
+
+    /// What came for the old life is looked at when the next one is there.
+    fn deliver_later(&self, id: &InstanceId, inbox: Vec<Inbound>) {
+        inbox.into_iter().for_each(|inbound| self.links.send((id.clone(), Message::Deliver(id.clone(), inbound))));
     }
 
     /// A suspension is over, and that is durable: the attempts that were not begun
@@ -103,6 +130,7 @@ impl Worker {
                 logs: Vec::new(),
                 replies: Vec::new(),
                 due: None,
+                posts: Vec::new(),
                 adopted: Some(Vec::new()),
             });
             first_event += events;

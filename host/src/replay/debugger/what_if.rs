@@ -286,7 +286,10 @@ impl WhatIf {
             Ok(guest) => guest,
             Err(error) => return WentOn::Waits(format!("it cannot go on: {error}")),
         };
-        let carried = self.life.carry_on(&mut guest, self.clock, inbound, &|_| None);
+        let carried = match self.life.carry_on(&mut guest, self.clock, inbound, &|_| None) {
+            Ok(carried) => carried,
+            Err(error) => return WentOn::Waits(format!("it cannot go on: {error}")),
+        };
         self.renewed |= carried.renewed;
         self.guest = Some(guest).filter(|_| !carried.renewed);
         match carried.turn {

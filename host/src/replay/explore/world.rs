@@ -428,7 +428,8 @@ impl Turns {
         self.run += 1;
         let mut life = before.life.clone();
         let mut guest = life.guest(&explorer.subject.module).map_err(|error| error.to_string())?;
-        life.carry_on(&mut guest, at, inbound, &|name| explorer.default_retry.get(name).cloned());
+        let default_retry = |name: &str| explorer.default_retry.get(name).cloned();
+        life.carry_on(&mut guest, at, inbound, &default_retry).map_err(|error| error.to_string())?;
         let turned = Rc::new(Turned::new(life));
         if let Some(fault) = fault_of_history(explorer, &turned) {
             return Err(fault);

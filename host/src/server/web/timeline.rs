@@ -215,7 +215,9 @@ impl Drawing {
                 self.open(operation, "timer", format!("timer of {}", duration(wait)), number, at);
             }
             ("event-awaited", Some(operation)) => self.open(operation, "event", name, number, at),
-            ("activity-attempt-failed", Some(operation)) => self.attempt_failed(operation, at, event),
+            ("activity-attempt-failed" | "orchestration-attempt-failed", Some(operation)) => {
+                self.attempt_failed(operation, at, event)
+            }
             ("operation-cancelled", Some(operation)) => {
                 self.close(operation, at, Went::Cancelled, "cancelled".to_owned())
             }

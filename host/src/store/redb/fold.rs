@@ -83,9 +83,9 @@ fn fold_instance(
         let row = tables::encode_history_row(codec, &key, turns);
         rows.history.insert(key.as_slice(), row.as_slice()).doing("write a history")?;
     }
-    let was_running = folded.as_ref().is_some_and(|summary| !summary.status.is_final());
+    let was_running = folded.as_ref().is_some_and(Summary::is_open);
     let Some(summary) = advance(instance, folded, entries)? else { return Ok(()) };
-    let is_running = !summary.status.is_final();
+    let is_running = summary.is_open();
     rows.instances.insert(id, tables::encode_summary(codec, &summary).as_slice()).doing("write an instance")?;
     if is_running && !was_running {
         rows.running.insert(id, ()).doing("write a running instance")?;

@@ -285,7 +285,7 @@ impl Store for RedbStore {
     }
 
     fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        let wanted = |summary: &Summary| !summary.status.is_final();
+        let wanted = |summary: &Summary| summary.is_open();
         guarded(|| self.view()?.scan(Among::Unfinished, after_id(after), |_| true, wanted, limit))
     }
 

@@ -19,7 +19,7 @@ use crate::core::ids::InstanceId;
 use crate::store::StoreError;
 
 impl RedbStore {
-    /// Removes those of `instances` that have ended; which they were.
+    /// Removes those of `instances` that nobody has to do with any more; which they were.
     pub(super) fn purge_ended(
         &self,
         writer: &mut Writer,
@@ -29,8 +29,9 @@ impl RedbStore {
             let view = self.view()?;
             let mut ended = Vec::new();
             for instance in instances {
-                let is_final = view.summary(instance)?.is_some_and(|summary| summary.status.is_final());
-                if is_final && !ended.contains(instance) {
+                let Some(row) = view.summary(instance)? else { continue };
+                let caller = row.caller.as_ref().map(|caller| view.summary(&caller.instance)).transpose()?.flatten();
+                if !row.is_needed(caller.as_ref()) && !ended.contains(instance) {
                     ended.push(instance.clone());
                 }
             }

@@ -1,0 +1,187 @@
+//! Sub-orchestrations: what a call is, and how caller and called stand to each
+//! other.
+//!
+//! The call is an operation of its caller; the called is an instance of its own
+//! that knows its [`Caller`]. Nothing else ties them, and no message is stored: the
+//! start is sent after the caller's commit and again whenever the caller is taken
+//! over by a host, the outcome after the called one's commit and again whenever the
+//! start comes again. The caller records an outcome if the operation waits for it.
+//!
+//! The caller *leaves* when it lets go of the operation (that asks the called to
+//! end) or when its execution ends, by continue-as-new as well: then
+//! [`ParentClose`] says what happens. A host that takes the called over looks
+//! whether its caller has left meanwhile.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ExecutionNumber, Hash, InstanceId, MAX_ID_BYTES, ModuleHash, OperationId, TimestampMs};
+use super::payload::Payload;
+use super::retry::RetryPolicy;
+
+/// A sub-orchestration to run. See [`super::event::Event::OrchestrationScheduled`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrchestrationScheduled {
+    /// Its operation.
+    pub operation: OperationId,
+    /// The called instance; see [`Self::called`].
+    pub instance: InstanceId,
+    /// The orchestration.
+    pub name: String,
+    /// Its input.
+    pub input: Payload,
+    /// How it is to be run.
+    pub options: OrchestrationOptions,
+}
+
+/// How a sub-orchestration is to be run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OrchestrationOptions {
+    /// None: the caller's own module. Else a module's name.
+    pub module: Option<String>,
+    /// None: that module's default.
+    pub version: Option<String>,
+    /// None: a single attempt.
+    pub retry: Option<RetryPolicy>,
+    /// From the call to the end of the last attempt, milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// What happens to it when the caller's execution ends first.
+    pub parent_close: ParentClose,
+    /// What happens if the id is taken.
+    pub reuse: IdReuse,
+    /// Its tags from the start.
+    pub tags: Vec<(String, String)>,
+    /// It begins then, not before.
+    pub start_at: Option<TimestampMs>,
+}
+
+/// What happens to a sub-orchestration when its caller's execution ends first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParentClose {
+    /// It is ended at once.
+    #[default]
+    Terminate,
+    /// It is asked to end.
+    Cancel,
+    /// It goes on.
+    Abandon,
+}
+
+/// What a start does if its id is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdReuse {
+    /// It fails.
+    #[default]
+    Reject,
+    /// The one that is there is taken, if it runs the same orchestration.
+    ReturnExisting,
+    /// A new life begins if the one that is there has ended, else it fails.
+    ReplaceFinished,
+    /// The one that is there is ended, and a new life begins.
+    TerminateAndReplace,
+}
+
+/// Who called an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// The caller.
+    pub instance: InstanceId,
+    /// Which of the instances that ever had this id, see [`super::mail::birth`].
+    pub birth: u64,
+    /// Its execution.
+    pub execution: ExecutionNumber,
+    /// The call.
+    pub operation: OperationId,
+    /// Which attempt of it, from 1.
+    pub attempt: u32,
+    /// What happens when the caller's execution ends first.
+    pub parent_close: ParentClose,
+}
+
+/// A call on its way to whom it calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// Who calls.
+    pub caller: Caller,
+    /// The caller's module.
+    pub module: ModuleHash,
+    /// When it was asked for.
+    pub scheduled_at: TimestampMs,
+    /// What is called.
+    pub scheduled: OrchestrationScheduled,
+}
+
+/// The caller of a sub-orchestration goes without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// The called instance.
+    pub called: InstanceId,
+    /// The call.
+    pub operation: OperationId,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// What was said for the caller's end.
+    pub parent_close: ParentClose,
+    /// Whether the caller's execution ended; else it only let go of the call.
+    pub ended: bool,
+}
+
+impl OrchestrationScheduled {
+    /// The instance of that attempt: each attempt is one of its own.
+    pub fn called(&self, attempt: u32) -> InstanceId {
+        if attempt == 1 {
+            return self.instance.clone();
+        }
+        InstanceId::new(&format!("{}~{attempt}", self.instance)).unwrap_or_else(|_| self.instance.clone())
+    }
+}
+
+impl Leave {
+    /// What is to be done to the called one.
+    pub fn what(&self) -> ParentClose {
+        if self.ended { self.parent_close } else { ParentClose::Cancel }
+    }
+}
+
+/// Longest id of a call that may be tried again: the attempt is put behind it.
+pub const MAX_RETRIED_ID_BYTES: usize = MAX_ID_BYTES - "~4294967295".len();
+
+/// The id of a called instance where the caller gives none: what follows from
+/// the caller's seed, so that it is the same at every replay and no one else's.
+pub fn generated_id(caller: &InstanceId, seed: &[u8; 32], operation: OperationId) -> InstanceId {
+    let hash = Hash::of(&[&seed[..], b"called instance", &operation.to_le_bytes()].concat());
+    let text = caller.as_str();
+    let end = (0..=text.len().min(150)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    let id = format!("{}:{operation}-{}", &text[..end], &hash.short()[..8]);
+    InstanceId::new(&id).expect("a valid id, cut and lengthened by a few digits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_ids_are_valid_and_different_for_each_execution() {
+        let caller = InstanceId::new(&"\u{e4}".repeat(100)).unwrap();
+        let id = generated_id(&caller, &[1; 32], u32::MAX);
+        assert!(id.as_str().len() <= MAX_RETRIED_ID_BYTES, "{id}");
+        assert_eq!(id, generated_id(&caller, &[1; 32], u32::MAX));
+        assert_ne!(id, generated_id(&caller, &[2; 32], u32::MAX));
+        assert_ne!(id, generated_id(&caller, &[1; 32], 1));
+    }
+
+    #[test]
+    fn each_attempt_is_an_instance_of_its_own() {
+        let scheduled = OrchestrationScheduled {
+            operation: 1,
+            instance: InstanceId::new(&"x".repeat(MAX_RETRIED_ID_BYTES)).unwrap(),
+            name: "ship".into(),
+            input: Payload::null(),
+            options: OrchestrationOptions::default(),
+        };
+        assert_eq!(scheduled.called(1), scheduled.instance);
+        assert!(scheduled.called(2).as_str().ends_with("x~2"));
+        assert!(scheduled.called(u32::MAX).as_str().ends_with("x~4294967295"));
+    }
+}

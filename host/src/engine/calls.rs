@@ -1,0 +1,266 @@
+//! Sub-orchestrations, as the workers of caller and called handle them; see
+//! [`crate::core::calls`] for what holds.
+
+use super::IdReuse;
+use super::commit::Reply;
+use super::error::EngineError;
+use super::mail::{Links, PassedOn, Posted};
+use super::turns::{Inbound, Message, Worker, fresh_seed, status_of};
+use crate::core::calls::{Call, Caller, Leave, ParentClose};
+use crate::core::event::{self, Event, Started};
+use crate::core::execution::{End, Execution};
+use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
+use crate::core::mail::{Seen, Source, birth};
+use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
+use crate::core::summary::{Status, Summary};
+use crate::core::turn::Recorder;
+
+/// The instance that has the id of a call.
+struct Found {
+    execution: ExecutionNumber,
+    status: Status,
+    orchestration: String,
+    caller: Option<Caller>,
+    created_at: TimestampMs,
+    /// What it ended with, if that is in memory.
+    outcome: Option<Outcome>,
+}
+
+impl Worker {
+    /// Somebody calls an instance. It may be there already: this call is sent again
+    /// whenever its caller is recovered. `abandoned`: the caller has ended and wants
+    /// to know only that the called one goes on.
+    pub(super) fn call(&mut self, call: Box<Call>, abandoned: bool) {
+        let id = call.scheduled.called(call.caller.attempt);
+        let found = match self.find(&id) {
+            Ok(found) => found,
+            // Not answered; it is asked again when its caller is recovered.
+            Err(error) => return tracing::error!(instance = %id, %error, "a call is put off"),
+        };
+        let answer = match found {
+            Some(found) if found.caller.as_ref() == Some(&call.caller) => self.outcome_of(&id, found),
+            Some(found) => self.call_taken(&id, found, &call),
+            None => self.begin_called(&id, &call, None),
+        };
+        if abandoned {
+            let Caller { instance, birth, execution, operation, .. } = call.caller;
+            let reply = self.answer(Source { instance, birth, execution, operation }, Ok(Payload::null()));
+            self.replies.push(reply);
+        } else if let Some(outcome) = answer {
+            // Answered when what it rests on is durable.
+            self.replies.push(return_to(&self.links, call.caller, outcome));
+        }
+    }
+
+    fn find(&mut self, id: &InstanceId) -> Result<Option<Found>, EngineError> {
+        if let Some(execution) = self.live_execution(id) {
+            return Ok(Some(Found {
+                execution: execution.started.execution,
+                status: status_of(execution),
+                orchestration: execution.started.orchestration.clone(),
+                caller: execution.started.caller.clone(),
+                created_at: execution.started.created_at,
+                outcome: outcome(execution),
+            }));
+        }
+        Ok(self.store().summary(id)?.map(|summary| Found {
+            execution: summary.execution,
+            status: summary.status,
+            orchestration: summary.orchestration,
+            caller: summary.caller,
+            created_at: summary.created_at,
+            outcome: None,
+        }))
+    }
+
+    /// What it ended with, if it has. If not, it tells by itself when it does.
+    fn outcome_of(&self, id: &InstanceId, found: Found) -> Option<Outcome> {
+        if !found.status.is_final() {
+            return None;
+        }
+        found.outcome.or_else(|| super::view::outcome(self.store(), id).ok().flatten())
+    }
+
+    /// The id is taken by an instance that is not the answer to this call.
+    fn call_taken(&mut self, id: &InstanceId, found: Found, call: &Call) -> Option<Outcome> {
+        let reuse = call.scheduled.options.reuse;
+        if reuse == IdReuse::ReturnExisting {
+            if found.orchestration != call.scheduled.name {
+                let (found, asked) = (found.orchestration, call.scheduled.name.clone());
+                return Some(Err(refused(&EngineError::OtherOrchestration { id: id.clone(), found, asked })));
+            }
+            if !found.status.is_final() {
+                self.joined.entry(id.clone()).or_default().push(call.caller.clone());
+            }
+            return self.outcome_of(id, found);
+        }
+        if reuse.replaces(found.status) {
+            // What came after the call has replaced the one that was called.
+            if found.created_at > call.scheduled_at {
+                let message = format!("instance {id} was replaced by another start before it returned");
+                return Some(Err(typed("Replaced", FailureKind::Application, message)));
+            }
+            return match self.make_way(id, found.status) {
+                Ok(passed_on) => self.begin_called(id, call, Some((found.execution + 1, passed_on))),
+                Err(error) => Some(Err(refused(&error))),
+            };
+        }
+        Some(Err(refused(&EngineError::AlreadyExists { id: id.clone(), status: found.status })))
+    }
+
+    /// Begins the called instance, under an id that is free or was made so, or says why it cannot be.
+    fn begin_called(
+        &mut self,
+        id: &InstanceId,
+        call: &Call,
+        next_life: Option<(ExecutionNumber, PassedOn)>,
+    ) -> Option<Outcome> {
+        let (scheduled, options) = (&call.scheduled, &call.scheduled.options);
+        let module = match (&options.module, &options.version) {
+            (None, _) => call.module.to_string(),
+            (Some(name), None) => name.clone(),
+            (Some(name), Some(version)) => format!("{name}@{version}"),
+        };
+        let module = match self.modules().resolve(&scheduled.name, Some(&module)) {
+            Ok(module) => module,
+            Err(error) => return Some(Err(refused(&error))),
+        };
+        let (seed, now) = (fresh_seed(), self.now());
+        let mut started = Started {
+            format: event::FORMAT,
+            instance: id.clone(),
+            execution: 1,
+            orchestration: scheduled.name.clone(),
+            module: module.hash,
+            input: scheduled.input.clone(),
+            seed,
+            created_at: now,
+            retry_algorithm: crate::core::retry::ALGORITHM,
+            parent: Some(call.caller.instance.clone()),
+            tags: options.tags.clone(),
+            buffered: Vec::new(),
+            birth: birth(&seed),
+            outbox: Vec::new(),
+            seen: Seen::default(),
+            caller: Some(call.caller.clone()),
+            shared: Vec::new(),
+            start_at: options.start_at.filter(|at| *at > now),
+            forked_from: None,
+            keys: crate::core::keys::Keys::default(),
+        };
+        if let Some((execution, passed_on)) = next_life {
+            started.execution = execution;
+            passed_on.to(&mut started);
+        }
+        self.begin(Box::new(started), Vec::new());
+        None
+    }
+
+    /// The instance has ended: whoever called one that was there already is told.
+    pub(super) fn tell_joined(&mut self, id: &InstanceId, outcome: &Outcome) {
+        for caller in self.joined.remove(id).unwrap_or_default() {
+            return_to(&self.links, caller, outcome.clone())(Ok(()));
+        }
+    }
+
+    /// Whether the caller of an instance that is taken over has left it meanwhile:
+    /// the message may have been lost with the host that sent it.
+    pub(super) fn left_by_caller(&self, summary: &Summary) -> Option<Posted> {
+        let caller = summary.caller.as_ref().filter(|_| !summary.status.is_final())?;
+        let now = self.store().summary(&caller.instance).ok()?;
+        let still = now
+            .as_ref()
+            .filter(|now| now.birth == caller.birth && now.execution == caller.execution && !now.status.is_final());
+        let what = match still {
+            Some(now) if now.waits.contains_key(&caller.operation) => return None,
+            Some(_) => ParentClose::Cancel,
+            None => caller.parent_close,
+        };
+        leave_message(summary.instance.clone(), caller.clone(), what, still.is_none())
+    }
+}
+
+/// The message to a called instance that its caller goes without it.
+pub(super) fn left(execution: &Execution, leave: &Leave) -> Option<Posted> {
+    let caller = execution.as_caller(leave.operation, leave.attempt, leave.parent_close);
+    leave_message(leave.called.clone(), caller, leave.what(), leave.ended)
+}
+
+fn leave_message(called: InstanceId, caller: Caller, what: ParentClose, ended: bool) -> Option<Posted> {
+    if what == ParentClose::Abandon {
+        return None;
+    }
+    let how = if ended { "has ended" } else { "no longer waits for it" };
+    let reason = format!("its caller {} {how}", caller.instance);
+    Some((called.clone(), Message::Deliver(called, Inbound::CallerLeft { caller: Box::new(caller), what, reason })))
+}
+
+/// The message to the caller of an instance that has ended.
+pub(super) fn returned(execution: &Execution) -> Option<Posted> {
+    let caller = execution.started.caller.clone()?;
+    let outcome = outcome(execution)?;
+    Some((caller.instance.clone(), return_message(caller, outcome)))
+}
+
+/// Records what a sub-orchestration ended with, if its caller waits for it.
+pub(super) fn take_outcome(recorder: &mut Recorder, caller: &Caller, outcome: Outcome) {
+    let execution = &recorder.execution;
+    let started = &execution.started;
+    if (started.birth, started.execution) != (caller.birth, caller.execution) {
+        return;
+    }
+    let event = execution.orchestration_outcome(caller.operation, caller.attempt, outcome, recorder.turn_time());
+    if let Some(event) = event {
+        recorder.deliver(event);
+    }
+}
+
+/// Records that the caller has left, if it is this instance's.
+pub(super) fn take_leave(recorder: &mut Recorder, caller: &Caller, what: ParentClose, reason: String) {
+    let execution = &recorder.execution;
+    if execution.end.is_some() || execution.started.caller.as_ref() != Some(caller) {
+        return;
+    }
+    match what {
+        ParentClose::Terminate => recorder.deliver(Event::Terminated { reason }),
+        ParentClose::Cancel if !execution.caller_left => recorder.deliver(Event::CallerLeft { reason }),
+        ParentClose::Cancel | ParentClose::Abandon => {}
+    }
+}
+
+fn outcome(execution: &Execution) -> Option<Outcome> {
+    match execution.end.as_ref()? {
+        End::Completed(output) => Some(Ok(output.clone())),
+        End::Failed(failure) => Some(Err(failure.clone())),
+        End::Terminated(reason) => Some(Err(Failure::fatal(FailureKind::Terminated, reason.clone()))),
+        End::ContinuedAsNew(_) => None,
+    }
+}
+
+fn return_message(caller: Caller, outcome: Outcome) -> Message {
+    Message::Deliver(caller.instance.clone(), Inbound::Returned { caller: Box::new(caller), outcome })
+}
+
+fn return_to(links: &Links, caller: Caller, outcome: Outcome) -> Reply {
+    let links = links.clone();
+    Box::new(move |durable| {
+        if durable.is_ok() {
+            links.send((caller.instance.clone(), return_message(caller, outcome)));
+        }
+    })
+}
+
+fn refused(error: &EngineError) -> Failure {
+    let (error_type, kind) = match error {
+        EngineError::AlreadyExists { .. } => ("AlreadyExists", FailureKind::Application),
+        EngineError::OtherOrchestration { .. } => ("OtherOrchestration", FailureKind::Application),
+        EngineError::UnknownOrchestration { .. } => ("UnknownOrchestration", FailureKind::NotFound),
+        EngineError::UnknownModule { .. } => ("UnknownModule", FailureKind::NotFound),
+        _ => ("NotStarted", FailureKind::Application),
+    };
+    typed(error_type, kind, error.to_string())
+}
+
+fn typed(error_type: &str, kind: FailureKind, message: String) -> Failure {
+    Failure { error_type: error_type.to_owned(), ..Failure::fatal(kind, message) }
+}
