@@ -97,10 +97,12 @@ fn nothing_is_replaced_and_all_goes_on_as_it_did_from_every_event_of_every_recor
         }
         let recording = Recording::decode(&std::fs::read(&file).unwrap()).expect("a recording");
         let records = recording.records().expect("a chain");
-        // Somebody else's decision is not foreseen, and a budget is not run out of again.
+        // Somebody else's decision is not foreseen, nor what other instances answer, and
+        // a budget is not run out of again.
         let ends = records.last().and_then(|turn| turn.events.last()).cloned().expect("an event");
-        let migrated = records.iter().flat_map(|turn| &turn.events).any(|e| e.kind() == "module-migrated");
-        if migrated || matches!(ends, Event::Terminated { .. }) || ends.origin() != Origin::Outcome {
+        let unforeseen = ["module-migrated", "orchestration-scheduled", "signal-sent"];
+        let unforeseen = records.iter().flat_map(|turn| &turn.events).any(|e| unforeseen.contains(&e.kind()));
+        if unforeseen || matches!(ends, Event::Terminated { .. }) || ends.origin() != Origin::Outcome {
             continue;
         }
         let bytes = std::fs::read(folder.join(format!("modules/{}.wasm", recording.module_hash))).expect("its module");

@@ -130,6 +130,8 @@ impl WhatIf {
                 | Event::CancelRequested { .. }
                 | Event::Suspended { .. }
                 | Event::Resumed { .. }
+                | Event::SignalReceived { .. }
+                | Event::CallerLeft { .. }
                 | Event::RequestReceived(_) => self.outside.push_back(((at, index), event.clone())),
                 _ => {}
             }
@@ -259,6 +261,15 @@ impl WhatIf {
             }
         }
         match names.as_slice() {
+            [] if self
+                .life
+                .execution
+                .pending
+                .values()
+                .any(|pending| matches!(pending, Pending::Orchestration { .. })) =>
+            {
+                "it waits for a sub-orchestration, whose end is not foreseen here".to_owned()
+            }
             [] => "it waits for nothing that could come".to_owned(),
             [first, ..] => format!("it waits for {}; `raise {first} VALUE`", names.join(", ")),
         }
