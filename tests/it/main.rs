@@ -2,6 +2,7 @@
 
 mod alone;
 mod api;
+mod backup;
 mod browser;
 mod cli_assembly;
 mod cli_bench;
@@ -17,6 +18,7 @@ mod cli_support;
 mod cli_upgrade;
 mod cli_webhooks;
 mod cli_workers;
+mod crash_files;
 mod crash_kill;
 mod debug_what_if;
 mod debugging;

@@ -3,6 +3,7 @@
 
 mod upgrade;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -325,14 +326,25 @@ impl Remote {
         format!("{}/{path}", self.base)
     }
 
+    /// Writes an answer to `to`, however long it is and however long it takes.
+    pub(super) fn download(&self, path: &str, to: &mut dyn Write) -> Result<()> {
+        let request = self.agent.get(self.url(path)).config().timeout_global(None).build();
+        let response = request.call().map_err(|error| self.lost(error))?;
+        if !response.status().is_success() {
+            return self.answer(Ok(response)).map(drop);
+        }
+        let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        let copied = std::io::copy(&mut body, to);
+        copied.map(drop).map_err(|error| CliError::host(format!("cannot copy from {}: {error}", self.base)))
+    }
+
+    fn lost(&self, error: impl std::fmt::Display) -> CliError {
+        let message = format!("the server at {} did not answer: {error}", self.base);
+        CliError::new(exit::HOST, "server-unreachable", message)
+    }
+
     fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Vec<u8>> {
-        let lost = |error: ureq::Error| {
-            CliError::new(
-                exit::HOST,
-                "server-unreachable",
-                format!("the server at {} did not answer: {error}", self.base),
-            )
-        };
+        let lost = |error: ureq::Error| self.lost(error);
         let mut response = response.map_err(lost)?;
         let bytes = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(lost)?;
         if response.status().is_success() {

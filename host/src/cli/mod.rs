@@ -4,6 +4,7 @@
 //! every command is written once; [`output`] is the only part that writes to the
 //! terminal; [`error`] maps what goes wrong to exit codes.
 
+mod backup;
 mod bench;
 mod bulk;
 mod check;
@@ -141,8 +142,14 @@ enum Command {
     Replay(replay::Args),
     /// Start a new instance that shares the history of another one up to an event
     Fork(fork::Args),
-    /// Walk hash chains, check rows against histories, and replay them
+    /// Walk hash chains, check rows and indexes against histories, and replay them
     Verify(verify::Args),
+    /// Write everything that is kept to a file, also while the host runs
+    Backup(backup::BackupArgs),
+    /// Make a data folder of a backup, and verify it before it counts
+    Restore(backup::RestoreArgs),
+    /// Give free space in the journal back to the disk; while no host runs
+    Compact,
     /// Run an orchestration in every order of what can happen to it, on a model of the world
     Explore(explore::Args),
     /// Step through a recorded history, forward and back, and see who asked for what
@@ -198,6 +205,9 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Check(args) => check::run(args, common).await,
         Command::Fork(args) => fork::run(args, common).await,
         Command::Verify(args) => verify::run(args, common).await,
+        Command::Backup(args) => backup::backup(&args, common).await,
+        Command::Restore(args) => backup::restore(&args, common),
+        Command::Compact => backup::compact(common),
         Command::Start(args) => instances::start(args, common).await,
         Command::List(args) => instances::list(args, common).await,
         Command::Show(args) => instances::show(&args, common).await,

@@ -9,7 +9,7 @@ use crate::engine::EngineSettings;
 use crate::sandbox::secrets::Secrets;
 use crate::sandbox::settings::SandboxSettings;
 use crate::store::codec::Codec;
-use crate::store::crash::CrashPoint;
+use crate::store::crash::{CrashPoint, FileWrites};
 use crate::store::redb::{Options, RedbStore};
 use crate::store::{Store, StoreError};
 
@@ -25,10 +25,23 @@ const BETWEEN: Duration = Duration::from_millis(50);
 /// # Errors
 /// If it is in use, damaged, or cannot be made.
 pub(crate) fn open(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    let codec = Codec::from_environment(data)?;
-    let options = Options { codec: Arc::new(codec), ..Options::default() };
-    let store = RedbStore::open_with(&data.join(JOURNAL), options)?;
+    let store = RedbStore::open_with(&journal(data), options(data)?)?;
     CrashPoint::from_environment(Arc::new(store)).map_err(StoreError::Io)
+}
+
+/// How the store of a data folder is opened.
+///
+/// # Errors
+/// If the environment sets keys or a crash point that cannot be used.
+pub(crate) fn options(data: &Path) -> Result<Options, StoreError> {
+    let codec = Codec::from_environment(data)?;
+    let writes = FileWrites::from_environment().map_err(StoreError::Io)?;
+    Ok(Options { codec: Arc::new(codec), writes, ..Options::default() })
+}
+
+/// The store's file.
+pub(crate) fn journal(data: &Path) -> PathBuf {
+    data.join(JOURNAL)
 }
 
 /// Opens it once whoever has it for a moment is done. `elsewhere` is asked before
@@ -61,7 +74,7 @@ pub(crate) fn make_folder(data: &Path) -> Result<PathBuf> {
 
 /// Whether there is anything to read in a data folder.
 pub(crate) fn exists(data: &Path) -> bool {
-    data.join(JOURNAL).is_file()
+    journal(data).is_file()
 }
 
 /// How engines of this folder work.

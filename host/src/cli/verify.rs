@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::backup::is_backup;
 use super::check::recordings_in;
 use super::client::{Access, Client, with_query};
 use super::error::{CliError, Result, exit};
@@ -12,12 +13,13 @@ use super::{Common, output, store};
 use crate::core::ids::ModuleHash;
 use crate::engine::EngineError;
 use crate::replay::check::{in_parallel, sandbox_of};
-use crate::replay::verify::{Verified, verify_recording};
+use crate::replay::verify::{Finding, Verified, verify_recording};
 use crate::server::verify::VerifyQuery;
+use crate::store::backup;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Recordings, or folders of them; without any, everything in the data folder
+    /// Recordings, folders of them, or backups; without any, everything in the data folder
     #[arg(value_name = "FILE|DIR")]
     recordings: Vec<PathBuf>,
     /// Run every history again, up to its recorded outcome
@@ -61,6 +63,9 @@ async fn of_files(args: &Args, common: &Common) -> Result<Verified> {
         let name = file.display().to_string();
         let bytes = std::fs::read(&file)
             .map_err(|error| CliError::new(exit::NOT_FOUND, "not-found", format!("cannot read {name}: {error}")))?;
+        if is_backup(&bytes) {
+            return Ok(verify_backup(&name, &bytes));
+        }
         Ok(verify_recording(&name, &bytes, sandbox.as_ref(), module))
     });
     let mut verified = Verified::default();
@@ -68,6 +73,16 @@ async fn of_files(args: &Args, common: &Common) -> Result<Verified> {
         verified.add(found?);
     }
     Ok(verified)
+}
+
+/// Whether a backup is whole; what is in it is verified where it is restored.
+fn verify_backup(name: &str, bytes: &[u8]) -> Verified {
+    let mut verified = Verified::default();
+    if let Err(error) = backup::check(&mut &bytes[..]) {
+        let (of, problem) = (name.to_owned(), error.to_string());
+        verified.findings.push(Finding { of, execution: None, event: None, problem });
+    }
+    verified
 }
 
 fn show(found: &Value, replay: bool, common: &Common) -> Result<()> {

@@ -1,8 +1,9 @@
 //! Verification: is everything in a store or a recording what was written?
 //!
-//! Three things are checked. The *chain*: each turn carries the hash of the one
+//! Four things are checked. The *chain*: each turn carries the hash of the one
 //! before, the last one's is in the instance's row. The *rows*: what lists and
-//! start-up rely on must be what the histories say. And, if asked, the *replay*:
+//! start-up rely on must be what the histories say. The *indexes*: they must fit the
+//! rows, and every row must belong to something. And, if asked, the *replay*:
 //! each history is run again in the sandbox, up to the recorded outcome. Nothing
 //! is changed; what is wrong is named and the rest is checked all the same.
 
@@ -90,13 +91,13 @@ impl Verified {
 pub fn verify_store(store: &dyn Store, sandbox: Option<&Sandbox>) -> Result<Verified, StoreError> {
     let mut verified = Verified::default();
     let modules = Loaded { store, sandbox, known: verify_modules(store, &mut verified), ready: Mutex::default() };
-    let unfinished = unfinished(store, &mut verified);
+    verify_indexes(store, &mut verified);
     let mut after = None;
     loop {
         let page = store.ids(after.as_ref(), PAGE)?;
         after = page.last().cloned();
         let last = page.len() < PAGE;
-        for found in in_parallel(page, |id| verify_instance(&modules, unfinished.as_ref(), &id)) {
+        for found in in_parallel(page, |id| verify_instance(&modules, &id)) {
             verified.add(found);
         }
         if last {
@@ -188,29 +189,16 @@ fn verify_modules(store: &dyn Store, verified: &mut Verified) -> BTreeSet<Module
     known
 }
 
-/// Ids that start-up would look at; none if they cannot be read.
-fn unfinished(store: &dyn Store, verified: &mut Verified) -> Option<BTreeSet<InstanceId>> {
-    let mut ids = BTreeSet::new();
-    let mut after = None;
-    loop {
-        match store.unfinished(after.as_ref(), PAGE) {
-            Ok(page) => {
-                let last = page.len() < PAGE;
-                after = page.last().map(|row| row.instance.clone());
-                ids.extend(page.into_iter().map(|row| row.instance));
-                if last {
-                    return Some(ids);
-                }
-            }
-            Err(error) => {
-                verified.find("the index of running instances", None, None, error);
-                return None;
-            }
+fn verify_indexes(store: &dyn Store, verified: &mut Verified) {
+    match store.check_indexes() {
+        Ok(findings) => {
+            findings.into_iter().for_each(|finding| verified.find(&finding.of, None, None, finding.problem));
         }
+        Err(error) => verified.find("the indexes", None, None, error),
     }
 }
 
-fn verify_instance(modules: &Loaded<'_>, unfinished: Option<&BTreeSet<InstanceId>>, id: &InstanceId) -> Verified {
+fn verify_instance(modules: &Loaded<'_>, id: &InstanceId) -> Verified {
     let mut verified = Verified { instances: 1, ..Verified::default() };
     let name = id.as_str();
     let summary = match modules.store.summary(id) {
@@ -222,10 +210,6 @@ fn verify_instance(modules: &Loaded<'_>, unfinished: Option<&BTreeSet<InstanceId
             return verified;
         }
     };
-    if unfinished.is_some_and(|ids| ids.contains(id) != summary.is_open()) {
-        let problem = format!("it is {}, the index of running instances says otherwise", summary.status);
-        verified.find(name, None, None, problem);
-    }
     let mut begun = false;
     for execution in 1..=summary.execution {
         match modules.store.history(id, Some(execution)) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::problem::Problem;
@@ -50,6 +50,7 @@ pub struct Api {
     since: Instant,
     data: Option<Arc<Path>>,
     replays: Arc<super::replay::Replays>,
+    backups: Arc<Semaphore>,
 }
 
 /// A start, as it is asked for.
@@ -148,6 +149,7 @@ impl Api {
             since: Instant::now(),
             data: None,
             replays: Arc::default(),
+            backups: Arc::new(Semaphore::new(super::backup::AT_ONCE)),
         }
     }
 
@@ -176,6 +178,11 @@ impl Api {
     /// The webhooks.
     pub fn webhooks(&self) -> &Webhooks {
         &self.webhooks
+    }
+
+    /// Room for backups that are being taken.
+    pub(super) fn backups(&self) -> Arc<Semaphore> {
+        self.backups.clone()
     }
 
     /// The histories that somebody looks into.

@@ -9,6 +9,7 @@
 //! | `POST modules/..` | see [`versions`] |
 //! | `POST instances/{id}/fork` | see [`fork`] |
 //! | `POST verify?replay=` | see [`verify`] |
+//! | `GET backup` | see [`backup`] |
 //! | `POST instances` | [`api::StartBody`]; 201 if it is new |
 //! | `GET instances?status=&orchestration=&module=&tags=&prefix=` | also `&created_from=&created_before=&after=&limit=` |
 //! | `GET instances/{id}` | |
@@ -38,6 +39,7 @@
 
 pub mod address;
 pub mod api;
+pub mod backup;
 pub mod bulk;
 pub mod changes;
 pub mod config;
@@ -158,6 +160,7 @@ pub fn router(api: Api) -> Router {
         .merge(versions::routes())
         .merge(fork::routes())
         .merge(verify::routes())
+        .merge(backup::routes())
         .merge(stats::routes())
         .merge(changes::routes())
         .merge(bulk::routes())

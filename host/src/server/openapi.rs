@@ -80,6 +80,7 @@ pub const OPERATIONS: &[Operation] = &[
     op("GET", "/openapi.json", "host", "This description", NONE, Body::None, (200, "")),
     op("GET", "/changes", "host", "What changes, as server-sent events", &["instance:string", "prefix:string"], Body::None, (200, "events")),
     op("POST", "/verify", "host", "Verify everything that is stored", &["replay:boolean"], Body::None, (200, "")),
+    op("GET", "/backup", "host", "Everything that is kept, as of one moment", NONE, Body::None, (200, "bytes")),
     op("GET", "/modules", "modules", "Every module, the last uploaded first", NONE, Body::None, (200, "Modules")),
     op("POST", "/modules", "modules", "Keep a module; its grants are JSON in the header dacapo-grants", &["name:string!", "version:string", "held_back:boolean", "check:boolean"], Body::Wasm, (201, "Module")),
     op("GET", "/modules/{hash}", "modules", "A module's bytes", NONE, Body::None, (200, "wasm")),

@@ -1,6 +1,7 @@
 //! A store that tells when an instance has a new turn, so that nobody polls.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,8 +10,9 @@ use tokio::time::Instant;
 
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use crate::core::summary::Summary;
+use crate::store::backup::{BackupError, Contents};
 use crate::store::schedule::Schedule;
-use crate::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+use crate::store::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
 
 /// Forgotten waits are swept when there are more than so many.
 const SWEEP_ABOVE: usize = 1024;
@@ -230,5 +232,13 @@ impl Store for Watched {
 
     fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
         self.inner.ids(after, limit)
+    }
+
+    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
+        self.inner.check_indexes()
+    }
+
+    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
+        self.inner.backup(to)
     }
 }

@@ -4,15 +4,19 @@
 //! ends this very process with SIGKILL: right before the commit reaches the store,
 //! or right after it is durable and before anything is let out. The environment
 //! variable `DACAPO_CRASH` sets it: `before:N`, `after:N`, or `count:FILE`, which
-//! dies nowhere and writes the number of commits so far to a file. It is in the
-//! product so that the tests run the very program that users run.
+//! dies nowhere and writes the number of commits so far to a file. With `write:N` it
+//! dies right before the Nth write, sync or change of length of a file (the journal's,
+//! or a backup's), wherever in a commit that is; `writes:FILE` counts those. It is in
+//! the product so that the tests run the very program that users run.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::backup::{BackupError, Contents};
 use super::schedule::Schedule;
-use super::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use crate::core::summary::Summary;
 
@@ -31,22 +35,99 @@ pub struct CrashPoint {
     commits: AtomicU64,
 }
 
+/// What `DACAPO_CRASH` says.
+enum Crash {
+    Commits(Point),
+    Files(FilePoint),
+}
+
+impl Crash {
+    fn from_environment() -> Result<Option<Self>, String> {
+        let Ok(text) = std::env::var("DACAPO_CRASH") else { return Ok(None) };
+        let wrong =
+            || format!("DACAPO_CRASH is {text:?}: expected before:N, after:N, count:FILE, write:N or writes:FILE");
+        let (how, what) = text.split_once(':').ok_or_else(wrong)?;
+        Ok(Some(match (how, what.parse()) {
+            ("before", Ok(commit)) => Self::Commits(Point::Before(commit)),
+            ("after", Ok(commit)) => Self::Commits(Point::After(commit)),
+            ("count", _) => Self::Commits(Point::Count(what.into())),
+            ("write", Ok(write)) => Self::Files(FilePoint::Before(write)),
+            ("writes", _) => Self::Files(FilePoint::Count(what.into())),
+            _ => return Err(wrong()),
+        }))
+    }
+}
+
 impl CrashPoint {
     /// `inner`, or `inner` with the crash point that the environment sets.
     ///
     /// # Errors
     /// Says what is wrong with the variable.
     pub fn from_environment(inner: Arc<dyn Store>) -> Result<Arc<dyn Store>, String> {
-        let Ok(text) = std::env::var("DACAPO_CRASH") else { return Ok(inner) };
-        let wrong = || format!("DACAPO_CRASH is {text:?}: expected before:N, after:N or count:FILE");
-        let (how, what) = text.split_once(':').ok_or_else(wrong)?;
-        let point = match (how, what.parse()) {
-            ("before", Ok(commit)) => Point::Before(commit),
-            ("after", Ok(commit)) => Point::After(commit),
-            ("count", _) => Point::Count(what.into()),
-            _ => return Err(wrong()),
-        };
-        Ok(Arc::new(Self { inner, point, commits: AtomicU64::new(0) }))
+        match Crash::from_environment()? {
+            Some(Crash::Commits(point)) => Ok(Arc::new(Self { inner, point, commits: AtomicU64::new(0) })),
+            Some(Crash::Files(_)) | None => Ok(inner),
+        }
+    }
+}
+
+/// Where among the writes of files to die.
+#[derive(Debug)]
+enum FilePoint {
+    Before(u64),
+    Count(PathBuf),
+}
+
+/// Counts writes of files, and ends the process before the one it was told.
+#[derive(Debug)]
+pub struct FileWrites {
+    point: FilePoint,
+    writes: AtomicU64,
+}
+
+impl FileWrites {
+    /// What the environment sets; none if it sets nothing, or commits are counted.
+    ///
+    /// # Errors
+    /// Says what is wrong with the variable.
+    pub fn from_environment() -> Result<Option<Arc<Self>>, String> {
+        match Crash::from_environment()? {
+            Some(Crash::Files(point)) => Ok(Some(Arc::new(Self { point, writes: AtomicU64::new(0) }))),
+            Some(Crash::Commits(_)) | None => Ok(None),
+        }
+    }
+
+    /// Before each write.
+    ///
+    /// # Errors
+    /// If the count cannot be written down.
+    pub fn count(&self) -> io::Result<()> {
+        let number = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+        match &self.point {
+            FilePoint::Before(last) if *last == number => die(),
+            FilePoint::Before(_) => Ok(()),
+            FilePoint::Count(file) => std::fs::write(file, number.to_string()),
+        }
+    }
+}
+
+/// A writer whose writes are counted.
+#[derive(Debug)]
+pub struct Counted<W> {
+    /// What is written to.
+    pub inner: W,
+    /// Who counts.
+    pub writes: Option<Arc<FileWrites>>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writes.as_ref().map_or(Ok(()), |writes| writes.count())?;
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
@@ -137,5 +218,13 @@ impl Store for CrashPoint {
 
     fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
         self.inner.ids(after, limit)
+    }
+
+    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
+        self.inner.check_indexes()
+    }
+
+    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
+        self.inner.backup(to)
     }
 }

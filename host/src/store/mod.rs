@@ -18,16 +18,19 @@
 //! 6. Bytes that were changed behind its back are never returned as good:
 //!    reading them is [`StoreError::Corrupt`].
 
+pub mod backup;
 pub mod codec;
 pub mod crash;
 pub mod redb;
 pub mod schedule;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::backup::{BackupError, Contents};
 use self::schedule::Schedule;
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use crate::core::summary::{Status, Summary};
@@ -338,4 +341,21 @@ pub trait Store: Send + Sync + 'static {
     /// Ids of all instances in their order, at most `limit` after `after`. Reads no
     /// row, so that a damaged one does not hide the others.
     fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError>;
+
+    /// Compares the store's indexes with the rows that they are of, and looks for rows
+    /// that belong to nothing; what is wrong.
+    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError>;
+
+    /// Writes all that is durable, as of one moment, in the form of [`backup`]. Commits
+    /// go on meanwhile, and none of them is in it in part.
+    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError>;
+}
+
+/// An index that does not fit its rows, or a row that belongs to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexFinding {
+    /// The instance, or which part of the store.
+    pub of: String,
+    /// What is wrong.
+    pub problem: String,
 }

@@ -1,14 +1,16 @@
 //! A store that counts commits, lets a test wait for what is in it, and dies at
 //! the commit where it is to die.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
 
 use dacapo::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use dacapo::core::summary::Summary;
+use dacapo::store::backup::{BackupError, Contents};
 use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::schedule::Schedule;
-use dacapo::store::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+use dacapo::store::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
 
 use super::{lock, wait_for};
 
@@ -145,5 +147,13 @@ impl Store for WatchedStore {
 
     fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
         self.inner.ids(after, limit)
+    }
+
+    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
+        self.inner.check_indexes()
+    }
+
+    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
+        self.inner.backup(to)
     }
 }

@@ -10,6 +10,9 @@
 //! One transaction of redb is what makes a commit atomic; one fsync makes it
 //! durable. The bytes are described in `host/docs/journal-format.md`.
 
+mod backup;
+mod check;
+mod dying;
 mod error;
 mod fold;
 mod log;
@@ -19,21 +22,27 @@ mod purge;
 pub mod tables;
 mod view;
 
+use std::io::Write;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableError};
 
+pub use self::backup::Draft;
+use self::dying::DyingFile;
 use self::error::{Doing, guarded, of_open};
 use self::log::Log;
 use self::overlay::Overlay;
 use self::tables::{META, META_EPOCH, META_FORMAT, META_KEY, MODULE_BYTES, MODULES, SCHEDULES, corrupt};
 use self::view::{Among, View};
+use super::backup::{BackupError, Contents};
 use super::codec::Codec;
+use super::crash::FileWrites;
 use super::schedule::Schedule;
-use super::{Batch, Epoch, Filter, History, Module, Store, StoreError};
+use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
 use crate::core::summary::Summary;
 
@@ -58,6 +67,8 @@ pub struct Options {
     pub payloads_above: usize,
     /// How rows are written.
     pub codec: Arc<Codec>,
+    /// Who counts writes of the file, for crash tests.
+    pub writes: Option<Arc<FileWrites>>,
 }
 
 impl Default for Options {
@@ -70,6 +81,7 @@ impl Default for Options {
             check_on_open: true,
             payloads_above: 32 << 10,
             codec: Arc::default(),
+            writes: None,
         }
     }
 }
@@ -411,6 +423,14 @@ impl Store for RedbStore {
     fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
         guarded(|| self.view()?.ids(after_id(after), limit))
     }
+
+    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
+        guarded(|| self.view()?.check_indexes())
+    }
+
+    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
+        guarded(|| self.write_backup(to))
+    }
 }
 
 fn builder(options: &Options) -> redb::Builder {
@@ -428,7 +448,17 @@ fn read_module(codec: &Codec, hash: &[u8; 32], row: &[u8]) -> Result<Module, Sto
 }
 
 fn open_file(path: &Path, options: &Options) -> Result<Database, StoreError> {
-    builder(options).create(path).map_err(|error| of_open(&path.display().to_string(), error))
+    let builder = builder(options);
+    let opened = match &options.writes {
+        None => builder.create(path),
+        Some(writes) => {
+            let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
+            let file = file.map_err(|error| StoreError::Io(format!("cannot open {}: {error}", path.display())))?;
+            let backend = FileBackend::new(file).map(|inner| DyingFile { inner, writes: writes.clone() });
+            backend.and_then(|backend| builder.create_with_backend(backend))
+        }
+    };
+    opened.map_err(|error| of_open(&path.display().to_string(), error))
 }
 
 /// Makes an empty journal that is at `path` whole or not at all, since a half-made
@@ -443,16 +473,22 @@ fn create_file(path: &Path, options: &Options) -> Result<(), StoreError> {
         let database = open_file(draft, options)?;
         create_tables(&database)?;
         database.close().doing("close the new file")?;
-        match std::fs::hard_link(draft, path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            // Not every file system has links.
-            Err(_) if !path.exists() => std::fs::rename(draft, path).map_err(failed),
-            linked => linked.map_err(failed),
-        }
+        put_in_place(draft, path)
     });
     let _not_there_if_renamed = std::fs::remove_file(draft);
     made?;
     sync_folder_of(path)
+}
+
+/// Gives a finished file its name, unless there is one of that name by now.
+fn put_in_place(draft: &Path, path: &Path) -> Result<(), StoreError> {
+    let failed = |error| StoreError::Io(format!("cannot make {}: {error}", path.display()));
+    match std::fs::hard_link(draft, path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        // Not every file system has links.
+        Err(_) if !path.exists() => std::fs::rename(draft, path).map_err(failed),
+        linked => linked.map_err(failed),
+    }
 }
 
 /// A new file's name is durable only with its folder.

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
 use crate::core::summary::Summary;
+use crate::store::backup::BackupError;
 use crate::store::codec::{self, Codec, Unreadable};
 use crate::store::{StoreError, TurnCommit};
 
@@ -59,6 +60,42 @@ pub(super) const PAYLOADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::
 /// Every table, in the order of the format's page.
 pub const NAMES: [&str; 9] =
     ["meta", "log", "history", "instances", "running", "modules", "module_bytes", "schedules", "payloads"];
+
+/// Something to be done with every table, whatever the types of its rows.
+pub(super) trait EachTable {
+    /// Does it with one.
+    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &mut self,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Result<(), BackupError>;
+}
+
+/// Visits the tables in the order of [`NAMES`].
+pub(super) fn each_table(visitor: &mut impl EachTable) -> Result<(), BackupError> {
+    visitor.table(META)?;
+    visitor.table(LOG)?;
+    visitor.table(HISTORY)?;
+    visitor.table(INSTANCES)?;
+    visitor.table(RUNNING)?;
+    visitor.table(MODULES)?;
+    visitor.table(MODULE_BYTES)?;
+    visitor.table(SCHEDULES)?;
+    visitor.table(PAYLOADS)
+}
+
+/// Checks what needs no key to be checked: that a row is the one that was written there.
+pub(super) fn check_row(table: &str, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+    let is_intact = match table {
+        "running" => row.is_empty(),
+        "module_bytes" => Hash::of(row).0 == key,
+        _ => row.split_at_checked(CHECKSUM_BYTES).is_some_and(|(sum, sealed)| sum == checksum(table, key, sealed)),
+    };
+    let what = || match std::str::from_utf8(key) {
+        Ok(key) if !key.contains(char::is_control) => format!("{key:?} in the table {table}"),
+        _ => format!("a row of the table {table}"),
+    };
+    if is_intact { Ok(()) } else { Err(corrupt(what(), "its checksum does not match")) }
+}
 
 /// The checksum of a row: the table's name, the key and the content, each after its length.
 fn checksum(table: &str, key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {

@@ -1,0 +1,150 @@
+//! Do the indexes fit the rows, and does every row belong to something?
+//!
+//! Reads find out for themselves when a row that they need is missing or damaged. What
+//! no read would notice is looked for here: an entry too many or too few in an index,
+//! and rows that nothing leads to.
+
+use std::collections::BTreeSet;
+
+use redb::ReadableTable as _;
+
+use super::error::Doing;
+use super::tables::{self, HISTORY, INSTANCES, LOG, MODULE_BYTES, MODULES, PAYLOADS, RUNNING};
+use super::view::View;
+use crate::core::ids::{Hash, InstanceId};
+use crate::core::summary::Summary;
+use crate::store::{IndexFinding, StoreError};
+
+impl View {
+    /// See [`Store::check_indexes`](crate::store::Store::check_indexes).
+    pub(super) fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
+        let mut findings = Findings(Vec::new());
+        let executions = self.check_running(&mut findings)?;
+        self.check_histories(&executions, &mut findings)?;
+        self.check_payloads(&executions, &mut findings)?;
+        self.check_modules(&mut findings)?;
+        self.check_log(&mut findings)?;
+        Ok(findings.0)
+    }
+
+    /// Rows against the index of running instances; which execution each one is in.
+    fn check_running(&self, findings: &mut Findings) -> Result<Executions, StoreError> {
+        let rows = self.trees.open_table(INSTANCES).doing("open the instances")?;
+        let running = self.trees.open_table(RUNNING).doing("open the running instances")?;
+        let mut executions = Executions::new();
+        for row in rows.iter().doing("list the instances")? {
+            let (id, row) = row.doing("list the instances")?;
+            let id = id.value();
+            let Some(summary) = self.summary_in(id, row.value()) else {
+                // Whoever reads it is told; what belongs to it cannot be judged.
+                executions.insert(id.to_owned(), u32::MAX);
+                continue;
+            };
+            executions.insert(id.to_owned(), summary.execution);
+            let is_noted = running.get(id).doing("read a running instance")?.is_some();
+            if is_noted != summary.is_open() {
+                let says = if is_noted { "has it" } else { "does not have it" };
+                let problem = format!("it is {}, and the index of running instances {says}", summary.status);
+                findings.add(id, problem);
+            }
+        }
+        for row in running.iter().doing("list the running instances")? {
+            let (id, _) = row.doing("list the running instances")?;
+            if !executions.contains_key(id.value()) {
+                findings.add(id.value(), "the index of running instances has it, and it has no row");
+            }
+        }
+        Ok(executions)
+    }
+
+    fn summary_in(&self, id: &str, row: &[u8]) -> Option<Summary> {
+        tables::decode_summary(&self.codec, &InstanceId::new(id).ok()?, row).ok()
+    }
+
+    fn check_histories(&self, executions: &Executions, findings: &mut Findings) -> Result<(), StoreError> {
+        let rows = self.trees.open_table(HISTORY).doing("open the histories")?;
+        let mut told = BTreeSet::new();
+        for row in rows.iter().doing("list the histories")? {
+            let (key, _) = row.doing("list the histories")?;
+            let Some((id, execution)) = owner_of_history(key.value()) else {
+                findings.add("the histories", "a key that is none");
+                continue;
+            };
+            let known = executions.get(&id).copied().unwrap_or_default();
+            if execution > known && told.insert((id.clone(), execution)) {
+                findings.add(&id, format!("there is a history of execution {execution}, and no row says so"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_payloads(&self, executions: &Executions, findings: &mut Findings) -> Result<(), StoreError> {
+        let rows = self.trees.open_table(PAYLOADS).doing("open the payloads")?;
+        for row in rows.iter().doing("list the payloads")? {
+            let (key, _) = row.doing("list the payloads")?;
+            let Some((id, hash)) = owner_of_payload(key.value()) else {
+                findings.add("the payloads", "a key that is none");
+                continue;
+            };
+            // It is kept with the commit, before its turn is folded.
+            if !executions.contains_key(&id) && self.overlay.entries(&id).is_empty() {
+                findings.add(&id, format!("there is a payload {} of it, and it has no row", hash.short()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_modules(&self, findings: &mut Findings) -> Result<(), StoreError> {
+        let modules = self.trees.open_table(MODULES).doing("open the modules")?;
+        let bytes = self.trees.open_table(MODULE_BYTES).doing("open the modules")?;
+        // That a module has its bytes is seen where they are read.
+        for row in bytes.iter().doing("list the modules")? {
+            let (hash, _) = row.doing("list the modules")?;
+            if modules.get(hash.value()).doing("read a module")?.is_none() {
+                let name = format!("module {}", Hash(*hash.value()).short());
+                findings.add(&name, "there are bytes of it, and it has no row");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_log(&self, findings: &mut Findings) -> Result<(), StoreError> {
+        let log = self.trees.open_table(LOG).doing("open the log")?;
+        let mut before = None;
+        for row in log.iter().doing("read the log")? {
+            let (number, row) = row.doing("read the log")?;
+            let number = number.value();
+            if let Err(error) = tables::check_row("log", &number.to_le_bytes(), row.value()) {
+                findings.add("the log", format!("commit {number}: {error}"));
+            }
+            if before.is_some_and(|before| before + 1 != number) {
+                findings.add("the log", format!("the commits before {number} are missing"));
+            }
+            before = Some(number);
+        }
+        Ok(())
+    }
+}
+
+/// The execution that each instance's row is in; the last one of all where it cannot be read.
+type Executions = std::collections::BTreeMap<String, u32>;
+
+struct Findings(Vec<IndexFinding>);
+
+impl Findings {
+    fn add(&mut self, of: &str, problem: impl ToString) {
+        self.0.push(IndexFinding { of: of.to_owned(), problem: problem.to_string() });
+    }
+}
+
+fn owner_of_history(key: &[u8]) -> Option<(String, u32)> {
+    let (id, place) = key.split_at_checked(key.len().checked_sub(9)?)?;
+    let execution = u32::from_be_bytes(*place.get(1..)?.first_chunk()?);
+    (place[0] == 0).then_some((String::from_utf8(id.to_vec()).ok()?, execution))
+}
+
+fn owner_of_payload(key: &[u8]) -> Option<(String, Hash)> {
+    let (id, place) = key.split_at_checked(key.len().checked_sub(33)?)?;
+    let hash = Hash(*place.get(1..)?.first_chunk()?);
+    (place[0] == 0).then_some((String::from_utf8(id.to_vec()).ok()?, hash))
+}
