@@ -78,16 +78,17 @@ impl Context {
         }
     }
 
-    /// Puts `interceptor` around every activity that is called from here on, by
-    /// whatever part of the orchestration; the first one given is the outermost.
+    /// Puts `interceptor` around every activity and every other orchestration that is
+    /// called from here on, by whatever part of this one; the first one given is the
+    /// outermost.
     ///
     /// ```no_run
-    /// # use dacapo_sdk::{CallInterceptor, Context, Payload, Result, tracing};
+    /// # use dacapo_sdk::{CallInterceptor, Called, Context, Payload, Result, tracing};
     /// struct Traced;
     ///
     /// impl CallInterceptor for Traced {
-    ///     fn after(&self, activity: &str, outcome: Result<Payload>) -> Result<Payload> {
-    ///         tracing::info!(activity, succeeded = outcome.is_ok());
+    ///     fn after(&self, called: Called<'_>, outcome: Result<Payload>) -> Result<Payload> {
+    ///         tracing::info!(name = called.name, succeeded = outcome.is_ok());
     ///         outcome
     ///     }
     /// }

@@ -1,4 +1,4 @@
-//! What an orchestration does around every activity that it calls: one place for
+//! What an orchestration does around everything that it calls: one place for
 //! encryption, for tracing, for rules about what may be called.
 
 use std::cell::RefCell;
@@ -7,22 +7,42 @@ use std::rc::Rc;
 use crate::error::Result;
 use crate::payload::Payload;
 
-/// Something around every call of an activity. It runs inside the orchestration,
-/// at replay too, so it may decide only by what is recorded. One that panics fails
-/// the orchestration, as any code of it would.
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Called<'a> {
+    /// An activity, or another orchestration.
+    pub kind: CallKind,
+    /// `service.method` of an activity, the name of an orchestration.
+    pub name: &'a str,
+}
+
+/// The kinds of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallKind {
+    /// An activity.
+    Activity,
+    /// Another orchestration.
+    Orchestration,
+}
+
+/// Something around every call of an activity and of another orchestration. It runs
+/// inside the orchestration, at replay too, so it may decide only by what is
+/// recorded. One that panics fails the orchestration, as any code of it would.
 ///
 /// ```
-/// use dacapo_sdk::{CallInterceptor, Error, Payload, Result};
+/// use dacapo_sdk::{CallInterceptor, CallKind, Called, Error, Payload, Result};
 ///
-/// /// Only what is on the list may be called.
+/// /// Only the activities that are on the list may be called.
 /// struct Allowed(&'static [&'static str]);
 ///
 /// impl CallInterceptor for Allowed {
-///     fn before(&self, activity: &str, input: Payload) -> Result<Payload> {
-///         if self.0.contains(&activity) {
+///     fn before(&self, called: Called<'_>, input: Payload) -> Result<Payload> {
+///         if called.kind != CallKind::Activity || self.0.contains(&called.name) {
 ///             return Ok(input);
 ///         }
-///         Err(Error::new(format!("{activity} may not be called")).with_type("NotAllowed"))
+///         Err(Error::new(format!("{} may not be called", called.name)).with_type("NotAllowed"))
 ///     }
 /// }
 /// ```
@@ -31,17 +51,17 @@ pub trait CallInterceptor {
     ///
     /// # Errors
     /// The call fails with that, and the host is not asked.
-    fn before(&self, activity: &str, input: Payload) -> Result<Payload> {
-        let _ = activity;
+    fn before(&self, called: Called<'_>, input: Payload) -> Result<Payload> {
+        let _ = called;
         Ok(input)
     }
 
-    /// What the call comes to.
+    /// What the call comes to. Not asked of a call that is detached or dropped.
     ///
     /// # Errors
     /// The call fails with that.
-    fn after(&self, activity: &str, outcome: Result<Payload>) -> Result<Payload> {
-        let _ = activity;
+    fn after(&self, called: Called<'_>, outcome: Result<Payload>) -> Result<Payload> {
+        let _ = called;
         outcome
     }
 }
@@ -56,12 +76,12 @@ pub(crate) fn add(interceptor: Rc<dyn CallInterceptor>) {
     AROUND.with(|around| around.borrow_mut().push(interceptor));
 }
 
-pub(crate) fn before(activity: &str, input: Payload) -> Result<Payload> {
-    all().iter().try_fold(input, |input, interceptor| interceptor.before(activity, input))
+pub(crate) fn before(called: Called<'_>, input: Payload) -> Result<Payload> {
+    all().iter().try_fold(input, |input, interceptor| interceptor.before(called, input))
 }
 
-pub(crate) fn after(activity: &str, outcome: Result<Payload>) -> Result<Payload> {
-    all().iter().rev().fold(outcome, |outcome, interceptor| interceptor.after(activity, outcome))
+pub(crate) fn after(called: Called<'_>, outcome: Result<Payload>) -> Result<Payload> {
+    all().iter().rev().fold(outcome, |outcome, interceptor| interceptor.after(called, outcome))
 }
 
 /// Not borrowed while they run: one may call another activity.

@@ -94,7 +94,7 @@ pub use dacapo_sdk_macros::{activities, orchestration, query};
 pub use error::{Error, Failure, FailureKind, Result};
 pub use executor::{Cancelled, JoinHandle};
 pub use guest::Orchestration;
-pub use intercept::CallInterceptor;
+pub use intercept::{CallInterceptor, CallKind, Called};
 pub use operation::{Delay, Operation};
 pub use orchestration_call::{Callable, IdReuse, OrchestrationCall, ParentClose};
 pub use payload::Payload;

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::executor;
 use crate::imports::{self, ActivityOptions, OrchestrationOptions};
-use crate::intercept;
+use crate::intercept::{self, CallKind, Called};
 use crate::payload::Payload;
 use crate::time::Timestamp;
 
@@ -34,7 +34,8 @@ pub struct Operation<T> {
     what: What,
     /// An event is only lent until its wait is polled to its end.
     is_event: bool,
-    is_activity: bool,
+    /// What interceptors are around of.
+    call: Option<CallKind>,
     result: PhantomData<fn() -> T>,
 }
 
@@ -89,8 +90,12 @@ impl fmt::Display for What {
 impl<T> Operation<T> {
     pub(crate) fn new(noun: &'static str, name: Cow<'static, str>, request: Request) -> Self {
         let is_event = matches!(request, Request::Event);
-        let is_activity = matches!(request, Request::Activity(_));
-        Self { state: State::Lazy(request), what: What { noun, name }, is_event, is_activity, result: PhantomData }
+        let call = match request {
+            Request::Activity(_) => Some(CallKind::Activity),
+            Request::Orchestration(_) => Some(CallKind::Orchestration),
+            _ => None,
+        };
+        Self { state: State::Lazy(request), what: What { noun, name }, is_event, call, result: PhantomData }
     }
 
     /// Asks the host now rather than at the first poll.
@@ -137,47 +142,47 @@ impl<T> Operation<T> {
         let State::Lazy(request) = std::mem::replace(&mut self.state, State::Ended) else {
             return;
         };
-        let asked = match request {
-            Request::Activity(request) => {
-                match request.input.and_then(|input| intercept::before(&self.what.name, input)) {
-                    Ok(input) => Some(imports::call_activity(&self.what.name, &input.into(), &request.options)),
-                    Err(error) => {
-                        self.state = State::Immediate(Err(error.context(&self.what)));
-                        return;
-                    }
-                }
+        self.state = match self.ask_for(request) {
+            Ok(Some(id)) => {
+                executor::expect_operation(id);
+                State::Waiting(id)
             }
+            Ok(None) => State::Immediate(Ok(())),
+            Err(error) => State::Immediate(Err(error.context(&self.what))),
+        };
+    }
+
+    /// The operation's number; none if there is nothing to wait for.
+    fn ask_for(&self, request: Request) -> Result<Option<u32>> {
+        let name = &self.what.name;
+        Ok(match request {
+            Request::Activity(request) => {
+                let input = self.before(request.input?)?.into();
+                Some(imports::call_activity(name, &input, &request.options))
+            }
+            Request::Orchestration(request) => {
+                let input = self.before(request.input?)?.into();
+                Some(imports::call_orchestration(name, &input, &request.options))
+            }
+            Request::Signal(request) => Some(imports::signal(&request.to, name, &request.value?.into())),
+            Request::Event => Some(imports::wait_for_event(name)),
             Request::Delay { ms } => imports::delay(ms),
             Request::DelayUntil(time) => {
                 let now = imports::now();
                 imports::delay(i64::try_from(time.unix_ms().saturating_sub(now)).unwrap_or(i64::MAX))
             }
-            Request::Event => Some(imports::wait_for_event(&self.what.name)),
-            Request::Orchestration(request) => match request.input {
-                Ok(input) => {
-                    let (name, input) = (&self.what.name, input.into());
-                    Some(imports::call_orchestration(name, &input, &request.options))
-                }
-                Err(error) => {
-                    self.state = State::Immediate(Err(error.context(&self.what)));
-                    return;
-                }
-            },
-            Request::Signal(request) => match request.value {
-                Ok(value) => Some(imports::signal(&request.to, &self.what.name, &value.into())),
-                Err(error) => {
-                    self.state = State::Immediate(Err(error.context(&self.what)));
-                    return;
-                }
-            },
-        };
-        self.state = match asked {
-            Some(id) => {
-                executor::expect_operation(id);
-                State::Waiting(id)
-            }
-            None => State::Immediate(Ok(())),
-        };
+        })
+    }
+
+    fn called(&self) -> Option<Called<'_>> {
+        self.call.map(|kind| Called { kind, name: &self.what.name })
+    }
+
+    fn before(&self, input: Payload) -> Result<Payload> {
+        match self.called() {
+            Some(called) => intercept::before(called, input),
+            None => Ok(input),
+        }
     }
 
     fn poll_payload(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Option<Payload>>> {
@@ -195,7 +200,10 @@ impl<T> Operation<T> {
                     imports::received(id);
                 }
                 let outcome = outcome.map_err(Error::from_failure);
-                let outcome = if self.is_activity { intercept::after(&self.what.name, outcome) } else { outcome };
+                let outcome = match self.called() {
+                    Some(called) => intercept::after(called, outcome),
+                    None => outcome,
+                };
                 Poll::Ready(outcome.map(Some))
             }
             State::Immediate(result) => Poll::Ready(result.map(|()| None)),

@@ -354,3 +354,20 @@ fn forks_change_what_a_called_one_returned_and_never_share_one_that_runs() {
     assert!(refused.to_string().contains("which belongs to parent; fork before it was called"), "{refused}");
     host.assert_sound("richer");
 }
+
+#[test]
+fn s27_an_interceptor_is_around_calls_of_orchestrations_whenever_the_host_dies() {
+    sweep(
+        world,
+        |host| {
+            host.start("parent", "calls_through", json!(2))?;
+            host.outcome("parent")?.expect("it returns");
+            Ok(())
+        },
+        |_, host, death| {
+            assert_eq!(host.output("parent"), json!([10, "application NotAllowed"]), "{death:?}: (2 + 1)^2 + 1");
+            assert_eq!(host.count("parent", "orchestration-scheduled"), 1, "{death:?}: refused before it is asked for");
+            host.assert_sound("parent");
+        },
+    );
+}

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use dacapo_sdk::futures::future::join_all;
 use dacapo_sdk::futures::{FutureExt as _, select_biased};
-use dacapo_sdk::{Context, Error, IdReuse, ParentClose, Result, RetryPolicy, orchestration};
+use dacapo_sdk::{
+    CallInterceptor, CallKind, Called, Context, Error, IdReuse, ParentClose, Payload, Result, RetryPolicy,
+    orchestration,
+};
 use serde::{Deserialize, Serialize};
 
 fn ms(ms: u64) -> Duration {
@@ -228,6 +231,30 @@ async fn calls_by_name(ctx: Context, (name, module, reuse): (String, Option<Stri
     })
 }
 
+/// Adds one to what a leaf gets and to what it gives; nothing else may be called.
+struct OnlyLeaves;
+
+impl CallInterceptor for OnlyLeaves {
+    fn before(&self, called: Called<'_>, input: Payload) -> Result<Payload> {
+        if called.kind != CallKind::Orchestration || called.name != "leaf" {
+            return Err(Error::new(format!("{} may not be called", called.name)).with_type("NotAllowed"));
+        }
+        Payload::json(&(input.decode::<u64>()? + 1))
+    }
+
+    fn after(&self, _called: Called<'_>, outcome: Result<Payload>) -> Result<Payload> {
+        Payload::json(&(outcome?.decode::<u64>()? + 1))
+    }
+}
+
+/// Calls through an interceptor: what a leaf gives, and how another call fails.
+#[orchestration]
+async fn calls_through(ctx: Context, n: u64) -> Result<(u64, String)> {
+    ctx.intercept(OnlyLeaves);
+    let square = ctx.call::<leaf>(&n).await?;
+    Ok((square, outcome(ctx.call::<fails>(&"Final".to_owned()).await)))
+}
+
 dacapo_sdk::export_orchestrations!(
     tells,
     tells_at_once,
@@ -247,5 +274,6 @@ dacapo_sdk::export_orchestrations!(
     hurries,
     minds,
     calls_pages,
-    calls_by_name
+    calls_by_name,
+    calls_through
 );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dacapo_sdk::futures::future::join_all;
 use dacapo_sdk::futures::{FutureExt as _, select_biased};
-use dacapo_sdk::{ActivityCall, CallInterceptor, Context, Error, Payload, Result, RetryPolicy, orchestration};
+use dacapo_sdk::{ActivityCall, CallInterceptor, Called, Context, Error, Payload, Result, RetryPolicy, orchestration};
 use serde::{Deserialize, Serialize};
 
 /// How an activity is to be called.
@@ -125,14 +125,14 @@ fn turned(payload: Payload) -> Result<Payload> {
 }
 
 impl CallInterceptor for Sealed {
-    fn before(&self, activity: &str, input: Payload) -> Result<Payload> {
-        if activity == "step.two" {
+    fn before(&self, called: Called<'_>, input: Payload) -> Result<Payload> {
+        if called.name == "step.two" {
             return Err(Error::new("step.two may not be called").with_type("NotAllowed"));
         }
         turned(input)
     }
 
-    fn after(&self, _activity: &str, outcome: Result<Payload>) -> Result<Payload> {
+    fn after(&self, _called: Called<'_>, outcome: Result<Payload>) -> Result<Payload> {
         turned(outcome?)
     }
 }
