@@ -8,6 +8,7 @@ mod cli_assembly;
 mod cli_bench;
 mod cli_debug;
 mod cli_dev;
+mod cli_examples;
 mod cli_explore;
 mod cli_life;
 mod cli_new;
