@@ -7,36 +7,17 @@ use serde_json::{Value, json};
 use super::client::{Access, Client};
 use super::error::{CliError, Result};
 use super::output::{clean, err, field};
+use super::which::Which;
 use super::{Common, input, output};
-use crate::core::summary::Status;
-use crate::server::bulk::{BulkAction, BulkBody, Selection};
+use crate::server::bulk::{BulkAction, BulkBody};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// cancel, terminate, suspend, resume, rewind, restart or purge
     #[arg(value_parser = input::word::<BulkAction>)]
     action: BulkAction,
-    /// Those with this status
-    #[arg(long)]
-    status: Option<Status>,
-    /// Those of this orchestration
-    #[arg(long, value_name = "NAME")]
-    orchestration: Option<String>,
-    /// Those whose ids begin so
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
-    /// Those of this module: name (all its versions), name@version or hash
-    #[arg(long)]
-    module: Option<String>,
-    /// Those with this tag; given more than once: with all of them
-    #[arg(long, value_name = "NAME=VALUE", value_parser = input::pair)]
-    tag: Vec<(String, String)>,
-    /// Those created then or later, as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME")]
-    created_from: Option<String>,
-    /// Those created before then
-    #[arg(long, value_name = "TIME")]
-    created_before: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// All instances
     #[arg(long)]
     all: bool,
@@ -67,15 +48,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     let client = Client::open(&common.data, Access::Run).await?;
     let mut body = BulkBody {
         action: args.action,
-        filter: Selection {
-            status: args.status,
-            orchestration: args.orchestration,
-            prefix: args.prefix,
-            module: args.module,
-            tags: args.tag.into_iter().collect(),
-            created_from: args.created_from,
-            created_before: args.created_before,
-        },
+        filter: args.which.into(),
         all: args.all,
         reason: args.reason,
         force: args.force,

@@ -1,18 +1,17 @@
 //! Commands on instances: start, list, show, raise, terminate, cancel.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::client::{Access, Client};
 use super::error::{CliError, Result};
 use super::output::{Table, brief, clean, err, field, out};
 use super::progress::pending_line;
+use super::which::Which;
 use super::{Common, input, output, run};
 use crate::core::payload::{Failure, Payload};
-use crate::core::summary::Status;
 use crate::engine::IdReuse;
 use crate::server::api::{ListQuery, Order, StartBody};
+use crate::server::bulk::Selection;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StartArgs {
@@ -43,33 +42,14 @@ pub(super) struct StartArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
-    /// running, suspended, completed, failed or terminated
-    #[arg(long)]
-    status: Option<Status>,
-    /// Of this orchestration
-    #[arg(long, value_name = "NAME")]
-    orchestration: Option<String>,
-    /// Ids that begin so
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// At most so many
     #[arg(long, default_value_t = 50)]
     limit: usize,
     /// From behind this id, or where the list before said
     #[arg(long, value_name = "ID")]
     after: Option<String>,
-    /// Of this module: name (all its versions), name@version or hash
-    #[arg(long)]
-    module: Option<String>,
-    /// With this tag; given more than once: with all of them
-    #[arg(long, value_name = "NAME=VALUE", value_parser = input::pair)]
-    tag: Vec<(String, String)>,
-    /// Created then or later, as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME")]
-    created_from: Option<String>,
-    /// Created before then
-    #[arg(long, value_name = "TIME")]
-    created_before: Option<String>,
     /// Those created last first
     #[arg(long)]
     newest: bool,
@@ -141,17 +121,10 @@ pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
 pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
     let client = Client::open(&common.data, Access::Read).await?;
     let answer = client.list(ListQuery {
-        status: args.status,
-        orchestration: args.orchestration,
-        prefix: args.prefix,
         after: args.after,
         limit: Some(args.limit),
-        module: args.module,
-        tags: (!args.tag.is_empty()).then(|| json!(args.tag.into_iter().collect::<BTreeMap<_, _>>()).to_string()),
-        created_from: args.created_from,
-        created_before: args.created_before,
         order: if args.newest { Order::Newest } else { Order::Id },
-        counts: false,
+        ..Selection::from(args.which).query()?
     })?;
     if common.json {
         output::json(&answer);
@@ -159,7 +132,6 @@ pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
     }
     let mut table = Table::new(&["ID", "STATUS", "ORCHESTRATION", "EVENTS", "CREATED", "UPDATED", "NOTE"]);
     for row in answer["instances"].as_array().into_iter().flatten() {
-        let note = if row["error"].is_null() { field(row, "custom_status") } else { field(row, "error") };
         table.row([
             field(row, "id"),
             field(row, "status"),
@@ -167,7 +139,7 @@ pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
             field(row, "events"),
             field(row, "created_at"),
             field(row, "updated_at"),
-            brief(&note, 80),
+            brief(&output::note(row), 80),
         ]);
     }
     table.print();

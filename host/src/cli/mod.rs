@@ -35,6 +35,7 @@ mod store;
 mod testkit;
 mod top;
 mod verify;
+mod which;
 mod workers;
 
 use std::io::IsTerminal as _;

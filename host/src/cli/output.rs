@@ -41,6 +41,12 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
+/// What a list says of an instance: why it failed, or its own status.
+pub(crate) fn note(row: &Value) -> String {
+    let name = if row["error"].is_null() { "custom_status" } else { "error" };
+    field(row, name)
+}
+
 /// `text` on one line, at most `width` characters.
 pub(crate) fn brief(text: &str, width: usize) -> String {
     let line = clean(&text.split_whitespace().collect::<Vec<_>>().join(" "));

@@ -83,9 +83,8 @@ fn show(stats: &Value, before: Option<&Value>, listed: &Value) {
     ));
     let mut table = Table::new(&["ID", "STATUS", "ORCHESTRATION", "EVENTS", "UPDATED", "NOTE"]);
     for row in listed["instances"].as_array().into_iter().flatten() {
-        let note = if row["error"].is_null() { field(row, "custom_status") } else { field(row, "error") };
         let cells = ["id", "status", "orchestration", "events", "updated_at"].map(|name| field(row, name));
-        table.row(cells.into_iter().chain([clean(&brief(&note, 60))]));
+        table.row(cells.into_iter().chain([clean(&brief(&output::note(row), 60))]));
     }
     table.print();
 }

@@ -396,14 +396,7 @@ impl Execution {
             Ok(result) => return Some(Event::ActivityCompleted { operation, attempt, result }),
             Err(failure) => failure,
         };
-        let failed = Attempt {
-            algorithm: self.started.retry_algorithm,
-            seed: &self.started.seed,
-            operation,
-            attempt,
-            scheduled_at: *scheduled_at,
-            failed_at: now,
-        };
+        let failed = self.failed_attempt(operation, attempt, *scheduled_at, now);
         let next = retry::next_attempt(call.options.retry.as_ref().or(default_retry), &failure, failed);
         // An attempt that could only begin when the call's whole time is over is none.
         let ends_at = call.options.schedule_to_close_ms.map(|ms| scheduled_at.plus(ms));
@@ -428,26 +421,41 @@ impl Execution {
         due.into_iter().map(|(_, operation)| self.due_event(operation)).collect()
     }
 
-    /// The attempts whose back-off ends at `now` or before: they are to run.
-    /// Marks them as running; nothing is recorded, since nothing is decided. None
-    /// while suspended.
-    pub fn attempts_due(&mut self, now: TimestampMs) -> Vec<(Arc<ActivityScheduled>, Turn)> {
-        let mut due = Vec::new();
+    fn failed_attempt(
+        &self,
+        operation: OperationId,
+        attempt: u32,
+        scheduled_at: TimestampMs,
+        failed_at: TimestampMs,
+    ) -> Attempt<'_> {
+        let (algorithm, seed) = (self.started.retry_algorithm, &self.started.seed);
+        Attempt { algorithm, seed, operation, attempt, scheduled_at, failed_at }
+    }
+
+    /// What waited to begin until `now` or before: attempts of activities whose
+    /// back-off is over, and sub-orchestrations. Marks them as running; nothing is
+    /// recorded, since nothing is decided. None while suspended.
+    pub fn begin_due(&mut self, now: TimestampMs) -> (Vec<(Arc<ActivityScheduled>, Turn)>, Vec<Post>) {
+        let (mut attempts, mut calls) = (Vec::new(), Vec::new());
         if self.suspended {
-            return due;
+            return (attempts, calls);
         }
-        for pending in self.pending.values_mut() {
-            if let Pending::Activity { call, scheduled_at, attempt, retry, progress } = pending
-                && let Some((at, _)) = retry.take_if(|(at, _)| *at <= now)
-            {
-                let (scheduled_at, attempt, last_heartbeat) = (*scheduled_at, *attempt, progress.clone());
-                due.push((
-                    call.clone(),
-                    Turn { attempt, scheduled_at, available_at: at, last_heartbeat, again: false },
-                ));
+        for (operation, pending) in &mut self.pending {
+            match pending {
+                Pending::Activity { call, scheduled_at, attempt, retry, progress } => {
+                    if let Some((available_at, _)) = retry.take_if(|(at, _)| *at <= now) {
+                        let (scheduled_at, attempt, last_heartbeat) = (*scheduled_at, *attempt, progress.clone());
+                        let turn = Turn { attempt, scheduled_at, available_at, last_heartbeat, again: false };
+                        attempts.push((call.clone(), turn));
+                    }
+                }
+                Pending::Orchestration { starts_at, .. } => {
+                    calls.extend(starts_at.take_if(|at| *at <= now).map(|_| Post::Call(*operation)));
+                }
+                _ => {}
             }
         }
-        due
+        (attempts, calls)
     }
 
     /// The attempts that were under way when their host died, and are therefore to
@@ -512,36 +520,11 @@ impl Execution {
             Ok(result) => return Some(Event::OrchestrationCompleted { operation, attempt, result }),
             Err(failure) => failure,
         };
-        let failed = Attempt {
-            algorithm: self.started.retry_algorithm,
-            seed: &self.started.seed,
-            operation,
-            attempt,
-            scheduled_at: *scheduled_at,
-            failed_at: now,
-        };
+        let failed = self.failed_attempt(operation, attempt, *scheduled_at, now);
         Some(match retry::next_attempt(call.options.retry.as_ref(), &failure, failed) {
             Some(retry_at) => Event::OrchestrationAttemptFailed { operation, attempt, failure, retry_at },
             None => Event::OrchestrationFailed { operation, attempt, failure },
         })
-    }
-
-    /// The sub-orchestrations that begin at `now` or before, having waited to. Marks
-    /// them as running; nothing is recorded, since nothing is decided.
-    pub fn calls_due(&mut self, now: TimestampMs) -> Vec<Post> {
-        let mut due = Vec::new();
-        if self.suspended {
-            return due;
-        }
-        for (operation, pending) in &mut self.pending {
-            if let Pending::Orchestration { starts_at, .. } = pending
-                && starts_at.is_some_and(|at| at <= now)
-            {
-                *starts_at = None;
-                due.push(Post::Call(*operation));
-            }
-        }
-        due
     }
 
     /// The call of a sub-orchestration that runs, as it is sent.

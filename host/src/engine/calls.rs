@@ -4,8 +4,8 @@
 use super::IdReuse;
 use super::commit::Reply;
 use super::error::EngineError;
-use super::mail::{Links, PassedOn, Posted};
-use super::turns::{Inbound, Message, Worker, fresh_seed, status_of};
+use super::mail::{PassedOn, Posted, send};
+use super::turns::{Inbound, Message, Worker, WorkerLink, fresh_seed, status_of};
 use crate::core::calls::{Call, Caller, Leave, ParentClose};
 use crate::core::event::{self, Event, Started};
 use crate::core::execution::{End, Execution};
@@ -48,7 +48,7 @@ impl Worker {
             self.replies.push(reply);
         } else if let Some(outcome) = answer {
             // Answered when what it rests on is durable.
-            self.replies.push(return_to(&self.links, call.caller, outcome));
+            self.replies.push(return_to(&self.parts.links, call.caller, outcome));
         }
     }
 
@@ -159,7 +159,7 @@ impl Worker {
     /// The instance has ended: whoever called one that was there already is told.
     pub(super) fn tell_joined(&mut self, id: &InstanceId, outcome: &Outcome) {
         for caller in self.joined.remove(id).unwrap_or_default() {
-            return_to(&self.links, caller, outcome.clone())(Ok(()));
+            return_to(&self.parts.links, caller, outcome.clone())(Ok(()));
         }
     }
 
@@ -241,11 +241,11 @@ fn return_message(caller: Caller, outcome: Outcome) -> Message {
     Message::Deliver(caller.instance.clone(), Inbound::Returned { caller: Box::new(caller), outcome })
 }
 
-fn return_to(links: &Links, caller: Caller, outcome: Outcome) -> Reply {
-    let links = links.clone();
+fn return_to(links: &[WorkerLink], caller: Caller, outcome: Outcome) -> Reply {
+    let links = links.to_vec();
     Box::new(move |durable| {
         if durable.is_ok() {
-            links.send((caller.instance.clone(), return_message(caller, outcome)));
+            send(&links, (caller.instance.clone(), return_message(caller, outcome)));
         }
     })
 }

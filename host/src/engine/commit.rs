@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::activities::Activities;
 use super::error::EngineError;
-use super::mail::Posted;
+use super::mail::{Posted, send};
 use super::schedules::Signal;
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
@@ -200,9 +200,7 @@ impl Release {
 
     fn release_turn(&self, worker: usize, turn: Outbound) {
         let Outbound { instance, execution, sealed, logs, replies, due, adopted, posts, .. } = turn;
-        for (to, message) in posts {
-            self.workers[super::partition(&to, self.workers.len())].send(message);
-        }
+        posts.into_iter().for_each(|posted| send(&self.workers, posted));
         if adopted.is_some() {
             replies.into_iter().for_each(|reply| reply(Ok(())));
             due.into_iter().for_each(|due| self.workers[worker].send(Message::Arm(instance.clone(), due)));

@@ -23,14 +23,9 @@ use crate::core::turn::Recorder;
 /// What goes to another instance.
 pub(super) type Posted = (InstanceId, Message);
 
-/// How instances reach each other.
-#[derive(Clone)]
-pub(super) struct Links(pub(super) Vec<WorkerLink>);
-
-impl Links {
-    pub(super) fn send(&self, (to, message): Posted) {
-        self.0[partition(&to, self.0.len())].send(message);
-    }
+/// Sends it to the worker of whom it is for.
+pub(super) fn send(workers: &[WorkerLink], (to, message): Posted) {
+    workers[partition(&to, workers.len())].send(message);
 }
 
 /// Posts as messages. Letters that were answered meanwhile are none.
@@ -138,11 +133,11 @@ impl Worker {
     }
 
     pub(super) fn answer(&self, to: Source, outcome: Outcome) -> Reply {
-        let links = self.links.clone();
+        let links = self.parts.links.clone();
         Box::new(move |durable: Result<(), EngineError>| {
             if durable.is_ok() {
                 let answered = Inbound::Answered { birth: to.birth, key: to.key(), outcome };
-                links.send((to.instance.clone(), Message::Deliver(to.instance, answered)));
+                send(&links, (to.instance.clone(), Message::Deliver(to.instance, answered)));
             }
         })
     }

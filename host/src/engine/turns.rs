@@ -29,7 +29,7 @@ use self::room::Idle;
 use super::activities::{Activities, Recorded, Task};
 use super::commit::{Group, Groups, Outbound, Reply};
 use super::error::EngineError;
-use super::mail::{Links, posted};
+use super::mail::{posted, send};
 use super::modules::Modules;
 use super::requests::{Asked, Callers};
 use super::{Clock, EngineSettings, IdReuse};
@@ -173,7 +173,6 @@ pub(super) struct Parts {
 
 pub(super) struct Worker {
     pub(super) parts: Parts,
-    pub(super) links: Links,
     /// What other instances sent before all were recovered; none afterwards.
     early: Option<Vec<Message>>,
     /// Who called an instance that was there already: each asks again when it is
@@ -275,7 +274,6 @@ const TURNS_PER_GROUP: usize = 64;
 impl Worker {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
-            links: Links(parts.links.clone()),
             parts,
             early: Some(Vec::new()),
             joined: HashMap::new(),
@@ -464,16 +462,14 @@ impl Worker {
         let next_life =
             self.live.get_mut(id).is_some_and(|slot| slot.body.recorder().execution.started.execution > execution);
         if !next_life {
-            let late = self.live.get_mut(id).map(|slot| std::mem::take(&mut slot.inbox)).unwrap_or_default();
-            // One that took mail since has a turn under way, which only its state knows of.
-            if self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
-                self.drop_slot(id);
-            }
             self.blocked.remove(id);
             self.held.remove(id);
             self.callers.ended(id, outcome);
-            // It came in when the end was recorded and not yet heard of: told that it has ended.
-            late.into_iter().for_each(|inbound| self.deliver(id.clone(), inbound));
+            // One that took mail since has a turn under way, which only its state knows of.
+            // What came in when the end was recorded and not yet heard of is told of it.
+            if self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
+                self.drop_slot(id);
+            }
         }
         for watcher in self.watchers.remove(id).unwrap_or_default() {
             let _ = watcher.send(Ok(outcome.clone()));
@@ -490,7 +486,7 @@ impl Worker {
         if let Some(due) = summary.next_due() {
             self.timers.push(Reverse((due, id.clone())));
         }
-        self.left_by_caller(summary).into_iter().for_each(|posted| self.links.send(posted));
+        self.left_by_caller(summary).into_iter().for_each(|posted| send(&self.parts.links, posted));
         let runs = summary.has_running_activity() || summary.has_running_call();
         if !summary.untold && !runs && summary.outbox.is_empty() {
             return;
@@ -500,7 +496,9 @@ impl Worker {
                 let execution = &slot.body.recorder().execution;
                 let tasks = tasks(&self.parts.activities, execution, execution.interrupted());
                 let (wants_turn, suspended) = (execution.wants_turn(), execution.suspended);
-                posted(execution, execution.posts_again()).into_iter().for_each(|posted| self.links.send(posted));
+                posted(execution, execution.posts_again())
+                    .into_iter()
+                    .for_each(|posted| send(&self.parts.links, posted));
                 if suspended {
                     self.held.insert(id.clone(), tasks);
                 } else {
@@ -580,10 +578,9 @@ impl Worker {
         // Before what came in: an attempt that fails in this turn, and is to be tried
         // again at once, begins when this turn is durable. None while suspended: those
         // wait until it is durable that they are held no more.
-        let mut due = recorder.execution.attempts_due(now);
+        let (mut due, calls) = recorder.execution.begin_due(now);
         // One whose outcome came just now is only told again.
-        let calls = recorder.execution.calls_due(now);
-        posted(&recorder.execution, calls).into_iter().for_each(|posted| self.links.send(posted));
+        posted(&recorder.execution, calls).into_iter().for_each(|posted| send(&self.parts.links, posted));
         let (replies, later) = self.record_inbox(id, recorder, inbox);
         slot.inbox = later;
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
@@ -966,8 +963,7 @@ impl Worker {
 fn take_up(recorder: &mut Recorder, at: TimestampMs, events: impl IntoIterator<Item = Event>, now: TimestampMs) {
     recorder.begin(at);
     // Attempts whose back-off was over were dispatched just now.
-    recorder.execution.attempts_due(now);
-    recorder.execution.calls_due(now);
+    recorder.execution.begin_due(now);
     events.into_iter().for_each(|event| recorder.deliver(event));
 }
 

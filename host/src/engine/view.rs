@@ -9,6 +9,7 @@ use crate::core::event::{ActivityScheduled, Event, START};
 use crate::core::execution::Pending;
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use crate::core::payload::{Failure, Outcome, Payload};
+use crate::core::retry::RetryPolicy;
 use crate::core::summary::{Status, Summary};
 use crate::core::task::DEFAULT_QUEUE;
 use crate::core::turn::{Limits, TurnRecord, final_outcome};
@@ -122,16 +123,9 @@ pub enum PendingView {
         operation: OperationId,
         /// `service.method`.
         name: String,
-        /// The attempt that runs or comes next.
-        attempt: u32,
-        /// Of how many; 0 is without bound.
-        max_attempts: u32,
-        /// When that attempt starts, if it does not run.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        next_attempt_at: Option<String>,
-        /// Why the attempt before failed.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        last_failure: Option<String>,
+        /// How often it was tried.
+        #[serde(flatten)]
+        attempts: AttemptsView,
         /// The queue that it waits in when an attempt is due.
         queue: String,
         /// Where it is; unknown without a running host.
@@ -165,16 +159,9 @@ pub enum PendingView {
         name: String,
         /// The called instance.
         instance: InstanceId,
-        /// The attempt that runs or comes next.
-        attempt: u32,
-        /// Of how many; 0 is without bound.
-        max_attempts: u32,
-        /// When that attempt starts, if it does not run.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        next_attempt_at: Option<String>,
-        /// Why the attempt before failed.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        last_failure: Option<String>,
+        /// How often it was tried.
+        #[serde(flatten)]
+        attempts: AttemptsView,
     },
     /// A signal that its receiver has not taken yet.
     Signal {
@@ -185,6 +172,32 @@ pub enum PendingView {
         /// The event's name.
         name: String,
     },
+}
+
+/// How often a call was tried.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptsView {
+    /// The attempt that runs or comes next.
+    pub attempt: u32,
+    /// Of how many; 0 is without bound.
+    pub max_attempts: u32,
+    /// When that attempt starts, if it does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<String>,
+    /// Why the attempt before failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
+}
+
+impl AttemptsView {
+    fn new(attempt: u32, retry: Option<&RetryPolicy>, next: Option<TimestampMs>, last: Option<&Failure>) -> Self {
+        Self {
+            attempt,
+            max_attempts: retry.map_or(1, |policy| policy.max_attempts),
+            next_attempt_at: next.map(|at| at.to_string()),
+            last_failure: last.map(ToString::to_string),
+        }
+    }
 }
 
 /// Where the call of an activity is.
@@ -365,10 +378,12 @@ fn pending_view(
         Pending::Activity { call, attempt, retry, .. } => PendingView::Activity {
             operation,
             name: call.name.clone(),
-            attempt: *attempt,
-            max_attempts: call.options.retry.as_ref().map_or(1, |policy| policy.max_attempts),
-            next_attempt_at: retry.as_ref().map(|(at, _): &(TimestampMs, Failure)| at.to_string()),
-            last_failure: retry.as_ref().map(|(_, failure)| failure.to_string()),
+            attempts: AttemptsView::new(
+                *attempt,
+                call.options.retry.as_ref(),
+                retry.as_ref().map(|(at, _)| *at),
+                retry.as_ref().map(|(_, failure)| failure),
+            ),
             queue: call.options.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
             whereabouts: whereabouts(call),
         },
@@ -379,10 +394,7 @@ fn pending_view(
             operation,
             name: call.name.clone(),
             instance: call.called(*attempt),
-            attempt: *attempt,
-            max_attempts: call.options.retry.as_ref().map_or(1, |policy| policy.max_attempts),
-            next_attempt_at: starts_at.as_ref().map(ToString::to_string),
-            last_failure: last_failure.as_ref().map(ToString::to_string),
+            attempts: AttemptsView::new(*attempt, call.options.retry.as_ref(), *starts_at, last_failure.as_ref()),
         },
         Pending::Signal { to, name } => PendingView::Signal { operation, to: to.clone(), name: name.clone() },
     }

@@ -111,7 +111,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn query(self) -> Result<ListQuery> {
+    pub(crate) fn query(self) -> Result<ListQuery> {
         let tags =
             Some(self.tags).filter(|tags| !tags.is_empty()).map(|tags| super::api::to_json(&tags)).transpose()?;
         Ok(ListQuery {

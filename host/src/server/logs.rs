@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::api::{Api, Result, blocking, instance_id, read_history};
 use super::{Answer, Problem, Query};
-use crate::core::event::Event;
 use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::core::turn::module_of;
 use crate::replay::debugger::{Halt, Session, SessionSettings, Target};
 
 /// Which execution's lines.
@@ -34,15 +34,8 @@ impl Api {
         let history = read_history(self.store(), id, query.execution)?;
         let execution = history.execution;
         let turns = history.decode()?;
-        let mut module = None;
-        for event in turns.iter().flat_map(|turn| &turn.events) {
-            match event {
-                Event::ExecutionStarted(started) => module = Some(started.module),
-                Event::ModuleMigrated { to, .. } => module = Some(*to),
-                _ => {}
-            }
-        }
-        let module = module.ok_or_else(|| Problem::new("internal", "the history does not begin with its start"))?;
+        let module =
+            module_of(&turns).ok_or_else(|| Problem::new("internal", "the history does not begin with its start"))?;
         let module = engine.modules().load(module)?;
         let settings = SessionSettings { checkpoint_bytes: 0 };
         let session = Session::open(Arc::unwrap_or_clone(module), turns, settings);

@@ -1,18 +1,15 @@
 //! A store that tells when an instance has a new turn, so that nobody polls.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
-use crate::core::summary::Summary;
-use crate::store::backup::{BackupError, Contents};
+use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::store::schedule::Schedule;
-use crate::store::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
+use crate::store::{Batch, Epoch, Store, StoreError};
 
 /// Forgotten waits are swept when there are more than so many.
 const SWEEP_ABOVE: usize = 1024;
@@ -164,9 +161,7 @@ impl Watched {
 }
 
 impl Store for Watched {
-    fn claim(&self) -> Result<Epoch, StoreError> {
-        self.inner.claim()
-    }
+    crate::hand_on_to_inner_store!();
 
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
         let began = Instant::now();
@@ -182,63 +177,7 @@ impl Store for Watched {
         Ok(gone)
     }
 
-    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
-        self.inner.summary(instance)
-    }
-
-    fn history(
-        &self,
-        instance: &InstanceId,
-        execution: Option<ExecutionNumber>,
-    ) -> Result<Option<History>, StoreError> {
-        self.inner.history(instance, execution)
-    }
-
-    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.unfinished(after, limit)
-    }
-
-    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.list(filter, after, limit)
-    }
-
-    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
-        self.inner.put_module(module, component)
-    }
-
-    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError> {
-        self.inner.module(hash)
-    }
-
-    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.module_bytes(hash)
-    }
-
-    fn modules(&self) -> Result<Vec<Module>, StoreError> {
-        self.inner.modules()
-    }
-
     fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError> {
         self.inner.put_schedule(epoch, name, schedule)
-    }
-
-    fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
-        self.inner.schedules()
-    }
-
-    fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError> {
-        self.inner.remove_module(hash)
-    }
-
-    fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
-        self.inner.ids(after, limit)
-    }
-
-    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
-        self.inner.check_indexes()
-    }
-
-    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
-        self.inner.backup(to)
     }
 }

@@ -14,11 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::backup::{BackupError, Contents};
 use super::schedule::Schedule;
-use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
-use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
-use crate::core::summary::Summary;
+use super::{Batch, Epoch, Store, StoreError};
+use crate::core::ids::InstanceId;
 
 /// Where to die.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,9 +154,7 @@ fn die() -> ! {
 }
 
 impl Store for CrashPoint {
-    fn claim(&self) -> Result<Epoch, StoreError> {
-        self.inner.claim()
-    }
+    crate::hand_on_to_inner_store!();
 
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
         self.write(|| self.inner.commit(epoch, batch))
@@ -168,63 +164,7 @@ impl Store for CrashPoint {
         self.write(|| self.inner.purge(epoch, instances))
     }
 
-    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
-        self.inner.summary(instance)
-    }
-
-    fn history(
-        &self,
-        instance: &InstanceId,
-        execution: Option<ExecutionNumber>,
-    ) -> Result<Option<History>, StoreError> {
-        self.inner.history(instance, execution)
-    }
-
-    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.unfinished(after, limit)
-    }
-
-    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.list(filter, after, limit)
-    }
-
-    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
-        self.inner.put_module(module, component)
-    }
-
-    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError> {
-        self.inner.module(hash)
-    }
-
-    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.module_bytes(hash)
-    }
-
-    fn modules(&self) -> Result<Vec<Module>, StoreError> {
-        self.inner.modules()
-    }
-
     fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError> {
         self.write(|| self.inner.put_schedule(epoch, name, schedule))
-    }
-
-    fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
-        self.inner.schedules()
-    }
-
-    fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError> {
-        self.inner.remove_module(hash)
-    }
-
-    fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
-        self.inner.ids(after, limit)
-    }
-
-    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
-        self.inner.check_indexes()
-    }
-
-    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
-        self.inner.backup(to)
     }
 }

@@ -359,3 +359,44 @@ pub struct IndexFinding {
     /// What is wrong.
     pub problem: String,
 }
+
+/// The methods of a store around another one (`self.inner`) that only ask that one.
+/// It says itself what it does at `commit`, `purge` and `put_schedule`.
+#[macro_export]
+macro_rules! hand_on_to_inner_store {
+    () => {
+        $crate::hand_on_to_inner_store! {
+            claim() -> $crate::store::Epoch;
+            summary(instance: &$crate::core::ids::InstanceId) -> Option<$crate::core::summary::Summary>;
+            history(
+                instance: &$crate::core::ids::InstanceId,
+                execution: Option<$crate::core::ids::ExecutionNumber>
+            ) -> Option<$crate::store::History>;
+            unfinished(after: Option<&$crate::core::ids::InstanceId>, limit: usize)
+                -> Vec<$crate::core::summary::Summary>;
+            list(filter: &$crate::store::Filter, after: Option<&$crate::core::ids::InstanceId>, limit: usize)
+                -> Vec<$crate::core::summary::Summary>;
+            put_module(module: &$crate::store::Module, component: &[u8]) -> ();
+            module(hash: &$crate::core::ids::ModuleHash) -> Option<$crate::store::Module>;
+            module_bytes(hash: &$crate::core::ids::ModuleHash) -> Option<Vec<u8>>;
+            modules() -> Vec<$crate::store::Module>;
+            schedules() -> Vec<$crate::store::schedule::Schedule>;
+            remove_module(hash: &$crate::core::ids::ModuleHash) -> bool;
+            ids(after: Option<&$crate::core::ids::InstanceId>, limit: usize)
+                -> Vec<$crate::core::ids::InstanceId>;
+            check_indexes() -> Vec<$crate::store::IndexFinding>;
+        }
+
+        fn backup(
+            &self,
+            to: &mut dyn std::io::Write,
+        ) -> Result<$crate::store::backup::Contents, $crate::store::backup::BackupError> {
+            self.inner.backup(to)
+        }
+    };
+    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self $(, $argument: $type)*) -> Result<$answer, $crate::store::StoreError> {
+            self.inner.$name($($argument),*)
+        })*
+    };
+}

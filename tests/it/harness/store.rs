@@ -1,16 +1,13 @@
 //! A store that counts commits, lets a test wait for what is in it, and dies at
 //! the commit where it is to die.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
 
-use dacapo::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
-use dacapo::core::summary::Summary;
-use dacapo::store::backup::{BackupError, Contents};
+use dacapo::core::ids::InstanceId;
 use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::schedule::Schedule;
-use dacapo::store::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
+use dacapo::store::{Batch, Epoch, Store, StoreError};
 
 use super::{lock, wait_for};
 
@@ -89,9 +86,7 @@ fn died() -> StoreError {
 }
 
 impl Store for WatchedStore {
-    fn claim(&self) -> Result<Epoch, StoreError> {
-        self.inner.claim()
-    }
+    dacapo::hand_on_to_inner_store!();
 
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
         self.write(|| self.inner.commit(epoch, batch))
@@ -101,59 +96,7 @@ impl Store for WatchedStore {
         self.write(|| self.inner.put_schedule(epoch, name, schedule))
     }
 
-    fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
-        self.inner.schedules()
-    }
-
     fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError> {
         self.write(|| self.inner.purge(epoch, instances))
-    }
-
-    fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
-        self.inner.summary(instance)
-    }
-
-    fn history(&self, id: &InstanceId, execution: Option<ExecutionNumber>) -> Result<Option<History>, StoreError> {
-        self.inner.history(id, execution)
-    }
-
-    fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.unfinished(after, limit)
-    }
-
-    fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.list(filter, after, limit)
-    }
-
-    fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
-        self.inner.put_module(module, component)
-    }
-
-    fn module(&self, hash: &ModuleHash) -> Result<Option<Module>, StoreError> {
-        self.inner.module(hash)
-    }
-
-    fn module_bytes(&self, hash: &ModuleHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.module_bytes(hash)
-    }
-
-    fn modules(&self) -> Result<Vec<Module>, StoreError> {
-        self.inner.modules()
-    }
-
-    fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError> {
-        self.inner.remove_module(hash)
-    }
-
-    fn ids(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
-        self.inner.ids(after, limit)
-    }
-
-    fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
-        self.inner.check_indexes()
-    }
-
-    fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
-        self.inner.backup(to)
     }
 }

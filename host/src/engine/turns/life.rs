@@ -14,7 +14,7 @@ use crate::core::summary::Status;
 use crate::core::turn::{Recorder, SealedTurn};
 use crate::engine::commit::{Outbound, Reply};
 use crate::engine::error::EngineError;
-use crate::engine::mail::PassedOn;
+use crate::engine::mail::{PassedOn, send};
 use crate::sandbox::guest::{Guest, ReplayError};
 
 /// How an instance is to be rewound.
@@ -86,7 +86,8 @@ impl Worker {
 
     /// What came for the old life is looked at when the next one is there.
     fn deliver_later(&self, id: &InstanceId, inbox: Vec<Inbound>) {
-        inbox.into_iter().for_each(|inbound| self.links.send((id.clone(), Message::Deliver(id.clone(), inbound))));
+        let message = |inbound| (id.clone(), Message::Deliver(id.clone(), inbound));
+        inbox.into_iter().for_each(|inbound| send(&self.parts.links, message(inbound)));
     }
 
     /// A suspension is over, and that is durable: the attempts that were not begun

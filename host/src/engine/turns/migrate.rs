@@ -42,6 +42,15 @@ pub(in crate::engine) enum Fate {
     Left(String),
 }
 
+impl Fate {
+    fn of_unloaded(reason: NotNow) -> Self {
+        match reason {
+            NotNow::Gone(_) => Self::Ended,
+            reason => Self::Left(reason.text()),
+        }
+    }
+}
+
 impl Worker {
     /// A turn of its own for each, between two others. No turn is under way here,
     /// so none is lost, and none begins before all of them are sealed; the guests of
@@ -90,17 +99,12 @@ impl Worker {
             self.put_back(id, slot, false);
             return Err(Fate::Ended);
         }
-        self.load_bare(id).map_err(|reason| match reason {
-            NotNow::Gone(_) => Fate::Ended,
-            reason => Fate::Left(reason.text()),
-        })
+        self.load_bare(id).map_err(Fate::of_unloaded)
     }
 
     /// Checks what it did since; all of it is in the journal by now.
     fn check_again(&self, id: &InstanceId, to: &Candidate) -> Result<Option<Box<Checked>>, Fate> {
-        let left = |why: String| Fate::Left(why);
-        let history = self.parts.store.history(id, None).map_err(|error| left(error.to_string()))?;
-        let records = history.ok_or(Fate::Ended)?.decode().map_err(|error| left(error.to_string()))?;
+        let records = self.records(id).map_err(Fate::of_unloaded)?;
         let checked = Box::new(to.check(id.as_str(), &records));
         if checked.is_same() { Ok(Some(checked)) } else { Err(Fate::Differs(checked)) }
     }
