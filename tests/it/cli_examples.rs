@@ -1,8 +1,9 @@
-//! The examples that no other test runs, from the command line as their pages say.
+//! The examples that no other test runs, from the command line as their pages say, and
+//! the tests of examples themselves, as their users run them.
 
 use serde_json::json;
 
-use crate::cli_support::Data;
+use crate::cli_support::{Data, cargo, dacapo, root};
 
 #[test]
 fn fan_out_counts_every_file_of_its_inbox_and_writes_a_report() {
@@ -47,4 +48,28 @@ fn a_claim_waits_for_its_verdict_and_pays_no_more_than_its_cover() {
 fn books(data: &Data) -> Vec<String> {
     let files = std::fs::read_dir(data.path().join("ledger")).unwrap();
     files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn the_tests_of_the_examples_pass() {
+    // What they depend on is compiled once, and is much the same as for `dacapo new`.
+    let target = root().join("target/tmp/cli-new-target");
+    let tested = cargo()
+        .args(["test", "--package", "approval", "--package", "assembly"])
+        .current_dir(root().join("examples"))
+        .env("CARGO_TARGET_DIR", target)
+        .env("DACAPO", dacapo())
+        .output()
+        .expect("cargo runs");
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(tested.status.success(), "{said}\n{}", String::from_utf8_lossy(&tested.stderr));
+    for test in [
+        "an_answer_in_time_decides",
+        "more_time_is_given_when_somebody_asks_for_it",
+        "what_ran_once_still_runs_the_same",
+        "an_assembly_waits_for_its_parts_for_as_long_as_they_take",
+        "parts_are_told_when_nobody_needs_them",
+    ] {
+        assert!(said.contains(&format!("{test} ... ok")), "{test}\n{said}");
+    }
 }

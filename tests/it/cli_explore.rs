@@ -44,6 +44,33 @@ fn the_example_is_explored() {
     mistakes_are_told(&data);
 }
 
+#[test]
+fn instances_that_call_and_signal_each_other_are_explored_from_a_file() {
+    let data = Data::new("explore-assembly");
+    let explore = ["explore", "examples/assembly", "--failures", "0", "--model"];
+    let proved = data.json(&[&explore[..], &["examples/assembly/model.toml"]].concat());
+    assert_eq!((&proved["violation"], &proved["bounded"]), (&json!(null), &json!(0)), "{proved}");
+    assert!(proved["schedules"].as_f64().unwrap() > 1_000.0 && proved["schedules_cut"] == 0.0, "{proved}");
+
+    // A part that nobody delivers is waited for, and one that is asked to end is told of.
+    let model = std::fs::read_to_string("../examples/assembly/model.toml").unwrap();
+    let (file, found) = (data.path().join("model.toml"), data.path().join("found.dacapo"));
+    let with = |changed: String| {
+        std::fs::write(&file, changed).unwrap();
+        let model = file.to_str().unwrap();
+        data.run(&[&explore[..], &[model, "--crashes", "0", "--save", found.to_str().unwrap()]].concat()).failed(1)
+    };
+    let waits = with(model.replace("instance = \"loom-shuttle\"", "instance = \"loom-wheel\""));
+    assert!(waits.stdout.contains("nothing can happen any more") && waits.stdout.contains("loom-shuttle waits for"));
+    let told = with(format!("cancels = [\"loom-frame\"]\n{model}"));
+    assert!(told.stdout.contains("loom-frame  is told to end"), "{}", told.stdout);
+    assert!(told.stdout.contains("the frame is not needed"), "{}", told.stdout);
+    for instance in ["loom", "loom-frame"] {
+        let recording = data.path().join(format!("found-{instance}.dacapo"));
+        assert_eq!(data.json(&["replay", recording.to_str().unwrap()])["matched"], true);
+    }
+}
+
 fn mistakes_are_told(data: &Data) {
     let bad = data.path().join("bad.toml");
     std::fs::write(&bad, "world = [\"a\"]\n[activities.\"baton.remove\"]\ntake = [\"a\"]\n").unwrap();

@@ -349,7 +349,7 @@ fn what_is_no_command_is_refused_with_what_is_one() {
 // ---- a long history ----
 
 /// A history of `journey_long` with so many steps, as the engine would record it.
-fn long_history(steps: u32) -> Vec<TurnRecord> {
+pub(crate) fn long_history(steps: u32) -> Vec<TurnRecord> {
     let started = Started {
         format: FORMAT,
         instance: harness::id("long"),

@@ -36,6 +36,7 @@ mod s_codec;
 mod s_delivery;
 mod s_determinism;
 mod s_exploration;
+mod s_exploration_others;
 mod s_instances;
 mod s_life;
 mod s_look;

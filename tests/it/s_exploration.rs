@@ -22,7 +22,7 @@ fn explored() -> &'static Subject {
 }
 
 /// No failure and no crash but what a test asks for.
-fn explorer<M: Model>() -> Explorer<M> {
+pub(crate) fn explorer<M: Model>() -> Explorer<M> {
     Explorer::new(explored()).failures(0).crashes(0)
 }
 
@@ -54,7 +54,7 @@ fn two_callers(orchestration: &str) -> Explorer<Files> {
 }
 
 /// The schedule is real: every instance's history replays in a fresh guest.
-fn assert_replays(violation: &Violation) {
+pub(crate) fn assert_replays(violation: &Violation) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     // Tests run side by side.
     let name = format!("explored-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -270,7 +270,7 @@ fn s44_histories_can_be_asserted_and_bounds_are_told() {
     let report = two_callers("at_once").bounds(Bounds { depth: 4, failures: 0, crashes: 0, ..Bounds::default() });
     let report = report.explore(files()).expect("it starts");
     assert!(report.violation.is_none() && report.bounded > 0 && !report.is_proof(), "{report}");
-    assert!(report.to_string().contains("a bound was reached"), "{report}");
+    assert!(report.to_string().contains("cut off by a bound"), "{report}");
     let report = two_callers("at_once").bounds(Bounds { worlds: 10, failures: 0, crashes: 0, ..Bounds::default() });
     assert!(report.explore(files()).expect("it starts").bounded > 0);
 }

@@ -12,6 +12,7 @@ use dacapo::sandbox::snapshot::{CannotCopy, Snapshot};
 use dacapo::sandbox::{OrchestrationModule, Sandbox};
 use serde_json::{Value, json};
 
+use crate::debugging::long_history;
 use crate::guests::guest;
 use crate::harness::{SECOND, World};
 
@@ -87,6 +88,39 @@ fn other_end(records: &[TurnRecord]) -> Option<dacapo::core::execution::End> {
             Some(dacapo::core::execution::End::Completed(output.clone()))
         }
         other => panic!("{}", other.kind()),
+    }
+}
+
+#[test]
+fn a_state_taken_anywhere_in_a_long_history_is_the_one_that_running_it_leads_to() {
+    let records = long_history(50_000);
+    assert_eq!(records.iter().map(|record| record.events.len()).sum::<usize>(), 100_002);
+    let module = module("seeded");
+    // Once from the beginning to the end: a state here and there, and the hash of the
+    // one some turns later, to which that one must lead.
+    let (every, further) = (997, 41);
+    let mut guest = fresh(&module, &records);
+    let (mut states, mut later): (Vec<(usize, Snapshot, Hash)>, Vec<Hash>) = (Vec::new(), Vec::new());
+    for (turn, record) in records.iter().enumerate() {
+        if turn % every == 0 {
+            let before = states.last().map(|(_, before, _)| before);
+            let snapshot = guest.snapshot(before).expect("between turns");
+            states.push((turn, snapshot, guest.state_hash().unwrap()));
+        }
+        if turn >= further && (turn - further).is_multiple_of(every) {
+            later.push(guest.state_hash().unwrap());
+        }
+        guest.replay_turn(record, records.get(turn + 1)).expect("it replays");
+    }
+    assert!(states.len() > 50 && later.len() > 50, "{} {}", states.len(), later.len());
+    let different: std::collections::BTreeSet<Hash> = states.iter().map(|(.., hash)| *hash).collect();
+    assert_eq!(different.len(), states.len(), "the state is another one everywhere");
+    for ((turn, snapshot, hash), later) in states.iter().zip(&later).rev() {
+        let mut other = fresh(&module, &records);
+        other.restore(snapshot).unwrap();
+        assert_eq!(other.state_hash().unwrap(), *hash, "turn {turn}");
+        other.replay(&records[*turn..turn + further]).unwrap();
+        assert_eq!(other.state_hash().unwrap(), *later, "{further} turns after turn {turn}");
     }
 }
 

@@ -119,6 +119,117 @@ fn what_was_under_way_at_a_crash_is_run_again() {
 }
 
 #[test]
+fn orchestrations_call_and_signal_each_other_in_virtual_time() {
+    let mut kit = kit("peers");
+    kit.activity("step.square", |call| Ok(call.input::<u64>().pow(2)));
+    kit.start("tree", "branches", 4);
+    kit.run();
+    assert_eq!(kit.output::<u64>("tree"), 1 + 4 + 9);
+    let instances = kit.instances();
+    assert_eq!(instances.len(), 5);
+    assert_eq!(kit.output::<u64>(&instances[3]), 4);
+    assert_eq!(kit.history("tree").count("orchestration-completed"), 4);
+
+    // Attempts are instances of their own, a back-off apart.
+    let began = kit.elapsed();
+    kit.start("again", "tries", "Broken");
+    kit.run();
+    assert_eq!(kit.output::<String>("again"), "Broken");
+    assert_eq!(kit.instances()[5..], ["again", "try", "try~2", "try~3"]);
+    assert!(kit.elapsed() - began >= Duration::from_secs(3), "{:?}", kit.elapsed() - began);
+
+    // A signal is taken once, also over executions, crashes, and after its sender's end.
+    let letters = json!([{ "to": ["ear"], "values": [1, 2, 3, 4, 5] }, true]);
+    kit.start("ear", "hears", json!({ "wanted": 5, "page": 2 }));
+    kit.start("mouth", "tells_and_goes", letters);
+    kit.crash();
+    kit.run();
+    assert_eq!(kit.output::<u32>("mouth"), 3);
+    assert_eq!(kit.output::<Vec<u32>>("ear"), [1, 2, 3, 4, 5]);
+    kit.start("lost", "tells", json!({ "to": ["ear", "nobody"], "values": [6] }));
+    kit.run();
+    assert_eq!(kit.output::<Vec<String>>("lost"), ["not-found InstanceEnded", "not-found UnknownInstance"]);
+}
+
+#[test]
+fn callers_that_leave_are_known_to_what_they_called() {
+    let mut kit = kit("peers");
+    kit.activity("step.keep_text", |call| Ok(call.input::<String>()));
+    kit.start("hurry", "hurries", 60_000);
+    kit.run();
+    assert_eq!(kit.output::<String>("hurry"), "timed-out schedule-to-close");
+    assert_eq!(kit.output::<String>("child"), "its caller hurry no longer waits for it");
+    assert_eq!(kit.elapsed(), Duration::from_secs(60));
+
+    for (policy, how) in
+        [("terminate", "terminated"), ("cancel", "its caller leaves has ended"), ("abandon", "nobody asked")]
+    {
+        let mut kit = TestKit::open_with(dacapo(), module("peers"));
+        kit.activity("step.keep_text", |call| Ok(call.input::<String>()));
+        kit.start("leaves", "leaves", json!([policy, false]));
+        kit.raise_after(Duration::from_secs(1), "leaves", "go", ());
+        kit.run();
+        assert_eq!(kit.output::<u32>("leaves"), 1);
+        let told = kit
+            .outcome("child")
+            .expect("it ends")
+            .map_or_else(|failure| failure.kind, |told| told.as_str().unwrap().to_owned());
+        assert_eq!(told, how);
+    }
+}
+
+#[test]
+fn an_id_that_is_taken_is_joined_replaced_or_refused() {
+    let mut kit = kit("peers");
+    kit.activity("step.square", |call| Ok(call.input::<u64>().pow(2)));
+    kit.start("child", "waits", 60_000);
+    for (id, reuse, how) in [
+        ("rejects", "reject", "application AlreadyExists"),
+        ("other", "return-existing", "application OtherOrchestration"),
+        ("early", "replace-finished", "application AlreadyExists"),
+        ("takes", "terminate-and-replace", "9"),
+        ("joins", "return-existing", "9"),
+        ("again", "replace-finished", "9"),
+    ] {
+        kit.start(id, "calls_by_name", json!(["leaf", null, reuse]));
+        kit.run_for(Duration::from_secs(1));
+        assert_eq!(kit.output::<String>(id), how, "{id}");
+    }
+    assert_eq!(kit.history("child")[0]["execution"], 3);
+    let mut kit = TestKit::open_with(dacapo(), module("peers"));
+    let told = message(|| {
+        kit.start("away", "calls_by_name", json!(["leaf", "elsewhere", "reject"]));
+        kit.run();
+    });
+    assert!(told.contains("away calls the orchestration \"leaf\" of the module \"elsewhere\""), "{told}");
+}
+
+#[test]
+fn updates_are_answered_and_queries_see_the_state_as_it_is() {
+    let mut kit = kit("explored");
+    kit.activity_taking("desk.note", Duration::from_secs(5), |_| Ok(()));
+    kit.start("sum", "adds", false);
+    let (one, ten) = (kit.update("sum", "add", 1), kit.update("sum", "add", 10));
+    kit.run_for(Duration::from_secs(1));
+    assert_eq!((kit.answer::<u32>(&one), kit.query::<u32>("sum", "sum", ())), (None, Ok(0)));
+    kit.run_for(Duration::from_secs(5));
+    assert_eq!((kit.answer::<u32>(&one), kit.answer::<u32>(&ten)), (Some(Ok(1)), Some(Ok(11))));
+    let wrong = kit.update("sum", "take", 1);
+    kit.run();
+    let refused = kit.answer::<u32>(&wrong).expect("it is answered").unwrap_err();
+    assert!(refused.message.contains("no update \"take\""), "{refused:?}");
+    assert!(kit.query::<u32>("sum", "product", ()).unwrap_err().message.contains("product"));
+    let late = kit.update("sum", "add", 100);
+    kit.raise("sum", "close", ());
+    kit.crash();
+    kit.run();
+    assert_eq!((kit.output::<u32>("sum"), kit.answer::<u32>(&late)), (11, None), "it was closed before");
+    assert_eq!(kit.query::<u32>("sum", "sum", ()), Ok(11), "also after the end");
+    kit.history("sum").assert_in_order(&["request-received", "responded", "completed"]);
+    assert!(message(|| drop(kit.update("sum", "add", 1))).contains("sum has ended"));
+}
+
+#[test]
 fn a_recording_must_still_replay() {
     let golden = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("golden-{}.dacapo", std::process::id()));
     let mut first = kit("greet-1");
@@ -140,7 +251,7 @@ fn a_recording_must_still_replay() {
 fn mistakes_in_a_test_are_told() {
     let mut kit = kit("explored");
     kit.activity("desk.tick", |_| Ok(()));
-    assert!(message(|| kit.start("a", "reminds", "Ada")).contains("it has at_once"));
+    assert!(message(|| kit.start("a", "remembers", "Ada")).contains("it has at_once"));
     kit.start("a", "charge", 1);
     let told = message(|| kit.run());
     assert!(told.contains("a calls \"card.charge\"") && told.contains("it has desk.tick"), "{told}");

@@ -20,6 +20,22 @@
 //! assert!(kit.elapsed() >= Duration::from_secs(30 * 86_400));
 //! ```
 //!
+//! Instances may call and signal each other, also by virtual time: those that are
+//! called run in the same sandbox and are asserted on by their ids. Updates and queries
+//! are served:
+//!
+//! ```no_run
+//! # use dacapo_testkit::{TestKit, json};
+//! # let mut kit = TestKit::open(".");
+//! kit.start("loom", "assembly", json!({ "parts": ["frame"] }));
+//! kit.run();
+//! assert_eq!(kit.instances(), ["loom", "loom-frame"]);
+//! let more = kit.update("loom", "add", "shuttle");
+//! kit.run();
+//! assert_eq!(kit.answer::<u32>(&more), Some(Ok(2)));
+//! assert_eq!(kit.query::<u32>("loom", "parts", ()), Ok(2));
+//! ```
+//!
 //! That a history which was recorded once must still replay is one line:
 //!
 //! ```no_run
@@ -109,6 +125,13 @@ impl Call {
     pub fn input<T: DeserializeOwned>(&self) -> T {
         decode(&format!("the input of {}", self.name), self.input.clone())
     }
+}
+
+/// An update that was sent; see [`TestKit::update`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    id: String,
+    number: u32,
 }
 
 type Act = Box<dyn FnMut(&Call) -> Result<Value, Failure>>;
@@ -205,6 +228,43 @@ impl TestKit {
         self.plan(time, json!({ "raise": { "id": id, "name": name, "value": value } }));
     }
 
+    /// Asks an instance for something; [`Self::answer`] tells what came of it.
+    ///
+    /// # Panics
+    /// If the instance is unknown or has ended.
+    #[track_caller]
+    pub fn update(&mut self, id: &str, name: &str, input: impl Serialize) -> Update {
+        let number = self.host.ask(&json!({ "update": { "id": id, "name": name, "input": input } }));
+        Update { id: id.to_owned(), number: decode("an update's number", number) }
+    }
+
+    /// What an update was answered with; none while it waits for its answer, and for
+    /// ever if the instance ended without one.
+    ///
+    /// # Panics
+    /// If the answer is no `T`.
+    #[track_caller]
+    pub fn answer<T: DeserializeOwned>(&mut self, update: &Update) -> Option<Result<T, Failure>> {
+        let Update { id, number } = update;
+        let answer = self.host.ask(&json!({ "answer": { "id": id, "update": number } }));
+        let answer = outcome(answer)?;
+        Some(answer.map(|answer| decode(&format!("the answer of {id}"), answer)))
+    }
+
+    /// Asks an instance's own code for its state, as it is now; it may have ended.
+    ///
+    /// # Errors
+    /// What the code says, if it has no such query or cannot answer it.
+    ///
+    /// # Panics
+    /// If there is no such instance, or the answer is no `T`.
+    #[track_caller]
+    pub fn query<T: DeserializeOwned>(&mut self, id: &str, name: &str, input: impl Serialize) -> Result<T, Failure> {
+        let answer = self.host.ask(&json!({ "query": { "id": id, "name": name, "input": input } }));
+        let answer = outcome(answer).expect("a query has an answer");
+        answer.map(|answer| decode(&format!("the answer of {id} to {name}"), answer))
+    }
+
     /// Asks an instance to end.
     ///
     /// # Panics
@@ -217,6 +277,15 @@ impl TestKit {
     /// Asks an instance to end when so much virtual time has passed from now.
     pub fn cancel_after(&mut self, time: Duration, id: &str, reason: &str) {
         self.plan(time, json!({ "cancel": { "id": id, "reason": reason } }));
+    }
+
+    /// Ends an instance at once.
+    ///
+    /// # Panics
+    /// If the instance is unknown or has ended.
+    #[track_caller]
+    pub fn terminate(&mut self, id: &str, reason: &str) {
+        self.host.ask(&json!({ "terminate": { "id": id, "reason": reason } }));
     }
 
     /// The host dies here and another one takes over: guests are made again by
@@ -332,13 +401,13 @@ impl TestKit {
     /// If there is no such instance.
     #[track_caller]
     pub fn outcome(&mut self, id: &str) -> Option<Result<Value, Failure>> {
-        let mut end = self.host.ask(&json!({ "end": { "id": id } }));
-        let (kind, value) = end.as_object_mut()?.iter_mut().next()?;
-        Some(match kind.as_str() {
-            "completed" => Ok(value.take()),
-            "failed" => Err(decode("a failure", value.take())),
-            _ => Err(Failure { kind: kind.clone(), ..Failure::new("", value.to_string()) }),
-        })
+        outcome(self.host.ask(&json!({ "end": { "id": id } })))
+    }
+
+    /// The instances, those that were called among them, in the order in which they began.
+    #[track_caller]
+    pub fn instances(&mut self) -> Vec<String> {
+        decode("the instances", self.host.ask(&json!("instances")))
     }
 
     /// What the instance returned.
@@ -410,6 +479,17 @@ impl TestKit {
 pub fn assert_replays(folder: impl AsRef<Path>, recording: impl AsRef<Path>) {
     let recording = folder.as_ref().join(recording);
     TestKit::open(folder).assert_replays(recording);
+}
+
+/// How something ended, as the host tells it; none: it has not.
+#[track_caller]
+fn outcome(mut told: Value) -> Option<Result<Value, Failure>> {
+    let (kind, value) = told.as_object_mut()?.iter_mut().next()?;
+    Some(match kind.as_str() {
+        "completed" => Ok(value.take()),
+        "failed" => Err(decode("a failure", value.take())),
+        _ => Err(Failure { kind: kind.clone(), ..Failure::new("", value.to_string()) }),
+    })
 }
 
 #[track_caller]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::error::{CliError, Result};
 use crate::core::execution::End;
 use crate::core::ids::OperationId;
-use crate::core::payload::{Failure, Payload};
+use crate::core::payload::{Failure, Outcome, Payload};
 use crate::replay::explore::Call;
 use crate::replay::kit::{Kit, Next};
 use crate::replay::life::{Inbound, Life};
@@ -44,6 +44,23 @@ enum Request {
         id: String,
         reason: String,
     },
+    /// Somebody asks for something; its number is answered.
+    Update {
+        id: String,
+        name: String,
+        input: Value,
+    },
+    /// What an update was answered with.
+    Answer {
+        id: String,
+        update: u32,
+    },
+    /// The instance's code is asked for its state.
+    Query {
+        id: String,
+        name: String,
+        input: Value,
+    },
     Outcome {
         id: String,
         execution: u32,
@@ -64,6 +81,8 @@ enum Request {
     History {
         id: String,
     },
+    /// Everything that was started or called, in order.
+    Instances,
     Logs,
     Save {
         id: String,
@@ -109,6 +128,9 @@ fn answer(open: &mut Option<Kit>, request: Request) -> Answer {
         Request::Raise { id, name, value } => deliver(kit, &id, Inbound::Event(name, payload(&value))),
         Request::Cancel { id, reason } => deliver(kit, &id, Inbound::Cancel(reason)),
         Request::Terminate { id, reason } => deliver(kit, &id, Inbound::Terminate(reason)),
+        Request::Update { id, name, input } => kit.update(&id, &name, payload(&input)).map(|n| json!(n)).map_err(text),
+        Request::Answer { id, update } => kit.answer(&id, update).map(|answer| json!(answer.map(told))).map_err(text),
+        Request::Query { id, name, input } => kit.query(&id, &name, payload(&input)).map(told).map_err(text),
         Request::Outcome { id, execution, operation, attempt, outcome } => {
             if kit.life(&id).map_err(text)?.execution.started.execution != execution {
                 return Ok(Value::Null);
@@ -130,6 +152,7 @@ fn answer(open: &mut Option<Kit>, request: Request) -> Answer {
             let life = kit.life(&id).map_err(text)?;
             Ok(life.events().map(crate::core::event::Event::to_json).collect())
         }
+        Request::Instances => Ok(json!(kit.instances().collect::<Vec<_>>())),
         Request::Logs => {
             Ok(kit.logs.iter().map(|(id, line)| json!({ "instance": id, "line": line.to_string() })).collect())
         }
@@ -167,6 +190,13 @@ fn end(life: &Life) -> Value {
         Some(End::Completed(output) | End::ContinuedAsNew(output)) => json!({ "completed": output }),
         Some(End::Failed(failure)) => json!({ "failed": failure }),
         Some(End::Terminated(reason)) => json!({ "terminated": reason }),
+    }
+}
+
+fn told(outcome: Outcome) -> Value {
+    match outcome {
+        Ok(output) => json!({ "completed": output }),
+        Err(failure) => json!({ "failed": failure }),
     }
 }
 

@@ -14,9 +14,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::event::{FORMAT, Started};
 use super::ids::{ExecutionNumber, Hash, InstanceId, MAX_ID_BYTES, ModuleHash, OperationId, TimestampMs};
-use super::payload::Payload;
-use super::retry::RetryPolicy;
+use super::keys::Keys;
+use super::mail::{Seen, birth};
+use super::payload::{Failure, FailureKind, Payload};
+use super::retry::{ALGORITHM, RetryPolicy};
+use super::summary::Status;
 
 /// A sub-orchestration to run. See [`super::event::Event::OrchestrationScheduled`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +86,28 @@ pub enum IdReuse {
     TerminateAndReplace,
 }
 
+/// An instance that has the id of a call and is not the answer to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// What it runs.
+    pub orchestration: &'a str,
+    /// Where it stands.
+    pub status: Status,
+    /// When its id was first given.
+    pub created_at: TimestampMs,
+}
+
+/// What becomes of a call whose id is taken.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Meets {
+    /// The one that is there is the answer, when it ends.
+    Joins,
+    /// A new life begins under the id.
+    Replaces,
+    /// It fails.
+    Fails(Failure),
+}
+
 /// Who called an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
@@ -135,6 +161,86 @@ impl OrchestrationScheduled {
         }
         InstanceId::new(&format!("{}~{attempt}", self.instance)).unwrap_or_else(|_| self.instance.clone())
     }
+}
+
+impl Caller {
+    /// Why it goes without what it called, for people.
+    pub fn leave_reason(&self, ended: bool) -> String {
+        let how = if ended { "has ended" } else { "no longer waits for it" };
+        format!("its caller {} {how}", self.instance)
+    }
+}
+
+impl IdReuse {
+    /// Whether a start takes the id from an instance that stands there.
+    pub fn replaces(self, status: Status) -> bool {
+        self == Self::TerminateAndReplace || (self == Self::ReplaceFinished && status.is_final())
+    }
+}
+
+impl Call {
+    /// What the called instance starts from, in a module.
+    pub fn started(&self, module: ModuleHash, seed: [u8; 32], now: TimestampMs) -> Started {
+        let (scheduled, options) = (&self.scheduled, &self.scheduled.options);
+        Started {
+            format: FORMAT,
+            instance: scheduled.called(self.caller.attempt),
+            execution: 1,
+            orchestration: scheduled.name.clone(),
+            module,
+            input: scheduled.input.clone(),
+            seed,
+            created_at: now,
+            retry_algorithm: ALGORITHM,
+            parent: Some(self.caller.instance.clone()),
+            tags: options.tags.clone(),
+            buffered: Vec::new(),
+            birth: birth(&seed),
+            outbox: Vec::new(),
+            seen: Seen::default(),
+            caller: Some(self.caller.clone()),
+            shared: Vec::new(),
+            start_at: options.start_at.filter(|at| *at > now),
+            forked_from: None,
+            keys: Keys::default(),
+        }
+    }
+
+    /// What becomes of it where its id is taken.
+    pub fn meets(&self, holder: Holder<'_>) -> Meets {
+        let id = self.scheduled.called(self.caller.attempt);
+        let (reuse, asked) = (self.scheduled.options.reuse, &self.scheduled.name);
+        let fails = |error_type, message| Meets::Fails(refused(error_type, FailureKind::Application, message));
+        if reuse == IdReuse::ReturnExisting {
+            return match holder.orchestration == asked {
+                true => Meets::Joins,
+                false => fails("OtherOrchestration", other_orchestration(&id, holder.orchestration, asked)),
+            };
+        }
+        if !reuse.replaces(holder.status) {
+            return fails("AlreadyExists", already_exists(&id, holder.status));
+        }
+        // What came after the call has replaced the one that was called.
+        if holder.created_at > self.scheduled_at {
+            return fails("Replaced", format!("instance {id} was replaced by another start before it returned"));
+        }
+        Meets::Replaces
+    }
+}
+
+/// Why a call is not begun, as its caller is told.
+pub fn refused(error_type: &str, kind: FailureKind, message: String) -> Failure {
+    Failure { error_type: error_type.to_owned(), ..Failure::fatal(kind, message) }
+}
+
+/// That an id is taken.
+pub fn already_exists(id: &InstanceId, status: Status) -> String {
+    format!("instance {id} exists already ({status}); choose another id")
+}
+
+/// That an id is taken by something else than what was asked for.
+pub fn other_orchestration(id: &InstanceId, found: &str, asked: &str) -> String {
+    format!("instance {id} runs {found:?}, not {asked:?}; choose another id")
 }
 
 impl Leave {

@@ -16,6 +16,7 @@ use super::mail::{Content, Letter, MailKey, Outbox, Post, Seen, Source};
 use super::payload::{Failure, FailureKind, Outcome, Payload};
 use super::request::{Request, Requests};
 use super::retry::{self, Attempt, RetryPolicy};
+use super::summary::Status;
 use super::task::Turn;
 
 /// An operation that is not complete: all that waiting costs.
@@ -191,6 +192,17 @@ impl Execution {
             execution.raise(&name, &value);
         }
         execution
+    }
+
+    /// Where it stands, as others see it.
+    pub fn status(&self) -> Status {
+        match self.end {
+            None if self.suspended => Status::Suspended,
+            None | Some(End::ContinuedAsNew(_)) => Status::Running,
+            Some(End::Completed(_)) => Status::Completed,
+            Some(End::Failed(_)) => Status::Failed,
+            Some(End::Terminated(_)) => Status::Terminated,
+        }
     }
 
     /// The id that the next operation gets.
@@ -527,11 +539,35 @@ impl Execution {
         })
     }
 
+    /// As [`Self::orchestration_outcome`], where the call is this very execution's.
+    pub fn call_outcome(&self, caller: &Caller, outcome: Outcome, now: TimestampMs) -> Option<Event> {
+        let mine = (self.started.birth, self.started.execution) == (caller.birth, caller.execution);
+        self.orchestration_outcome(caller.operation, caller.attempt, outcome, now).filter(|_| mine)
+    }
+
+    /// The event to record when a caller goes without what it called, or none if
+    /// that is not this instance or it knows.
+    pub fn leave_of_caller(&self, caller: &Caller, what: ParentClose, reason: String) -> Option<Event> {
+        if self.end.is_some() || self.started.caller.as_ref() != Some(caller) {
+            return None;
+        }
+        match what {
+            ParentClose::Terminate => Some(Event::Terminated { reason }),
+            ParentClose::Cancel => (!self.caller_left).then_some(Event::CallerLeft { reason }),
+            ParentClose::Abandon => None,
+        }
+    }
+
     /// The call of a sub-orchestration that runs, as it is sent.
     pub fn call(&self, operation: OperationId) -> Option<Call> {
+        self.call_at(operation, self.now)
+    }
+
+    /// As [`Self::call`], of one that runs at `now`.
+    pub fn call_at(&self, operation: OperationId, now: TimestampMs) -> Option<Call> {
         match self.pending.get(&operation)? {
             Pending::Orchestration { call, scheduled_at, attempt, starts_at, .. } => {
-                self.has_begun(*starts_at).then(|| Call {
+                starts_at.is_none_or(|at| at <= now).then(|| Call {
                     caller: self.as_caller(operation, *attempt, call.options.parent_close),
                     module: self.module,
                     scheduled_at: *scheduled_at,

@@ -17,6 +17,7 @@ use super::event::{Event, Origin};
 use super::execution::Pending;
 use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use super::payload::Outcome;
+use super::request::Request;
 use super::turn::{Limits, Recorder, SealedTurn, TurnRecord};
 
 /// Where a forked execution comes from. It is part of what the execution started
@@ -242,6 +243,13 @@ fn edited(at: u32, event: &Event, outcome: Outcome) -> Result<Event, ForkError> 
             Ok(result) => Event::OrchestrationCompleted { operation, attempt, result },
             Err(failure) => Event::OrchestrationFailed { operation, attempt, failure },
         },
+        (Event::SignalDelivered { signal } | Event::SignalFailed { signal, .. }, outcome) => match outcome {
+            Ok(_) => Event::SignalDelivered { signal },
+            Err(failure) => Event::SignalFailed { signal, failure },
+        },
+        (Event::RequestReceived(request), Ok(input)) => {
+            Event::RequestReceived(Request { input, ..(*request).clone() }.into())
+        }
         (Event::SignalReceived { source, floor, name, .. }, Ok(value)) => {
             Event::SignalReceived { source, floor, name, value }
         }

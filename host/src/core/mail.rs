@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{Call, Leave};
 use super::ids::{ExecutionNumber, Hash, InstanceId, OperationId};
-use super::payload::Payload;
+use super::payload::{Failure, FailureKind, Payload};
+use super::summary::Status;
 
 /// Names a letter among all that one instance ever sends: the execution and the
 /// operation that asked for it.
@@ -80,7 +81,7 @@ pub enum Content {
 }
 
 /// A letter on its way.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Envelope {
     /// Who sent it.
     pub source: Source,
@@ -88,6 +89,17 @@ pub struct Envelope {
     pub floor: MailKey,
     /// What it says.
     pub content: Content,
+}
+
+/// Why a signal was not taken: its receiver has ended, or there is none.
+pub fn not_taken(receiver: &InstanceId, ended: Option<Status>) -> Failure {
+    let (error_type, message) = match ended {
+        Some(status) => {
+            ("InstanceEnded", format!("instance {receiver} has ended ({status}); the signal was not taken"))
+        }
+        None => ("UnknownInstance", format!("unknown instance {receiver}; signal one that was started")),
+    };
+    Failure { error_type: error_type.to_owned(), ..Failure::fatal(FailureKind::NotFound, message) }
 }
 
 /// What an execution lets other instances know once its turn is durable.

@@ -170,6 +170,14 @@ impl Requests {
         self.known.get(source)
     }
 
+    /// An update by somebody outside, as it is recorded; none: it has come before.
+    pub fn update(&self, key: String, name: String, input: Payload) -> Option<Arc<Request>> {
+        let source = Source::Outside(key);
+        let (id, kind) = (self.next_id(), RequestKind::Update);
+        let new = self.known(&source).is_none();
+        new.then(|| Arc::new(Request { id, kind, name, input, source, one_way: false }))
+    }
+
     /// Requests that are not answered.
     pub fn unanswered(&self) -> impl Iterator<Item = &Request> {
         self.open.values().map(|request| &**request)

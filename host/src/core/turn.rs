@@ -56,6 +56,12 @@ impl TurnRecord {
         })
     }
 
+    /// Whether the host ended the execution in it: the guest trapped or ran out of
+    /// what it is granted, and cannot be called any more.
+    pub fn is_ended_by_host(&self) -> bool {
+        matches!(self.events.last(), Some(Event::Failed { by_host: true, .. }))
+    }
+
     /// Reads what [`Self::encode`] wrote.
     ///
     /// # Errors

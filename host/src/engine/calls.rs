@@ -1,16 +1,14 @@
 //! Sub-orchestrations, as the workers of caller and called handle them; see
 //! [`crate::core::calls`] for what holds.
 
-use super::IdReuse;
 use super::commit::Reply;
 use super::error::EngineError;
 use super::mail::{PassedOn, Posted, send};
-use super::turns::{Inbound, Message, Worker, WorkerLink, fresh_seed, status_of};
-use crate::core::calls::{Call, Caller, Leave, ParentClose};
-use crate::core::event::{self, Event, Started};
+use super::turns::{Inbound, Message, Worker, WorkerLink, fresh_seed};
+use crate::core::calls::{Call, Caller, Holder, Leave, Meets, ParentClose, refused};
 use crate::core::execution::{End, Execution};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
-use crate::core::mail::{Seen, Source, birth};
+use crate::core::mail::Source;
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::Recorder;
@@ -40,7 +38,7 @@ impl Worker {
         let answer = match found {
             Some(found) if found.caller.as_ref() == Some(&call.caller) => self.outcome_of(&id, found),
             Some(found) => self.call_taken(&id, found, &call),
-            None => self.begin_called(&id, &call, None),
+            None => self.begin_called(&call, None),
         };
         if abandoned {
             let Caller { instance, birth, execution, operation, .. } = call.caller;
@@ -56,7 +54,7 @@ impl Worker {
         if let Some(execution) = self.live_execution(id) {
             return Ok(Some(Found {
                 execution: execution.started.execution,
-                status: status_of(execution),
+                status: execution.status(),
                 orchestration: execution.started.orchestration.clone(),
                 caller: execution.started.caller.clone(),
                 created_at: execution.started.created_at,
@@ -83,38 +81,24 @@ impl Worker {
 
     /// The id is taken by an instance that is not the answer to this call.
     fn call_taken(&mut self, id: &InstanceId, found: Found, call: &Call) -> Option<Outcome> {
-        let reuse = call.scheduled.options.reuse;
-        if reuse == IdReuse::ReturnExisting {
-            if found.orchestration != call.scheduled.name {
-                let (found, asked) = (found.orchestration, call.scheduled.name.clone());
-                return Some(Err(refused(&EngineError::OtherOrchestration { id: id.clone(), found, asked })));
+        let Found { execution, status, created_at, .. } = found;
+        match call.meets(Holder { orchestration: &found.orchestration, status, created_at }) {
+            Meets::Fails(failure) => Some(Err(failure)),
+            Meets::Joins => {
+                if !status.is_final() {
+                    self.joined.entry(id.clone()).or_default().push(call.caller.clone());
+                }
+                self.outcome_of(id, found)
             }
-            if !found.status.is_final() {
-                self.joined.entry(id.clone()).or_default().push(call.caller.clone());
-            }
-            return self.outcome_of(id, found);
+            Meets::Replaces => match self.make_way(id, status) {
+                Ok(passed_on) => self.begin_called(call, Some((execution + 1, passed_on))),
+                Err(error) => Some(Err(not_begun(&error))),
+            },
         }
-        if reuse.replaces(found.status) {
-            // What came after the call has replaced the one that was called.
-            if found.created_at > call.scheduled_at {
-                let message = format!("instance {id} was replaced by another start before it returned");
-                return Some(Err(typed("Replaced", FailureKind::Application, message)));
-            }
-            return match self.make_way(id, found.status) {
-                Ok(passed_on) => self.begin_called(id, call, Some((found.execution + 1, passed_on))),
-                Err(error) => Some(Err(refused(&error))),
-            };
-        }
-        Some(Err(refused(&EngineError::AlreadyExists { id: id.clone(), status: found.status })))
     }
 
     /// Begins the called instance, under an id that is free or was made so, or says why it cannot be.
-    fn begin_called(
-        &mut self,
-        id: &InstanceId,
-        call: &Call,
-        next_life: Option<(ExecutionNumber, PassedOn)>,
-    ) -> Option<Outcome> {
+    fn begin_called(&mut self, call: &Call, next_life: Option<(ExecutionNumber, PassedOn)>) -> Option<Outcome> {
         let (scheduled, options) = (&call.scheduled, &call.scheduled.options);
         let module = match (&options.module, &options.version) {
             (None, _) => call.module.to_string(),
@@ -123,31 +107,9 @@ impl Worker {
         };
         let module = match self.modules().resolve(&scheduled.name, Some(&module)) {
             Ok(module) => module,
-            Err(error) => return Some(Err(refused(&error))),
+            Err(error) => return Some(Err(not_begun(&error))),
         };
-        let (seed, now) = (fresh_seed(), self.now());
-        let mut started = Started {
-            format: event::FORMAT,
-            instance: id.clone(),
-            execution: 1,
-            orchestration: scheduled.name.clone(),
-            module: module.hash,
-            input: scheduled.input.clone(),
-            seed,
-            created_at: now,
-            retry_algorithm: crate::core::retry::ALGORITHM,
-            parent: Some(call.caller.instance.clone()),
-            tags: options.tags.clone(),
-            buffered: Vec::new(),
-            birth: birth(&seed),
-            outbox: Vec::new(),
-            seen: Seen::default(),
-            caller: Some(call.caller.clone()),
-            shared: Vec::new(),
-            start_at: options.start_at.filter(|at| *at > now),
-            forked_from: None,
-            keys: crate::core::keys::Keys::default(),
-        };
+        let mut started = call.started(module.hash, fresh_seed(), self.now());
         if let Some((execution, passed_on)) = next_life {
             started.execution = execution;
             passed_on.to(&mut started);
@@ -190,8 +152,7 @@ fn leave_message(called: InstanceId, caller: Caller, what: ParentClose, ended: b
     if what == ParentClose::Abandon {
         return None;
     }
-    let how = if ended { "has ended" } else { "no longer waits for it" };
-    let reason = format!("its caller {} {how}", caller.instance);
+    let reason = caller.leave_reason(ended);
     Some((called.clone(), Message::Deliver(called, Inbound::CallerLeft { caller: Box::new(caller), what, reason })))
 }
 
@@ -204,27 +165,15 @@ pub(super) fn returned(execution: &Execution) -> Option<Posted> {
 
 /// Records what a sub-orchestration ended with, if its caller waits for it.
 pub(super) fn take_outcome(recorder: &mut Recorder, caller: &Caller, outcome: Outcome) {
-    let execution = &recorder.execution;
-    let started = &execution.started;
-    if (started.birth, started.execution) != (caller.birth, caller.execution) {
-        return;
-    }
-    let event = execution.orchestration_outcome(caller.operation, caller.attempt, outcome, recorder.turn_time());
-    if let Some(event) = event {
+    if let Some(event) = recorder.execution.call_outcome(caller, outcome, recorder.turn_time()) {
         recorder.deliver(event);
     }
 }
 
 /// Records that the caller has left, if it is this instance's.
 pub(super) fn take_leave(recorder: &mut Recorder, caller: &Caller, what: ParentClose, reason: String) {
-    let execution = &recorder.execution;
-    if execution.end.is_some() || execution.started.caller.as_ref() != Some(caller) {
-        return;
-    }
-    match what {
-        ParentClose::Terminate => recorder.deliver(Event::Terminated { reason }),
-        ParentClose::Cancel if !execution.caller_left => recorder.deliver(Event::CallerLeft { reason }),
-        ParentClose::Cancel | ParentClose::Abandon => {}
+    if let Some(event) = recorder.execution.leave_of_caller(caller, what, reason) {
+        recorder.deliver(event);
     }
 }
 
@@ -250,17 +199,12 @@ fn return_to(links: &[WorkerLink], caller: Caller, outcome: Outcome) -> Reply {
     })
 }
 
-fn refused(error: &EngineError) -> Failure {
+fn not_begun(error: &EngineError) -> Failure {
     let (error_type, kind) = match error {
         EngineError::AlreadyExists { .. } => ("AlreadyExists", FailureKind::Application),
-        EngineError::OtherOrchestration { .. } => ("OtherOrchestration", FailureKind::Application),
         EngineError::UnknownOrchestration { .. } => ("UnknownOrchestration", FailureKind::NotFound),
         EngineError::UnknownModule { .. } => ("UnknownModule", FailureKind::NotFound),
         _ => ("NotStarted", FailureKind::Application),
     };
-    typed(error_type, kind, error.to_string())
-}
-
-fn typed(error_type: &str, kind: FailureKind, message: String) -> Failure {
-    Failure { error_type: error_type.to_owned(), ..Failure::fatal(kind, message) }
+    refused(error_type, kind, error.to_string())
 }

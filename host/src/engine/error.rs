@@ -70,7 +70,7 @@ pub enum EngineError {
         worker: String,
     },
     /// The id is taken.
-    #[error("instance {id} exists already ({status}); choose another id")]
+    #[error("{}", crate::core::calls::already_exists(id, *status))]
     AlreadyExists {
         /// The id.
         id: InstanceId,
@@ -78,7 +78,7 @@ pub enum EngineError {
         status: Status,
     },
     /// The id is taken by another orchestration.
-    #[error("instance {id} runs {found:?}, not {asked:?}; choose another id")]
+    #[error("{}", crate::core::calls::other_orchestration(id, found, asked))]
     OtherOrchestration {
         /// The id.
         id: InstanceId,

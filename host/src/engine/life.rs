@@ -8,19 +8,6 @@ use super::turns::{Inbound, Message};
 use super::{Engine, EngineError, IdReuse, StartRequest};
 use crate::core::event::{Event, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId};
-use crate::core::summary::Status;
-
-impl IdReuse {
-    /// Whether a start with this policy takes the place of an instance that stands
-    /// so.
-    pub(super) fn replaces(self, status: Status) -> bool {
-        match self {
-            Self::Reject | Self::ReturnExisting => false,
-            Self::ReplaceFinished => status.is_final(),
-            Self::TerminateAndReplace => true,
-        }
-    }
-}
 
 impl Engine {
     /// Holds an instance: completions, events and fired timers are recorded and

@@ -15,9 +15,8 @@ use super::turns::{Inbound, Message, NotNow, Worker, WorkerLink};
 use crate::core::event::Started;
 use crate::core::execution::Execution;
 use crate::core::ids::InstanceId;
-use crate::core::mail::{Content, Envelope, Letter, MailKey, Post, Seen, Source};
-use crate::core::payload::{Failure, FailureKind, Outcome};
-use crate::core::summary::Status;
+use crate::core::mail::{Content, Envelope, Letter, MailKey, Post, Seen, Source, not_taken};
+use crate::core::payload::Outcome;
 use crate::core::turn::Recorder;
 
 /// What goes to another instance.
@@ -101,7 +100,7 @@ impl Worker {
             // Answered when what took it is durable, which it may not be yet.
             self.replies.push(self.answer(source, Ok(crate::core::payload::Payload::null())));
         } else if execution.end.is_some() {
-            let gone = ended(&execution.started.instance, super::turns::status_of(execution));
+            let gone = not_taken(&execution.started.instance, Some(execution.status()));
             self.replies.push(self.answer(source, Err(gone)));
         } else if let Some(event) = execution.mail(source.clone(), floor, content) {
             recorder.deliver(event);
@@ -113,9 +112,7 @@ impl Worker {
     pub(super) fn refuse(&self, id: &InstanceId, reason: NotNow, inbound: Inbound) {
         match (inbound, reason) {
             (Inbound::Letter(envelope), NotNow::Gone(_)) => {
-                let message = format!("unknown instance {id}; signal one that was started");
-                let unknown = failure("UnknownInstance", message);
-                self.answer(envelope.source, Err(unknown))(Ok(()));
+                self.answer(envelope.source, Err(not_taken(id, None)))(Ok(()));
             }
             // Its caller has ended too, or is another one by now.
             (Inbound::Returned { .. } | Inbound::CallerLeft { .. }, _) => {}
@@ -151,12 +148,4 @@ impl Worker {
             Err(_) => true,
         }
     }
-}
-
-fn ended(id: &InstanceId, status: Status) -> Failure {
-    failure("InstanceEnded", format!("instance {id} has ended ({status}); the signal was not taken"))
-}
-
-fn failure(error_type: &str, message: String) -> Failure {
-    Failure { error_type: error_type.to_owned(), ..Failure::fatal(FailureKind::NotFound, message) }
 }

@@ -8,10 +8,9 @@
 use std::sync::Arc;
 
 use super::{Engine, EngineError, Modules, ShowLog};
-use crate::core::event::Event;
-use crate::core::ids::{InstanceId, ModuleHash};
+use crate::core::ids::InstanceId;
 use crate::core::payload::Payload;
-use crate::core::turn::{Limits, Recorder, TurnRecord, too_large};
+use crate::core::turn::{Limits, Recorder, TurnRecord, module_of, too_large};
 use crate::sandbox::guest::{Guest, ReplayError};
 use crate::store::Store;
 
@@ -55,13 +54,13 @@ impl Asked {
         let blocked = |why: String| EngineError::Blocked { id: id.clone(), why };
         let history = store.history(&id, None)?.ok_or_else(|| EngineError::UnknownInstance { id: id.clone() })?;
         let mut records = history.decode()?;
-        if ended_by_host(&records) {
+        if records.last().is_some_and(TurnRecord::is_ended_by_host) {
             // After a trap a guest cannot be called; it is asked as it stood before.
             records.pop();
         }
         let first = records.first().ok_or_else(|| blocked("its history is empty".to_owned()))?;
         let recorder = Recorder::of_history(first, limits).map_err(blocked)?;
-        let module = modules.load(module_of(&records, recorder.execution.started.module))?;
+        let module = modules.load(module_of(&records).unwrap_or(recorder.execution.started.module))?;
         let busy = |trouble: String| EngineError::Busy(format!("{trouble}; ask again"));
         let mut guest = Guest::new(&module, recorder).map_err(|(trouble, _)| busy(trouble.to_string()))?;
         guest.replay(&records).map_err(|error| match error {
@@ -77,18 +76,4 @@ impl Asked {
         });
         outcome.map_err(|failure| EngineError::QueryFailed { id, name, failure: Box::new(failure) })
     }
-}
-
-fn ended_by_host(records: &[TurnRecord]) -> bool {
-    let last = records.last().and_then(|turn| turn.events.last());
-    matches!(last, Some(Event::Failed { by_host: true, .. }))
-}
-
-/// The module that runs it now: the last one that it was moved to.
-fn module_of(records: &[TurnRecord], first: ModuleHash) -> ModuleHash {
-    let moved = records.iter().rev().flat_map(|turn| turn.events.iter().rev()).find_map(|event| match event {
-        Event::ModuleMigrated { to, .. } => Some(*to),
-        _ => None,
-    });
-    moved.unwrap_or(first)
 }

@@ -660,7 +660,7 @@ impl Worker {
             if recorder.execution.end.is_some() {
                 let Some(inbound) = self.deliver_again_later(id, inbound) else { continue };
                 let execution = &recorder.execution;
-                let error = ended_error(&execution.started.instance, status_of(execution), &inbound);
+                let error = ended_error(&execution.started.instance, execution.status(), &inbound);
                 inbound.refuse(error);
                 continue;
             }
@@ -1020,18 +1020,7 @@ fn not_recorded(reply: Option<Recorded>) {
 
 /// Which life of an instance it is, and where that stands.
 fn position_of(execution: &Execution) -> (ExecutionNumber, crate::core::summary::Status) {
-    (execution.started.execution, status_of(execution))
-}
-
-pub(super) fn status_of(execution: &Execution) -> crate::core::summary::Status {
-    use crate::core::summary::Status;
-    match execution.end {
-        None if execution.suspended => Status::Suspended,
-        None | Some(End::ContinuedAsNew(_)) => Status::Running,
-        Some(End::Completed(_)) => Status::Completed,
-        Some(End::Failed(_)) => Status::Failed,
-        Some(End::Terminated(_)) => Status::Terminated,
-    }
+    (execution.started.execution, execution.status())
 }
 
 fn being_removed(module: ModuleHash) -> EngineError {

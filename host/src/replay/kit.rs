@@ -8,11 +8,13 @@
 use std::collections::BTreeSet;
 
 use super::explore::Call;
-use super::life::{Inbound, Life, NotServed};
+use super::life::{Inbound, Life};
+use super::neighbours::{Neighbours, NotServed};
 use super::subject::{Subject, SubjectError};
 use crate::core::execution::Pending;
 use crate::core::ids::{InstanceId, OperationId, TimestampMs};
-use crate::core::payload::Payload;
+use crate::core::payload::{Outcome, Payload};
+use crate::core::request::{Known, Source};
 use crate::core::turn::LogLine;
 use crate::sandbox::guest::{Guest, ReplayError};
 
@@ -42,7 +44,7 @@ pub enum KitError {
     /// It has ended.
     #[error("{0} has ended; nothing comes in for it any more")]
     Ended(String),
-    /// It has to do with other instances.
+    /// It calls what is not under test.
     #[error(transparent)]
     NotServed(#[from] NotServed),
     /// A history does not replay: it is the module's or the sandbox's fault.
@@ -56,6 +58,8 @@ pub struct Kit {
     subject: Subject,
     clock: TimestampMs,
     running: Vec<Running>,
+    /// Updates so far.
+    updates: u32,
     /// What guests logged, in order.
     pub logs: Vec<(InstanceId, LogLine)>,
 }
@@ -72,7 +76,7 @@ struct Running {
 impl Kit {
     /// Nothing runs, and it is new year.
     pub fn new(subject: Subject) -> Self {
-        Self { subject, clock: BEGIN, running: Vec::new(), logs: Vec::new() }
+        Self { subject, clock: BEGIN, running: Vec::new(), updates: 0, logs: Vec::new() }
     }
 
     /// Starts an instance.
@@ -86,7 +90,7 @@ impl Kit {
             return Err(SubjectError::Twice(id).into());
         }
         let life = Life::start(&id, orchestration, self.subject.module.hash, input, self.clock);
-        self.running.push(Running { life, guest: None, inbox: Vec::new(), given_out: BTreeSet::new() });
+        self.running.push(Running::new(life));
         Ok(())
     }
 
@@ -104,14 +108,13 @@ impl Kit {
         Ok(())
     }
 
-    /// Runs the turns that can be run now; then what is next.
+    /// Runs the turns that can be run now; then what is next. What instances send to
+    /// each other is there at once.
     ///
     /// # Errors
-    /// If a history does not replay.
+    /// If a history does not replay, or an instance calls what is not under test.
     pub fn go_on(&mut self) -> Result<Next, KitError> {
-        while let Some(number) = self.running.iter().position(|running| running.has_turn(self.clock)) {
-            self.turn(number)?;
-        }
+        while self.begin_called()? || self.run_turn()? {}
         for running in &mut self.running {
             if let Some(call) = running.give_out(self.clock) {
                 return Ok(Next::Task(Box::new(call)));
@@ -121,20 +124,76 @@ impl Kit {
         Ok(due.map_or(Next::Idle, |due| Next::Due(due.since(self.clock))))
     }
 
-    fn turn(&mut self, number: usize) -> Result<(), KitError> {
+    fn neighbours(&self) -> Neighbours<'_> {
+        Neighbours::at(self.clock, self.running.iter().map(|running| &running.life))
+    }
+
+    /// The next instance that another one calls, if there is one.
+    fn begin_called(&mut self) -> Result<bool, KitError> {
+        let neighbours = self.neighbours();
+        let Some(call) = neighbours.to_begin().into_iter().next() else { return Ok(false) };
+        let life = neighbours.begin(&call, &self.subject)?;
+        // The one that had the id makes way.
+        self.running.retain(|running| running.life.id() != life.id());
+        self.running.push(Running::new(life));
+        Ok(true)
+    }
+
+    /// The next turn that can be run, if there is one.
+    fn run_turn(&mut self) -> Result<bool, KitError> {
+        let neighbours = self.neighbours();
+        let due = self.running.iter().enumerate().find_map(|(number, running)| {
+            let news = neighbours.news(&running.life);
+            let inbound = news.iter().flatten().filter_map(|news| neighbours.inbound(&running.life, news));
+            let inbound: Vec<_> = inbound.collect();
+            (running.has_turn(self.clock) || !inbound.is_empty()).then_some((number, inbound))
+        });
+        let Some((number, news)) = due else { return Ok(false) };
         let running = &mut self.running[number];
         let mut guest = match running.guest.take() {
             Some(guest) => guest,
             None => running.life.guest(&self.subject.module)?,
         };
-        let inbox = std::mem::take(&mut running.inbox);
-        let carried = running.life.carry_on(&mut guest, self.clock, inbox, &|_| None)?;
+        let inbox = std::mem::take(&mut running.inbox).into_iter().chain(news).collect();
+        let carried = running.life.carry_on(&mut guest, self.clock, inbox, &|_| None);
         if !carried.renewed {
             running.guest = Some(guest);
         }
         let id = running.life.id().clone();
         self.logs.extend(carried.logs.into_iter().map(|line| (id.clone(), line)));
-        Ok(())
+        Ok(true)
+    }
+
+    /// Asks an instance's code for its state.
+    ///
+    /// # Errors
+    /// If there is no such instance, or its history does not replay.
+    pub fn query(&mut self, id: &str, name: &str, input: Payload) -> Result<Outcome, KitError> {
+        let module = self.subject.module.clone();
+        Ok(self.find(id)?.life.query(&module, name, input)?.0)
+    }
+
+    /// An update comes in; its number.
+    ///
+    /// # Errors
+    /// If there is no such instance, or it has ended.
+    pub fn update(&mut self, id: &str, name: &str, input: Payload) -> Result<u32, KitError> {
+        let number = self.updates + 1;
+        self.deliver(id, Inbound::Update(number.to_string(), name.to_owned(), input))?;
+        self.updates = number;
+        Ok(number)
+    }
+
+    /// What an update was answered with, once it was.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn answer(&mut self, id: &str, update: u32) -> Result<Option<Outcome>, KitError> {
+        let requests = &self.find(id)?.life.execution.requests;
+        Ok(match requests.known(&Source::Outside(update.to_string())) {
+            Some(Known::Answered(answer)) => Some(answer.clone()),
+            _ => None,
+        })
     }
 
     /// Moves the clock on.
@@ -170,6 +229,11 @@ impl Kit {
         self.find(id).map(|running| &running.life)
     }
 
+    /// What was started or called, in order.
+    pub fn instances(&self) -> impl Iterator<Item = &str> {
+        self.running.iter().map(|running| running.life.id().as_str())
+    }
+
     /// What is tested.
     pub fn subject(&self) -> &Subject {
         &self.subject
@@ -182,6 +246,10 @@ impl Kit {
 }
 
 impl Running {
+    fn new(life: Life) -> Self {
+        Self { life, guest: None, inbox: Vec::new(), given_out: BTreeSet::new() }
+    }
+
     fn has_turn(&self, now: TimestampMs) -> bool {
         self.life.execution.end.is_none() && (!self.inbox.is_empty() || self.life.has_turn(now))
     }

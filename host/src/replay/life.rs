@@ -4,16 +4,20 @@
 //! does to it what a worker of the engine does: record what came in, fire the
 //! timers that are due, run the guest, seal the turn. It owns no guest, no clock
 //! and no effect: [`explore`](super::explore) and [`kit`](super::kit) bring them.
+//! What lives have to do with each other is in [`neighbours`](super::neighbours).
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::core::calls::{Call, Caller, ParentClose};
 use crate::core::event::{Event, FORMAT, Started};
 use crate::core::execution::{End, Execution, Pending};
 use crate::core::ids::{Hash, InstanceId, OperationId, TimestampMs};
 use crate::core::keys::Keys;
-use crate::core::payload::{Outcome, Payload};
+use crate::core::mail::{Envelope, MailKey, Seen, birth};
+use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
+use crate::core::request::Carried as Requests;
 use crate::core::retry::{ALGORITHM, RetryPolicy};
 use crate::core::turn::{Limits, LogLine, Recorder, SealedTurn, TurnRecord};
 use crate::replay::recording::Recording;
@@ -32,6 +36,17 @@ pub enum Inbound {
     Cancel(String),
     /// Somebody ends it.
     Terminate(String),
+    /// Somebody asks for something and waits for the answer: by their key, the
+    /// update's name and its input.
+    Update(String, String, Payload),
+    /// A letter of another instance.
+    Letter(Box<Envelope>),
+    /// A letter of its own has its answer.
+    Answered(MailKey, Outcome),
+    /// A sub-orchestration has ended.
+    Returned(Box<Caller>, Outcome),
+    /// Its caller goes without it: what that means, and why.
+    Left(Box<Caller>, ParentClose, String),
     /// What another history has recorded as coming from outside.
     Fact(Event),
 }
@@ -47,6 +62,8 @@ pub struct Life {
     records: Vec<Arc<TurnRecord>>,
     turns: Vec<Arc<[u8]>>,
     past: Vec<Arc<History>>,
+    /// Calls that earlier lives of the id were the answers to.
+    answered: Vec<(Caller, Outcome)>,
 }
 
 /// What a turn brought beside the history.
@@ -58,16 +75,6 @@ pub struct Carried {
     pub turn: Option<Arc<TurnRecord>>,
     /// The execution continued as new: what is next needs a new guest.
     pub renewed: bool,
-}
-
-/// A life is alone: nobody is there to be told or called.
-#[derive(Debug, thiserror::Error)]
-#[error("{instance} {asked}, which is not served outside a host; test it with `dacapo run`, or alone")]
-pub struct NotServed {
-    /// Who asked.
-    instance: InstanceId,
-    /// What for.
-    asked: String,
 }
 
 impl Life {
@@ -90,15 +97,38 @@ impl Life {
             forked_from: None,
             keys: Keys::default(),
             shared: Vec::new(),
-            birth: 0,
+            birth: birth(&seed(id, 1)),
             outbox: Vec::new(),
-            seen: Default::default(),
+            seen: Seen::default(),
             caller: None,
         });
+        Self::begin(started, at)
+    }
+
+    /// An instance that another one calls, whose guest has not begun. The one that
+    /// has its id makes way, if there is one.
+    pub fn called(call: &Call, at: TimestampMs, before: Option<Self>) -> Self {
+        let id = call.scheduled.called(call.caller.attempt);
+        let execution = before.as_ref().map_or(1, |before| before.execution.started.execution + 1);
+        let mut started = Box::new(call.started(call.module, seed(&id, execution), at));
+        let Some(mut before) = before else { return Self::begin(started, at) };
+        before.end_now("replaced by another start", at);
+        let passed_on = before.execution.outbox.letters().map(|(key, letter)| (key, letter.clone())).collect();
+        (started.execution, started.birth) = (execution, before.execution.started.birth);
+        (started.outbox, started.seen) = (passed_on, before.execution.seen.clone());
+        before.renew(started, None, at);
+        before
+    }
+
+    fn begin(started: Box<Started>, at: TimestampMs) -> Self {
         let (recorder, first) = Recorder::start(started, Limits::default(), at);
-        let mut life = Self { execution: recorder.execution, records: Vec::new(), turns: Vec::new(), past: Vec::new() };
+        let mut life = Self::empty(recorder.execution);
         life.append(first);
         life
+    }
+
+    fn empty(execution: Execution) -> Self {
+        Self { execution, records: Vec::new(), turns: Vec::new(), past: Vec::new(), answered: Vec::new() }
     }
 
     /// The life that a history leads to.
@@ -109,7 +139,7 @@ impl Life {
         let first = turns.first().ok_or("the history is empty")?;
         let mut recorder = Recorder::of_history(&first.record, Limits::default())?;
         turns.iter().try_for_each(|turn| recorder.absorb(&turn.record))?;
-        let mut life = Self { execution: recorder.execution, records: Vec::new(), turns: Vec::new(), past: Vec::new() };
+        let mut life = Self::empty(recorder.execution);
         turns.into_iter().for_each(|turn| life.append(turn));
         Ok(life)
     }
@@ -120,28 +150,45 @@ impl Life {
     /// If the module asks for something else than the history has, or the host
     /// has no room.
     pub fn guest(&self, module: &OrchestrationModule) -> Result<Guest, ReplayError> {
+        self.guest_after(module, self.records.len())
+    }
+
+    fn guest_after(&self, module: &OrchestrationModule, turns: usize) -> Result<Guest, ReplayError> {
         let recorder = Recorder::of_history(&self.records[0], Limits::default()).map_err(ReplayError::Broken)?;
         let mut guest = Guest::new(module, recorder).map_err(|(trouble, _)| trouble)?;
-        for (index, record) in self.records.iter().enumerate() {
+        for (index, record) in self.records[..turns].iter().enumerate() {
             guest.replay_turn(record, self.records.get(index + 1).map(|next| &**next))?;
         }
         guest.recorder_mut().logs.clear();
         Ok(guest)
     }
 
+    /// What its code says of its state, and what it logged then. After a trap it is
+    /// asked as it stood before.
+    ///
+    /// # Errors
+    /// As [`Self::guest`].
+    pub fn query(
+        &self,
+        module: &OrchestrationModule,
+        name: &str,
+        input: Payload,
+    ) -> Result<(Outcome, Vec<LogLine>), ReplayError> {
+        let trapped = self.records.last().is_some_and(|last| last.is_ended_by_host());
+        let guest = self.guest_after(module, self.records.len() - usize::from(trapped))?;
+        Ok(guest.query(name, input))
+    }
+
     /// One turn in `guest`, which is in the state of this life: `inbound` is
     /// recorded, then the timers that are due; the guest runs if it is to be told
     /// anything. What nobody waits for is dropped.
-    ///
-    /// # Errors
-    /// If it has to do with other instances.
     pub fn carry_on(
         &mut self,
         guest: &mut Guest,
         at: TimestampMs,
         inbound: Vec<Inbound>,
         default_retry: DefaultRetry<'_>,
-    ) -> Result<Carried, NotServed> {
+    ) -> Carried {
         let recorder = guest.recorder_mut();
         recorder.begin(at);
         inbound.into_iter().for_each(|inbound| record(recorder, inbound, default_retry));
@@ -153,25 +200,45 @@ impl Life {
         }
         let recorder = guest.recorder_mut();
         let logs = std::mem::take(&mut recorder.logs);
+        // What it has to tell others follows from its state.
+        recorder.execution.posts.clear();
         if !recorder.has_recorded() {
-            return Ok(Carried { logs, ..Carried::default() });
+            return Carried { logs, ..Carried::default() };
         }
         let sealed = recorder.seal();
-        check_alone(recorder, &sealed)?;
         self.execution = recorder.execution.clone();
         self.append(sealed);
         let turn = self.records.last().cloned();
         let Some(End::ContinuedAsNew(input)) = self.execution.end.clone() else {
-            return Ok(Carried { logs, turn, renewed: false });
+            return Carried { logs, turn, renewed: false };
         };
         let started = recorder.next_execution(input, seed(self.id(), self.execution.started.execution + 1));
-        self.renew(started, at);
-        Ok(Carried { logs, turn, renewed: true })
+        let requests = self.execution.requests.carried_on();
+        self.renew(started, requests, at);
+        Carried { logs, turn, renewed: true }
     }
 
-    fn renew(&mut self, started: Box<Started>, at: TimestampMs) {
+    /// Somebody ends it, whatever it does.
+    fn end_now(&mut self, reason: &str, at: TimestampMs) {
+        if self.execution.end.is_some() {
+            return;
+        }
+        let mut recorder = Recorder::of_history(&self.records[0], Limits::default()).expect("its own beginning");
+        self.records.iter().for_each(|record| recorder.absorb(record).expect("its own history"));
+        recorder.begin(at);
+        recorder.deliver(Event::Terminated { reason: reason.to_owned() });
+        recorder.execution.posts.clear();
+        let sealed = recorder.seal();
+        self.execution = recorder.execution;
+        self.append(sealed);
+    }
+
+    /// The next life of the id.
+    fn renew(&mut self, started: Box<Started>, requests: Option<Box<Requests>>, at: TimestampMs) {
         self.past.push(Arc::new(self.history()));
-        let (recorder, first) = Recorder::start(started, Limits::default(), at);
+        let caller = self.execution.started.caller.clone();
+        self.answered.extend(caller.zip(self.outcome()));
+        let (recorder, first) = Recorder::start_with(started, requests, Limits::default(), at);
         self.execution = recorder.execution;
         self.records.clear();
         self.turns.clear();
@@ -188,6 +255,26 @@ impl Life {
         &self.execution.started.instance
     }
 
+    /// How it ended, as whoever waits for it is told.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.execution.end.as_ref()? {
+            End::Completed(output) => Some(Ok(output.clone())),
+            End::Failed(failure) => Some(Err(failure.clone())),
+            End::Terminated(reason) => Some(Err(Failure::fatal(FailureKind::Terminated, reason.clone()))),
+            // It goes on.
+            End::ContinuedAsNew(_) => None,
+        }
+    }
+
+    /// Whether it is, or an earlier life of its id was, the answer to that call; if
+    /// so, what it ended with, once it has.
+    pub fn answer_to(&self, caller: &Caller) -> Option<Option<Outcome>> {
+        if self.execution.started.caller.as_ref() == Some(caller) {
+            return Some(self.outcome());
+        }
+        self.answered.iter().find(|(other, _)| other == caller).map(|(_, outcome)| Some(outcome.clone()))
+    }
+
     /// Whether a turn at `now` would do anything by itself.
     pub fn has_turn(&self, now: TimestampMs) -> bool {
         self.execution.wants_turn() || !self.execution.timers_due(now).is_empty()
@@ -195,7 +282,13 @@ impl Life {
 
     /// The next time after `now` at which something is due.
     pub fn due_after(&self, now: TimestampMs) -> Option<TimestampMs> {
-        self.execution.pending.values().filter_map(Pending::due).filter(|due| *due > now).min()
+        self.dues_after(now).min()
+    }
+
+    /// All times after `now` at which something is due, in no order.
+    pub fn dues_after(&self, now: TimestampMs) -> impl Iterator<Item = TimestampMs> {
+        let due = |pending: &Pending| [pending.due(), pending.due_unasked()];
+        self.execution.pending.values().flat_map(due).flatten().filter(move |due| *due > now)
     }
 
     /// The events of the current execution, in order.
@@ -223,38 +316,37 @@ impl Life {
     }
 }
 
-fn check_alone(recorder: &Recorder, turn: &SealedTurn) -> Result<(), NotServed> {
-    let asked = turn.record.events.iter().find_map(|event| match event {
-        Event::SignalSent(signal) => Some(format!("signals {}", signal.to)),
-        Event::OrchestrationScheduled(call) => Some(format!("calls the orchestration {}", call.name)),
-        _ => None,
-    });
-    let instance = recorder.execution.started.instance.clone();
-    asked.map_or(Ok(()), |asked| Err(NotServed { instance, asked }))
-}
-
 /// The same at every run, and another one for each execution.
 fn seed(id: &InstanceId, execution: u32) -> [u8; 32] {
     Hash::of(format!("dacapo test seed of {id} execution {execution}").as_bytes()).0
 }
 
 fn record(recorder: &mut Recorder, inbound: Inbound, default_retry: DefaultRetry<'_>) {
-    if recorder.execution.end.is_some() {
+    let now = recorder.turn_time();
+    let execution = &recorder.execution;
+    if execution.end.is_some() {
         return;
     }
-    match inbound {
+    let event = match inbound {
         Inbound::Outcome(operation, attempt, outcome) => {
-            let default = match recorder.execution.pending.get(&operation) {
+            let default = match execution.pending.get(&operation) {
                 Some(Pending::Activity { call, .. }) => default_retry(&call.name),
                 _ => None,
             };
-            let now = recorder.turn_time();
-            let event = recorder.execution.activity_outcome(operation, attempt, outcome, None, default.as_ref(), now);
-            event.into_iter().for_each(|event| recorder.deliver(event));
+            execution.activity_outcome(operation, attempt, outcome, None, default.as_ref(), now)
         }
-        Inbound::Event(name, value) => recorder.deliver(Event::EventRaised { name, value }),
-        Inbound::Cancel(reason) => recorder.deliver(Event::CancelRequested { reason }),
-        Inbound::Terminate(reason) => recorder.deliver(Event::Terminated { reason }),
-        Inbound::Fact(event) => recorder.deliver(event),
-    }
+        Inbound::Event(name, value) => Some(Event::EventRaised { name, value }),
+        Inbound::Cancel(reason) => Some(Event::CancelRequested { reason }),
+        Inbound::Terminate(reason) => Some(Event::Terminated { reason }),
+        Inbound::Update(key, name, input) => execution.requests.update(key, name, input).map(Event::RequestReceived),
+        Inbound::Letter(envelope) => {
+            let Envelope { source, floor, content } = *envelope;
+            execution.mail(source, floor, content)
+        }
+        Inbound::Answered(key, outcome) => execution.mail_answer(key, outcome),
+        Inbound::Returned(caller, outcome) => execution.call_outcome(&caller, outcome, now),
+        Inbound::Left(caller, what, reason) => execution.leave_of_caller(&caller, what, reason),
+        Inbound::Fact(event) => Some(event),
+    };
+    event.into_iter().for_each(|event| recorder.deliver(event));
 }

@@ -10,6 +10,7 @@ pub mod explore;
 pub mod fork;
 pub mod kit;
 pub mod life;
+pub mod neighbours;
 pub mod recording;
 pub mod source;
 pub mod subject;

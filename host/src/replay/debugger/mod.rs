@@ -341,7 +341,7 @@ impl Session {
             Ok(()) => {
                 self.seen += 1;
                 self.memory.push(guest.memory_bytes());
-                if recorded_trap(record) {
+                if record.is_ended_by_host() {
                     // It trapped again, as recorded, and nothing follows.
                     self.ahead = None;
                 } else if self.checkpoints.is_due(self.firsts[self.seen]) {
@@ -462,8 +462,4 @@ fn askers(mut execution: Execution, turns: &[TurnRecord]) -> HashMap<OperationId
         }
     }
     asked_by
-}
-
-fn recorded_trap(record: &TurnRecord) -> bool {
-    matches!(record.events.last(), Some(Event::Failed { by_host: true, .. }))
 }

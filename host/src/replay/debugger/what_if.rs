@@ -3,19 +3,20 @@
 //!
 //! It keeps the id and the randomness of the instance, so what differs follows
 //! from the answer that was replaced and from nothing else. What comes in is what
-//! the recording has: the results of the same calls and the events that were
-//! raised, each at its recorded time, and timers when they are due. A call that is
-//! not in the recording has no answer: it waits for whoever debugs
-//! ([`WhatIf::answer`]), and no time passes meanwhile.
+//! the recording has: what the same calls, sub-orchestrations and signals came back
+//! with and the events that were raised, each at its recorded time, and timers when
+//! they are due. What is asked for and not in the recording has no answer: it waits
+//! for whoever debugs ([`WhatIf::answer`]), and no time passes meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Session;
-use crate::core::event::{ActivityScheduled, Event};
+use crate::core::event::{Event, SignalSent};
 use crate::core::execution::{End, Pending};
 use crate::core::fork::what_if;
-use crate::core::ids::{OperationId, TimestampMs};
+use crate::core::ids::{InstanceId, OperationId, TimestampMs};
+use crate::core::mail::Content;
 use crate::core::payload::{Outcome, Payload};
 use crate::core::turn::TurnRecord;
 use crate::replay::life::{Inbound, Life};
@@ -29,8 +30,8 @@ pub struct WhatIf {
     guest: Option<Guest>,
     module: Arc<OrchestrationModule>,
     clock: TimestampMs,
-    /// Calls of the recording that have outcomes after the cut.
-    recorded: Vec<RecordedCall>,
+    /// What the recording asked others for, with the outcomes after the cut.
+    recorded: Vec<Recorded>,
     /// Which of them stands for an operation.
     stands_for: HashMap<OperationId, usize>,
     /// What else came from outside after the cut.
@@ -43,11 +44,32 @@ pub struct WhatIf {
 type When = (TimestampMs, usize);
 
 #[derive(Debug)]
-struct RecordedCall {
-    call: Arc<ActivityScheduled>,
+struct Recorded {
+    asked: Asked,
     /// When each attempt ended, and how.
     outcomes: VecDeque<(When, Event)>,
     taken: bool,
+}
+
+/// What an operation asks somebody else for: the same again has the same outcomes.
+#[derive(Clone, Debug, PartialEq)]
+enum Asked {
+    Activity(String, Payload),
+    Orchestration(String, Payload),
+    Signal(InstanceId, String, Payload),
+}
+
+impl Asked {
+    fn by(event: &Event) -> Option<(OperationId, Self)> {
+        Some(match event {
+            Event::ActivityScheduled(call) => (call.operation, Self::Activity(call.name.clone(), call.input.clone())),
+            Event::OrchestrationScheduled(call) => {
+                (call.operation, Self::Orchestration(call.name.clone(), call.input.clone()))
+            }
+            Event::SignalSent(s) => (s.operation, Self::Signal(s.to.clone(), s.name.clone(), s.value.clone())),
+            _ => return None,
+        })
+    }
 }
 
 /// How a history went on.
@@ -100,41 +122,56 @@ impl WhatIf {
 
     /// Takes what the recording has behind its first `shared` events.
     fn remember(&mut self, turns: &[TurnRecord], shared: usize) {
-        let mut by_operation = HashMap::new();
+        let mut by_operation: HashMap<OperationId, usize> = HashMap::new();
         let timed = turns.iter().flat_map(|turn| turn.events.iter().map(move |event| (turn.at, event)));
         for (index, (at, event)) in timed.enumerate() {
-            if let Event::ActivityScheduled(call) = event {
-                by_operation.insert(call.operation, self.recorded.len());
+            if let Some((operation, asked)) = Asked::by(event) {
+                by_operation.insert(operation, self.recorded.len());
                 // Asked for in the part that is shared: the very same operation.
                 if index < shared {
-                    self.stands_for.insert(call.operation, self.recorded.len());
+                    self.stands_for.insert(operation, self.recorded.len());
                 }
-                self.recorded.push(RecordedCall {
-                    call: call.clone(),
-                    outcomes: VecDeque::new(),
-                    taken: index < shared,
-                });
+                self.recorded.push(Recorded { asked, outcomes: VecDeque::new(), taken: index < shared });
             }
             if index < shared {
                 continue;
             }
-            match event {
-                Event::ActivityCompleted { operation, .. }
-                | Event::ActivityFailed { operation, .. }
-                | Event::ActivityAttemptFailed { operation, .. } => {
-                    let call = by_operation.get(operation).and_then(|index: &usize| self.recorded.get_mut(*index));
-                    call.into_iter().for_each(|call| call.outcomes.push_back(((at, index), event.clone())));
-                }
-                Event::EventRaised { .. }
-                | Event::EventRaisedOnce { .. }
-                | Event::CancelRequested { .. }
-                | Event::Suspended { .. }
-                | Event::Resumed { .. }
-                | Event::SignalReceived { .. }
-                | Event::CallerLeft { .. }
-                | Event::RequestReceived(_) => self.outside.push_back(((at, index), event.clone())),
+            let outcome_of = self.outcome_of(event).and_then(|operation| by_operation.get(&operation));
+            match (outcome_of, event) {
+                (Some(recorded), _) => self.recorded[*recorded].outcomes.push_back(((at, index), event.clone())),
+                (
+                    None,
+                    Event::EventRaised { .. }
+                    | Event::EventRaisedOnce { .. }
+                    | Event::CancelRequested { .. }
+                    | Event::Suspended { .. }
+                    | Event::Resumed { .. }
+                    | Event::SignalReceived { .. }
+                    | Event::SignalDelivered { .. }
+                    | Event::SignalFailed { .. }
+                    | Event::OrchestrationAbandoned { .. }
+                    | Event::CallerLeft { .. }
+                    | Event::RequestReceived(_),
+                ) => self.outside.push_back(((at, index), event.clone())),
                 _ => {}
             }
+        }
+    }
+
+    /// The operation of this execution of which `event` is an outcome.
+    fn outcome_of(&self, event: &Event) -> Option<OperationId> {
+        match event {
+            Event::ActivityCompleted { operation, .. }
+            | Event::ActivityFailed { operation, .. }
+            | Event::ActivityAttemptFailed { operation, .. }
+            | Event::OrchestrationCompleted { operation, .. }
+            | Event::OrchestrationFailed { operation, .. }
+            | Event::OrchestrationAttemptFailed { operation, .. } => Some(*operation),
+            // An earlier execution's letters are nothing that is asked for here.
+            Event::SignalDelivered { signal } | Event::SignalFailed { signal, .. } => {
+                (signal.0 == self.life.execution.started.execution).then_some(signal.1)
+            }
+            _ => None,
         }
     }
 
@@ -194,30 +231,48 @@ impl WhatIf {
         }
     }
 
-    /// The attempts that run.
+    /// What somebody else is to answer now, with the attempt.
     fn under_way(&self) -> impl Iterator<Item = (OperationId, u32)> {
         self.life.execution.pending.iter().filter_map(|(operation, pending)| match pending {
             Pending::Activity { attempt, retry, .. } if retry.as_ref().is_none_or(|(at, _)| *at <= self.clock) => {
                 Some((*operation, *attempt))
             }
+            Pending::Orchestration { attempt, starts_at, .. } if starts_at.is_none_or(|at| at <= self.clock) => {
+                Some((*operation, *attempt))
+            }
+            Pending::Signal { .. } => Some((*operation, 1)),
             _ => None,
+        })
+    }
+
+    /// The event that asked for it, as it would be recorded.
+    fn asking(&self, operation: OperationId) -> Option<Event> {
+        let execution = &self.life.execution;
+        Some(match execution.pending.get(&operation)? {
+            Pending::Activity { call, .. } => Event::ActivityScheduled(call.clone()),
+            Pending::Orchestration { call, .. } => Event::OrchestrationScheduled(Box::new((**call).clone())),
+            Pending::Signal { to, name } => {
+                let value = match &execution.outbox.get((execution.started.execution, operation))?.content {
+                    Content::Signal { value, .. } => value.clone(),
+                    Content::Call(_) => return None,
+                };
+                Event::SignalSent(Box::new(SignalSent { operation, to: to.clone(), name: name.clone(), value }))
+            }
+            Pending::Timer { .. } | Pending::Event { .. } => return None,
         })
     }
 
     /// Gives each new call the first recorded one that asked for the same and that
     /// no other has.
     fn take_recorded_calls(&mut self) {
-        for (operation, pending) in &self.life.execution.pending {
-            let Pending::Activity { call, .. } = pending else { continue };
-            if self.stands_for.contains_key(operation) {
-                continue;
-            }
-            let same = |recorded: &RecordedCall| {
-                !recorded.taken && recorded.call.name == call.name && recorded.call.input == call.input
-            };
+        let new = |operation: &&OperationId| !self.stands_for.contains_key(*operation);
+        let new: Vec<OperationId> = self.life.execution.pending.keys().filter(new).copied().collect();
+        for operation in new {
+            let Some((_, asked)) = self.asking(operation).as_ref().and_then(Asked::by) else { continue };
+            let same = |recorded: &Recorded| !recorded.taken && recorded.asked == asked;
             if let Some(index) = self.recorded.iter().position(same) {
                 self.recorded[index].taken = true;
-                self.stands_for.insert(*operation, index);
+                self.stands_for.insert(operation, index);
             }
         }
     }
@@ -227,13 +282,23 @@ impl WhatIf {
     fn recorded_outcome(&mut self, operation: OperationId) -> Option<Inbound> {
         let (_, attempt) = self.under_way().find(|(found, _)| *found == operation)?;
         let ((at, _), event) = self.recorded[*self.stands_for.get(&operation)?].outcomes.pop_front()?;
+        let again = |retry_at: TimestampMs| self.clock.plus(retry_at.since(at));
+        let signal = (self.life.execution.started.execution, operation);
         Some(Inbound::Fact(match event {
             Event::ActivityAttemptFailed { failure, retry_at, progress, .. } => {
-                let retry_at = self.clock.plus(retry_at.since(at));
-                Event::ActivityAttemptFailed { operation, attempt, failure, retry_at, progress }
+                Event::ActivityAttemptFailed { operation, attempt, failure, retry_at: again(retry_at), progress }
             }
             Event::ActivityFailed { failure, .. } => Event::ActivityFailed { operation, attempt, failure },
             Event::ActivityCompleted { result, .. } => Event::ActivityCompleted { operation, attempt, result },
+            Event::OrchestrationAttemptFailed { failure, retry_at, .. } => {
+                Event::OrchestrationAttemptFailed { operation, attempt, failure, retry_at: again(retry_at) }
+            }
+            Event::OrchestrationFailed { failure, .. } => Event::OrchestrationFailed { operation, attempt, failure },
+            Event::OrchestrationCompleted { result, .. } => {
+                Event::OrchestrationCompleted { operation, attempt, result }
+            }
+            Event::SignalDelivered { .. } => Event::SignalDelivered { signal },
+            Event::SignalFailed { failure, .. } => Event::SignalFailed { signal, failure },
             other => other,
         }))
     }
@@ -243,12 +308,7 @@ impl WhatIf {
             self.stands_for.get(operation).is_some_and(|index| !self.recorded[*index].outcomes.is_empty())
         };
         let without = self.under_way().filter(|(operation, _)| !answered(operation));
-        without
-            .filter_map(|(operation, _)| match self.life.execution.pending.get(&operation) {
-                Some(Pending::Activity { call, .. }) => Some(Event::ActivityScheduled(call.clone()).summary(120)),
-                _ => None,
-            })
-            .collect()
+        without.filter_map(|(operation, _)| Some(self.asking(operation)?.summary(120))).collect()
     }
 
     fn waits_for_events(&self) -> String {
@@ -261,15 +321,6 @@ impl WhatIf {
             }
         }
         match names.as_slice() {
-            [] if self
-                .life
-                .execution
-                .pending
-                .values()
-                .any(|pending| matches!(pending, Pending::Orchestration { .. })) =>
-            {
-                "it waits for a sub-orchestration, whose end is not foreseen here".to_owned()
-            }
             [] => "it waits for nothing that could come".to_owned(),
             [first, ..] => format!("it waits for {}; `raise {first} VALUE`", names.join(", ")),
         }
@@ -297,10 +348,7 @@ impl WhatIf {
             Ok(guest) => guest,
             Err(error) => return WentOn::Waits(format!("it cannot go on: {error}")),
         };
-        let carried = match self.life.carry_on(&mut guest, self.clock, inbound, &|_| None) {
-            Ok(carried) => carried,
-            Err(error) => return WentOn::Waits(format!("it cannot go on: {error}")),
-        };
+        let carried = self.life.carry_on(&mut guest, self.clock, inbound, &|_| None);
         self.renewed |= carried.renewed;
         self.guest = Some(guest).filter(|_| !carried.renewed);
         match carried.turn {
@@ -311,7 +359,7 @@ impl WhatIf {
 
     // ---- what whoever debugs brings ----
 
-    /// Answers a call.
+    /// Answers a call, a sub-orchestration or a signal.
     ///
     /// # Errors
     /// If it is not under way.
@@ -323,7 +371,16 @@ impl WhatIf {
         };
         // It is answered once, and not by the recording as well.
         self.stands_for.remove(&operation);
-        Ok(self.turn(vec![Inbound::Outcome(operation, attempt, outcome)]))
+        let execution = &self.life.execution;
+        let inbound = match execution.pending.get(&operation) {
+            Some(Pending::Signal { .. }) => Inbound::Answered((execution.started.execution, operation), outcome),
+            Some(Pending::Orchestration { call, .. }) => {
+                let caller = execution.as_caller(operation, attempt, call.options.parent_close);
+                Inbound::Returned(Box::new(caller), outcome)
+            }
+            _ => Inbound::Outcome(operation, attempt, outcome),
+        };
+        Ok(self.turn(vec![inbound]))
     }
 
     /// Raises an event.

@@ -35,7 +35,9 @@
 //! effect and was not yet recorded is run again. A *failure* comes before the
 //! effect or after it. The *clock* moves to the next time that something is due,
 //! at any moment. A guest is made again by replay for each turn, so a crash that
-//! repeats nothing is behind every step.
+//! repeats nothing is behind every step. Instances may signal and call each other:
+//! what one has sent reaches the other later, at any moment
+//! ([`neighbours`](super::neighbours)).
 //!
 //! # What makes it small
 //! A turn depends on the instance's history and on what it is told, and on nothing
@@ -44,10 +46,13 @@
 //! Two steps that do not touch each other lead to the same world in either order:
 //! the second order is looked up, not run ([`Reductions`]).
 
+mod describe;
 mod invariant;
 pub mod model_file;
 mod report;
 mod search;
+mod step;
+mod turns;
 mod world;
 
 use std::collections::BTreeMap;
@@ -59,6 +64,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::invariant::World;
 pub use self::report::{Report, Violation};
+use self::turns::Turns;
 use self::world::State;
 use super::subject::{Subject, SubjectError};
 use crate::core::event::Event;
@@ -150,6 +156,15 @@ impl Default for Reductions {
 type Activity<M> = Box<dyn Fn(&mut M, &Call) -> Outcome>;
 type WorldCheck<M> = Box<dyn Fn(&World<'_, M>)>;
 type HistoryCheck = Box<dyn Fn(&str, &[&Event])>;
+type AnswerCheck<M> = Box<dyn Fn(&World<'_, M>, Outcome)>;
+
+/// A query and what must hold of its answer.
+struct QueryCheck<M> {
+    instance: String,
+    name: String,
+    input: Payload,
+    check: AnswerCheck<M>,
+}
 
 /// What is to happen, under which rules, and what must hold. See the module's page.
 pub struct Explorer<M> {
@@ -165,6 +180,7 @@ pub struct Explorer<M> {
     always: Vec<WorldCheck<M>>,
     at_end: Vec<WorldCheck<M>>,
     history: Vec<HistoryCheck>,
+    queries: Vec<QueryCheck<M>>,
 }
 
 impl<M> Debug for Explorer<M> {
@@ -189,6 +205,7 @@ impl<M: Model> Explorer<M> {
             always: Vec::new(),
             at_end: Vec::new(),
             history: Vec::new(),
+            queries: Vec::new(),
         }
     }
 
@@ -227,7 +244,7 @@ impl<M: Model> Explorer<M> {
     }
 
     /// An event that comes at any moment, once. Events of the same name come in
-    /// the order given here.
+    /// the order given here. (The instance may be one that another one calls.)
     #[must_use]
     pub fn event(mut self, instance: &str, name: &str, value: impl Serialize) -> Self {
         let value = Payload::of(&value).expect("a value is JSON");
@@ -235,10 +252,26 @@ impl<M: Model> Explorer<M> {
         self
     }
 
+    /// An update that comes at any moment, once; see [`World::updates`].
+    #[must_use]
+    pub fn update(mut self, instance: &str, name: &str, input: impl Serialize) -> Self {
+        let input = Payload::of(&input).expect("an input is JSON");
+        let key = format!("update {}", self.inputs.len() + 1);
+        self.inputs.push((instance.to_owned(), Inbound::Update(key, name.to_owned(), input)));
+        self
+    }
+
     /// A request to end that comes at any moment, once.
     #[must_use]
     pub fn cancel(mut self, instance: &str) -> Self {
         self.inputs.push((instance.to_owned(), Inbound::Cancel("explored".to_owned())));
+        self
+    }
+
+    /// Somebody ends the instance, at any moment.
+    #[must_use]
+    pub fn terminate(mut self, instance: &str) -> Self {
+        self.inputs.push((instance.to_owned(), Inbound::Terminate("explored".to_owned())));
         self
     }
 
@@ -298,13 +331,34 @@ impl<M: Model> Explorer<M> {
         self
     }
 
+    /// A query that is asked in every world in which the instance has begun, and an
+    /// assertion over what it answers. That it fails is a violation.
+    #[must_use]
+    pub fn query<T: DeserializeOwned>(
+        mut self,
+        instance: &str,
+        name: &str,
+        input: impl Serialize,
+        check: impl Fn(&World<'_, M>, T) + 'static,
+    ) -> Self {
+        let what = format!("the answer of {instance} to {name}");
+        let check: AnswerCheck<M> = Box::new(move |world, answer| match answer {
+            Ok(answer) => check(world, invariant::decode(&what, &answer)),
+            Err(failure) => panic!("{what} is a failure: {failure}"),
+        });
+        let input = Payload::of(&input).expect("an input is JSON");
+        self.queries.push(QueryCheck { instance: instance.to_owned(), name: name.to_owned(), input, check });
+        self
+    }
+
     /// Explores from a world with this model.
     ///
     /// # Errors
     /// If an instance cannot be started: its id or its orchestration.
     pub fn explore(self, model: M) -> Result<Report, SubjectError> {
-        let first = State::first(&self, model)?;
-        Ok(search::search(&self, first))
+        let mut turns = Turns::new(self.reductions);
+        let first = State::first(&self, &mut turns, model)?;
+        Ok(search::search(&self, first, turns))
     }
 }
 

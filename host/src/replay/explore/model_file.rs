@@ -30,6 +30,15 @@ pub struct ModelFile {
     /// What comes at any moment.
     #[serde(default)]
     pub events: Vec<RaisedEvent>,
+    /// Updates that come at any moment.
+    #[serde(default)]
+    pub updates: Vec<Asked>,
+    /// Instances that are asked to end, at any moment.
+    #[serde(default)]
+    pub cancels: Vec<String>,
+    /// Instances that somebody ends, at any moment.
+    #[serde(default)]
+    pub terminates: Vec<String>,
     /// Activities by name; `*` stands for those without a rule of their own.
     #[serde(default)]
     pub activities: BTreeMap<String, Rule>,
@@ -65,6 +74,19 @@ pub struct RaisedEvent {
     /// What it carries.
     #[serde(default)]
     pub value: Value,
+}
+
+/// An update to send.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Whom.
+    pub instance: String,
+    /// Its name.
+    pub name: String,
+    /// Its input.
+    #[serde(default)]
+    pub input: Value,
 }
 
 /// What an activity does.
@@ -187,6 +209,11 @@ impl ModelFile {
         for event in &self.events {
             explorer = explorer.event(&event.instance, &event.name, &event.value);
         }
+        for Asked { instance, name, input } in &self.updates {
+            explorer = explorer.update(instance, name, input);
+        }
+        explorer = self.cancels.iter().fold(explorer, |explorer, instance| explorer.cancel(instance));
+        explorer = self.terminates.iter().fold(explorer, |explorer, instance| explorer.terminate(instance));
         let recorded = std::rc::Rc::new(recorded.unwrap_or_default());
         for (name, rule) in self.activities.iter().filter(|(name, _)| *name != "*") {
             let (rule, recorded) = (rule.clone(), recorded.clone());

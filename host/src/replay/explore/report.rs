@@ -14,8 +14,11 @@ pub struct Report {
     pub worlds: u64,
     /// Of them, those in which every instance had ended.
     pub ends: u64,
-    /// Ways from the beginning to an end, each one an order of steps.
+    /// Schedules that were covered: ways from the beginning to where nothing more can
+    /// happen, each one an order of steps.
     pub schedules: f64,
+    /// Schedules that were cut off, by a bound or since an assertion was broken.
+    pub schedules_cut: f64,
     /// Steps taken.
     pub steps_run: u64,
     /// Steps whose world was known from the other order.
@@ -76,6 +79,7 @@ impl Report {
             "worlds": self.worlds,
             "ends": self.ends,
             "schedules": self.schedules,
+            "schedules_cut": self.schedules_cut,
             "steps_run": self.steps_run,
             "steps_looked_up": self.steps_looked_up,
             "met_again": self.met_again,
@@ -129,16 +133,22 @@ impl fmt::Display for Report {
             }
             writeln!(f, "      the model is then {}", violation.model)?;
         }
-        let (worlds, ends, schedules) = (count(self.worlds as f64), count(self.ends as f64), count(self.schedules));
-        writeln!(f, "{schedules} schedules, {worlds} worlds, {ends} of them ends")?;
+        let (worlds, ends) = (count(self.worlds as f64), count(self.ends as f64));
+        let (covered, cut) = (count(self.schedules), count(self.schedules_cut));
+        writeln!(f, "{covered} schedules covered, {cut} cut off; {worlds} worlds, {ends} of them ends")?;
         let [run, looked_up, again] = [self.steps_run, self.steps_looked_up, self.met_again].map(|n| count(n as f64));
-        writeln!(f, "{run} steps taken, {again} of them to a world that was known; {looked_up} more looked up")?;
+        writeln!(
+            f,
+            "{run} steps taken; pruned: {again} led to a world that was known, {looked_up} more were looked up"
+        )?;
         let [run, known] = [self.turns_run, self.turns_known].map(|n| count(n as f64));
         writeln!(f, "{run} turns run by guests, {known} known from before")?;
         match (self.bounded, &self.violation) {
             (0, None) => write!(f, "every schedule within the bounds on failures and crashes was covered"),
             (0, Some(_)) => write!(f, "no shorter schedule breaks an assertion"),
-            (bounded, _) => write!(f, "not gone on from {} worlds: a bound was reached", count(bounded as f64)),
+            (bounded, _) => {
+                write!(f, "{} worlds were cut off by a bound: not everything was seen", count(bounded as f64))
+            }
         }
     }
 }

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 
 use super::invariant::fault_of_world;
 use super::report::{Report, Violation};
-use super::world::{State, Step, Turns};
+use super::step::Step;
+use super::turns::Turns;
+use super::world::State;
 use super::{Explorer, Model};
 use crate::core::ids::Hash;
 
@@ -18,6 +20,8 @@ struct Node<M> {
     from: Option<(usize, Step)>,
     depth: u32,
     steps: Vec<(Step, usize)>,
+    /// Nothing can happen in it.
+    is_last: bool,
 }
 
 struct Graph<'e, M> {
@@ -30,14 +34,8 @@ struct Graph<'e, M> {
 
 /// Explores from `first` until everything is seen, a bound is reached or an
 /// assertion is broken.
-pub(super) fn search<M: Model>(explorer: &Explorer<M>, first: State<M>) -> Report {
-    let mut graph = Graph {
-        explorer,
-        nodes: Vec::new(),
-        known: HashMap::new(),
-        turns: Turns::new(explorer.reductions),
-        report: Report::default(),
-    };
+pub(super) fn search<M: Model>(explorer: &Explorer<M>, first: State<M>, turns: Turns) -> Report {
+    let mut graph = Graph { explorer, nodes: Vec::new(), known: HashMap::new(), turns, report: Report::default() };
     let mut violation = graph.meet(first, None).err();
     let mut next = 0;
     while violation.is_none() && next < graph.nodes.len() {
@@ -61,6 +59,7 @@ impl<M: Model> Graph<'_, M> {
                 let waits = waiting(&node.state);
                 return Err(self.violation(format!("nothing can happen any more, and {waits}"), number, None));
             }
+            self.nodes[number].is_last = true;
             return Ok(());
         }
         if node.depth >= self.explorer.bounds.depth {
@@ -115,8 +114,8 @@ impl<M: Model> Graph<'_, M> {
         let number = self.nodes.len();
         let depth = from.as_ref().map_or(0, |(before, _)| self.nodes[*before].depth + 1);
         self.report.ends += u64::from(state.has_ended());
-        let fault = fault_of_world(self.explorer, &state);
-        self.nodes.push(Node { state, from, depth, steps: Vec::new() });
+        let fault = fault_of_world(self.explorer, &state, &self.turns);
+        self.nodes.push(Node { state, from, depth, steps: Vec::new(), is_last: false });
         match fault {
             Some(fault) => Err(self.violation(fault, number, None)),
             None => Ok(number),
@@ -136,31 +135,34 @@ impl<M: Model> Graph<'_, M> {
         }
         schedule.reverse();
         let recording = |life: &crate::replay::life::Life| life.recording(Some(self.explorer.subject.bytes.to_vec()));
-        let recordings = state.lives.iter().filter_map(|turned| recording(&turned.life).ok()).collect();
+        let recordings = state.lives.values().filter_map(|turned| recording(&turned.life).ok()).collect();
         Box::new(Violation { what, schedule, model: format!("{:?}", state.model), recordings })
     }
 
     fn finish(mut self, violation: Option<Violation>) -> Report {
         self.report.worlds = self.nodes.len() as u64;
-        self.report.schedules = self.schedules();
+        (self.report.schedules, self.report.schedules_cut) = self.schedules();
         (self.report.turns_run, self.report.turns_known) = (self.turns.run, self.turns.known);
         self.report.violation = violation;
         self.report
     }
 
-    /// Ways from the first world to one in which nothing more was done.
-    fn schedules(&self) -> f64 {
+    /// Ways from the first world to those in which nothing can happen, and to those
+    /// in which nothing was tried.
+    fn schedules(&self) -> (f64, f64) {
         let mut ways = vec![0.0; self.nodes.len()];
         let mut missing = vec![0_u32; self.nodes.len()];
         self.nodes.iter().flat_map(|node| &node.steps).for_each(|(_, target)| missing[*target] += 1);
-        let mut complete = 0.0;
+        let (mut covered, mut cut) = (0.0, 0.0);
         let mut ready = vec![0];
         ways[0] = 1.0;
         // Every step uses something up, so there is no way back to a world.
         while let Some(number) = ready.pop() {
             let node = &self.nodes[number];
-            if node.steps.is_empty() {
-                complete += ways[number];
+            match (node.is_last, node.steps.is_empty()) {
+                (true, _) => covered += ways[number],
+                (false, true) => cut += ways[number],
+                (false, false) => {}
             }
             for (_, target) in &node.steps {
                 ways[*target] += ways[number];
@@ -170,7 +172,7 @@ impl<M: Model> Graph<'_, M> {
                 }
             }
         }
-        complete
+        (covered, cut)
     }
 }
 
@@ -181,7 +183,7 @@ impl<M> Node<M> {
 }
 
 fn waiting<M: Model>(state: &State<M>) -> String {
-    let waits = state.lives.iter().filter(|turned| turned.life.execution.end.is_none());
+    let waits = state.lives.values().filter(|turned| turned.life.execution.end.is_none());
     let waits = waits.map(|turned| {
         let pending: Vec<String> =
             turned.life.execution.pending.iter().map(|(operation, what)| format!("#{operation} {what:?}")).collect();

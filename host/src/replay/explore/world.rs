@@ -1,56 +1,49 @@
-//! A world and its steps: what can happen next, and what it then is.
+//! A world, and what can happen in it next.
 //!
 //! A [`State`] is cheap to copy: lives and model are shared until a step changes
-//! them. Guests run in [`Turns`] only, which remembers each turn it has run.
+//! them. What a step does is in [`step`](super::step), guests run in
+//! [`turns`](super::turns).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use super::invariant::{caught, fault_of_history};
-use super::{Call, Explorer, Model, Reductions, failure};
+use super::step::{How, Item, Step};
+use super::turns::{Turned, Turns, hash};
+use super::{Explorer, Model};
 use crate::core::event::ActivityScheduled;
-use crate::core::execution::{Execution, Pending};
-use crate::core::ids::{Hash, InstanceId, OperationId, TimestampMs};
-use crate::core::payload::{Outcome, shortened};
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId, OperationId, TimestampMs};
+use crate::core::payload::{Failure, FailureKind, Outcome};
 use crate::replay::life::{Inbound, Life};
+use crate::replay::neighbours::Neighbours;
 use crate::replay::subject::SubjectError;
 
 /// The day on which every exploration begins: 2026-01-01T00:00:00Z.
 pub(super) const BEGIN: TimestampMs = TimestampMs(1_767_225_600_000);
 
-/// An instance after one of its turns.
-#[derive(Debug)]
-pub(super) struct Turned {
-    pub(super) life: Life,
-    /// By which it is recognised.
-    pub(super) key: Hash,
-}
+/// An instance: those that are given come first, in their order, then those that
+/// are called, in the order in which the exploration met them.
+pub(super) type Number = usize;
 
-impl Turned {
-    fn new(life: Life) -> Self {
-        let mut turned = Self { key: life.execution.head, life };
-        if let Some(end) = turned.end() {
-            // Nothing of it can matter any more but what others see of it.
-            let Execution { custom_status, tags, .. } = &turned.life.execution;
-            turned.key = hash(&(turned.life.id(), end, custom_status, tags));
-        }
-        turned
-    }
+/// One attempt of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub(super) struct TaskKey {
+    pub(super) instance: Number,
+    pub(super) execution: ExecutionNumber,
+    pub(super) operation: OperationId,
+    pub(super) attempt: u32,
 }
-
-/// One attempt of one call: instance, execution, operation.
-pub(super) type TaskKey = (usize, u32, OperationId);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Task {
     pub(super) call: Arc<ActivityScheduled>,
-    pub(super) attempt: u32,
-    /// What it brought; none: it has not taken effect.
+    /// When it is given up, if it has a bound, and what its caller is told then.
+    pub(super) deadline: Option<(TimestampMs, Failure)>,
+    /// What its caller is to be told; none: nothing yet.
     pub(super) outcome: Option<Outcome>,
+    /// It may still take effect.
+    pub(super) acting: bool,
     /// Nobody waits for it; it may take effect all the same.
     pub(super) orphan: bool,
 }
@@ -59,7 +52,7 @@ pub(super) struct Task {
 #[derive(Clone, Debug)]
 pub(super) struct State<M> {
     pub(super) clock: TimestampMs,
-    pub(super) lives: Vec<Rc<Turned>>,
+    pub(super) lives: BTreeMap<Number, Rc<Turned>>,
     pub(super) tasks: BTreeMap<TaskKey, Task>,
     /// Which inputs have come.
     pub(super) given: Vec<bool>,
@@ -68,46 +61,18 @@ pub(super) struct State<M> {
     pub(super) model: Rc<M>,
 }
 
-/// How an attempt goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// As the model says.
-    Answers,
-    /// It fails before it does anything.
-    FailsBefore,
-    /// It does everything, and its result is lost.
-    FailsAfter,
-}
-
-/// One thing that an instance is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Item {
-    Result(OperationId),
-    Input(usize),
-}
-
-/// What can happen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Effect(TaskKey, How),
-    /// One turn of an instance with what it is told, and with the timers due.
-    Turn(usize, Rc<[Item]>),
-    Clock(TimestampMs),
-    Crash,
-}
-
 impl<M: Model> State<M> {
     /// The world in which all instances have been started and nothing has run.
-    pub(super) fn first(explorer: &Explorer<M>, model: M) -> Result<Self, SubjectError> {
-        let mut lives: Vec<Rc<Turned>> = Vec::new();
+    pub(super) fn first(explorer: &Explorer<M>, turns: &mut Turns, model: M) -> Result<Self, SubjectError> {
+        let mut lives = BTreeMap::new();
         for (id, orchestration, input) in &explorer.instances {
             explorer.subject.check(orchestration)?;
             let id = InstanceId::new(id)?;
-            if lives.iter().any(|other| *other.life.id() == id) {
+            let hash = explorer.subject.module.hash;
+            let life = Life::start(&id, orchestration, hash, input.clone(), BEGIN);
+            if lives.insert(turns.number_of(&id), Rc::new(Turned::new(life, explorer))).is_some() {
                 return Err(SubjectError::Twice(id));
             }
-            let hash = explorer.subject.module.hash;
-            lives.push(Rc::new(Turned::new(Life::start(&id, orchestration, hash, input.clone(), BEGIN))));
         }
         Ok(Self {
             clock: BEGIN,
@@ -121,18 +86,22 @@ impl<M: Model> State<M> {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.lives.iter().all(|turned| turned.life.execution.end.is_some())
+        self.lives.values().all(|turned| turned.life.execution.end.is_some())
+    }
+
+    pub(super) fn neighbours(&self) -> Neighbours<'_> {
+        Neighbours::at(self.clock, self.lives.values().map(|turned| &turned.life))
     }
 
     /// By which equal worlds are recognised.
     pub(super) fn key(&self) -> Hash {
         let mut hasher = KeyHasher(blake3::Hasher::new());
         hasher.write_u64(self.clock.0);
-        self.lives.iter().for_each(|turned| hasher.write(&turned.key.0));
+        self.lives.values().for_each(|turned| hasher.write(&turned.key.0));
         for (key, task) in &self.tasks {
             // Of a call nobody waits for, its argument is in no life's key.
             let forgotten = task.orphan.then_some((&task.call.name, &task.call.input));
-            hasher.write(&hash(&(key, task.attempt, &task.outcome, forgotten)).0);
+            hasher.write(&hash(&(key, task.acting, &task.outcome, forgotten)).0);
         }
         self.given.iter().for_each(|given| hasher.write_u8(u8::from(*given)));
         hasher.write_u32(self.failures_left);
@@ -145,305 +114,159 @@ impl<M: Model> State<M> {
 
     pub(super) fn steps(&self, explorer: &Explorer<M>) -> Vec<Step> {
         let mut steps = Vec::new();
-        for instance in 0..self.lives.len() {
-            self.turns_of(instance, explorer, &mut steps);
+        for instance in self.lives.keys() {
+            self.turns_of(*instance, explorer, &mut steps);
+        }
+        for call in self.neighbours().to_begin() {
+            steps.push(Step::Begin(Box::new(call)));
         }
         for (key, task) in &self.tasks {
-            if task.outcome.is_some() {
-                continue;
-            }
-            steps.push(Step::Effect(*key, How::Answers));
-            if !task.orphan && self.failures_left > 0 {
-                steps.push(Step::Effect(*key, How::FailsBefore));
-                steps.push(Step::Effect(*key, How::FailsAfter));
-            }
+            self.effects_of(*key, task, &mut steps);
         }
-        if !self.lives.iter().any(|turned| turned.life.has_turn(self.clock))
-            && let Some(to) = self.lives.iter().filter_map(|turned| turned.life.due_after(self.clock)).min()
-        {
-            steps.push(Step::Clock(to));
-        }
-        if self.crashes_left > 0 && self.tasks.values().any(|task| task.outcome.is_some()) {
-            steps.push(Step::Crash);
-        }
+        self.times(&mut steps);
         steps
     }
 
-    /// What comes in is told alone, in every ordered pair, and all together in
-    /// both orders.
-    fn turns_of(&self, instance: usize, explorer: &Explorer<M>, steps: &mut Vec<Step>) {
-        let life = &self.lives[instance].life;
+    /// What comes in is told alone, any two in both orders, any three of three in
+    /// every order, and all together in both orders. What is in one stream comes in
+    /// its order.
+    fn turns_of(&self, instance: Number, explorer: &Explorer<M>, steps: &mut Vec<Step>) {
+        let life = &self.lives[&instance].life;
         if life.execution.end.is_some() {
             return;
         }
         if life.has_turn(self.clock) {
             steps.push(Step::Turn(instance, [].into()));
         }
-        let mut items: Vec<Item> = self
-            .tasks
-            .range((instance, 0, 0)..(instance + 1, 0, 0))
-            .filter(|(_, task)| task.outcome.is_some())
-            .map(|((.., operation), _)| Item::Result(*operation))
-            .collect();
-        items.extend(self.inputs_of(instance, explorer).map(Item::Input));
-        for first in &items {
-            steps.push(Step::Turn(instance, [*first].into()));
-            for second in items.iter().filter(|second| *second != first) {
-                steps.push(Step::Turn(instance, [*first, *second].into()));
-            }
-        }
-        if items.len() > 2 {
-            steps.push(Step::Turn(instance, items.as_slice().into()));
-            steps.push(Step::Turn(instance, items.iter().rev().copied().collect()));
-        }
-    }
-
-    /// Inputs that can come now: of those with the same name, the first.
-    fn inputs_of<'a>(&'a self, instance: usize, explorer: &'a Explorer<M>) -> impl Iterator<Item = usize> + 'a {
-        let id = self.lives[instance].life.id().as_str();
-        let mine = move |number: &usize| !self.given[*number] && explorer.inputs[*number].0 == id;
-        let name = |number: usize| match &explorer.inputs[number].1 {
-            Inbound::Event(name, _) => Some(name.as_str()),
-            _ => None,
+        let mut streams: Vec<Vec<Item>> = Vec::new();
+        let waited_for = |(key, task): (&TaskKey, &Task)| {
+            let told = key.instance == instance && task.outcome.is_some() && !task.orphan;
+            told.then(|| vec![Item::Result(*key)])
         };
-        (0..self.given.len()).filter(mine).filter(move |&number| {
-            !(0..number).filter(mine).any(|earlier| name(earlier).is_some() && name(earlier) == name(number))
-        })
+        streams.extend(self.tasks.iter().filter_map(waited_for));
+        streams.extend(self.inputs_of(instance, explorer));
+        let news = self.neighbours().news(life);
+        streams.extend(news.into_iter().map(|stream| stream.into_iter().map(Item::News).collect()));
+        steps.extend(arrangements(&streams).into_iter().map(|items| Step::Turn(instance, items)));
     }
 
-    // ---- what it then is ----
-
-    /// The world after `step`, or what is wrong on the way to it.
-    pub(super) fn after(&self, step: &Step, explorer: &Explorer<M>, turns: &mut Turns) -> Result<Self, String> {
-        let mut next = self.clone();
-        match step {
-            Step::Effect(key, how) => next.take_effect(*key, *how, explorer)?,
-            Step::Turn(instance, items) => next.run_turn(*instance, items, explorer, turns)?,
-            Step::Clock(to) => {
-                next.clock = *to;
-                (0..next.lives.len()).for_each(|instance| next.follow(instance));
+    /// Inputs that have not come, in streams: those of one name come in their order.
+    fn inputs_of(&self, instance: Number, explorer: &Explorer<M>) -> Vec<Vec<Item>> {
+        let id = self.lives[&instance].life.id().as_str();
+        let mut streams: Vec<(Option<&str>, Vec<Item>)> = Vec::new();
+        for number in (0..self.given.len()).filter(|number| !self.given[*number]) {
+            let (of, input) = &explorer.inputs[number];
+            if of != id {
+                continue;
             }
-            Step::Crash => {
-                next.crashes_left -= 1;
-                next.tasks.values_mut().for_each(|task| task.outcome = None);
-            }
-        }
-        Ok(next)
-    }
-
-    fn take_effect(&mut self, key: TaskKey, how: How, explorer: &Explorer<M>) -> Result<(), String> {
-        let task = &self.tasks[&key];
-        let injected = |when: &str| Err(failure("Injected", format!("a failure {when} the effect")));
-        let mut outcome = injected("before");
-        if how != How::FailsBefore {
-            let call = self.call(key, task);
-            let Some(act) = explorer.activities.get(&call.name).or(explorer.any_activity.as_ref()) else {
-                let known: Vec<_> = explorer.activities.keys().map(String::as_str).collect();
-                return Err(format!("the model has no activity {:?}; it has {}", call.name, known.join(", ")));
+            let name = match input {
+                Inbound::Event(name, _) => Some(name.as_str()),
+                _ => None,
             };
-            let mut model = (*self.model).clone();
-            outcome = caught(|| act(&mut model, &call)).map_err(|panic| format!("{}: {panic}", call.name))?;
-            self.model = Rc::new(model);
+            match streams.iter_mut().find(|(other, _)| name.is_some() && *other == name) {
+                Some((_, stream)) => stream.push(Item::Input(number)),
+                None => streams.push((name, vec![Item::Input(number)])),
+            }
         }
-        if how != How::Answers {
-            self.failures_left -= 1;
-        }
-        if how == How::FailsAfter {
-            outcome = injected("after");
-        }
-        match self.tasks.get_mut(&key) {
-            Some(task) if task.orphan => drop(self.tasks.remove(&key)),
-            Some(task) => task.outcome = Some(outcome),
-            None => {}
-        }
-        Ok(())
+        streams.into_iter().map(|(_, stream)| stream).collect()
     }
 
-    pub(super) fn call(&self, key: TaskKey, task: &Task) -> Call {
-        Call {
-            instance: self.lives[key.0].life.id().clone(),
-            execution: key.1,
-            operation: key.2,
-            attempt: task.attempt,
-            name: task.call.name.clone(),
-            payload: task.call.input.clone(),
+    fn effects_of(&self, key: TaskKey, task: &Task, steps: &mut Vec<Step>) {
+        if !task.acting {
+            return;
+        }
+        steps.push(Step::Effect(key, How::Answers));
+        if task.orphan || task.outcome.is_some() || self.failures_left == 0 {
+            return;
+        }
+        steps.push(Step::Effect(key, How::FailsBefore));
+        steps.push(Step::Effect(key, How::FailsAfter));
+        if self.is_late(task) {
+            steps.push(Step::Effect(key, How::Expires));
         }
     }
 
-    fn run_turn(
-        &mut self,
-        instance: usize,
-        items: &[Item],
-        explorer: &Explorer<M>,
-        turns: &mut Turns,
-    ) -> Result<(), String> {
-        let execution = self.lives[instance].life.execution.started.execution;
-        let mut inbound = Vec::new();
-        for item in items {
-            inbound.push(match item {
-                Item::Result(operation) => {
-                    let task = self.tasks.remove(&(instance, execution, *operation)).expect("a step is of its world");
-                    Inbound::Outcome(*operation, task.attempt, task.outcome.expect("a step is of its world"))
-                }
-                Item::Input(number) => {
-                    self.given[*number] = true;
-                    explorer.inputs[*number].1.clone()
-                }
-            });
-        }
-        self.lives[instance] = turns.run(&self.lives[instance], self.clock, inbound, explorer)?;
-        self.follow(instance);
-        Ok(())
+    fn is_late(&self, task: &Task) -> bool {
+        task.deadline.as_ref().is_some_and(|(at, _)| *at <= self.clock)
     }
 
-    /// Lets the tasks be what the instance waits for.
-    fn follow(&mut self, instance: usize) {
-        let turned = self.lives[instance].clone();
-        let execution = &turned.life.execution;
-        let number = execution.started.execution;
-        let waits = |key: &TaskKey| key.1 == number && execution.pending.contains_key(&key.2);
-        self.tasks.retain(|key, task| key.0 != instance || waits(key) || task.outcome.is_none());
-        for (key, task) in self.tasks.range_mut((instance, 0, 0)..(instance + 1, 0, 0)) {
-            task.orphan = !waits(key);
+    /// The clock moves, once all that is due now is done; a host that is down knows
+    /// no such order.
+    fn times(&self, steps: &mut Vec<Step>) {
+        let open = |task: &&Task| task.acting && task.outcome.is_none() && !task.orphan;
+        let lives = self.lives.values().flat_map(|turned| turned.life.dues_after(self.clock));
+        // Without failures left, an attempt ends in time.
+        let deadlines = self.tasks.values().filter(open).filter_map(|task| task.deadline.as_ref());
+        let dues: BTreeSet<_> = lives.chain(deadlines.map(|(at, _)| *at)).filter(|at| *at > self.clock).collect();
+        let busy = self.lives.values().any(|turned| turned.life.has_turn(self.clock))
+            || self.tasks.values().filter(open).any(|task| self.is_late(task));
+        let must_answer = |to: TimestampMs| {
+            let by = |task: &Task| task.deadline.as_ref().is_some_and(|(at, _)| *at <= to);
+            self.failures_left == 0 && self.tasks.values().filter(open).any(by)
+        };
+        if let Some(to) = dues.first().filter(|to| !busy && !must_answer(**to)) {
+            steps.push(Step::Clock(*to));
         }
-        for (operation, pending) in &execution.pending {
-            if let Pending::Activity { call, attempt, retry, .. } = pending
-                && retry.as_ref().is_none_or(|(at, _)| *at <= self.clock)
-            {
-                let task = Task { call: call.clone(), attempt: *attempt, outcome: None, orphan: false };
-                self.tasks.entry((instance, number, *operation)).or_insert(task);
-            }
-        }
-    }
-
-    /// Whether `one` and `other`, both possible here, lead to the same world in
-    /// either order, and neither takes the other's possibility.
-    pub(super) fn commute(&self, one: &Step, other: &Step) -> bool {
-        match (one, other) {
-            (Step::Turn(a, _), Step::Turn(b, _)) => a != b,
-            // An effect changes the model and its own task. Of three results or
-            // more, which are all there are, one more makes another turn.
-            (Step::Turn(a, items), Step::Effect(key, _)) | (Step::Effect(key, _), Step::Turn(a, items)) => {
-                *a != key.0 || items.len() <= 2
-            }
-            (Step::Clock(_), Step::Effect(..)) | (Step::Effect(..), Step::Clock(_)) => true,
-            // Two effects may touch the same part of the model: they are tried.
-            _ => false,
-        }
-    }
-
-    // ---- for people ----
-
-    /// One line: who, what.
-    pub(super) fn describe(&self, step: &Step, after: Option<&Self>, explorer: &Explorer<M>) -> String {
-        match step {
-            Step::Effect(key, how) => {
-                let task = &self.tasks[key];
-                let did = match (how, after.and_then(|after| after.tasks.get(key)?.outcome.as_ref())) {
-                    (How::FailsBefore, _) => "fails before it does anything (injected)".to_owned(),
-                    (How::FailsAfter, _) => "does it, and its result is lost (injected)".to_owned(),
-                    (_, Some(Ok(result))) => format!("does it: {}", shortened(&result.to_string(), 60)),
-                    (_, Some(Err(why))) => format!("fails: {}", shortened(&why.to_string(), 60)),
-                    (_, None) if task.orphan => "does it, and nobody waits for it".to_owned(),
-                    (_, None) => "stops here".to_owned(),
-                };
-                let attempt = if task.attempt > 1 { format!(" attempt {}", task.attempt) } else { String::new() };
-                format!("{}  {}{attempt} {did}", self.lives[key.0].life.id(), named(key.2, &task.call))
-            }
-            Step::Turn(instance, items) => {
-                let life = &self.lives[*instance].life;
-                let mut news: Vec<String> = items.iter().map(|item| self.news(*instance, *item, explorer)).collect();
-                news.extend(life.execution.timers_due(self.clock).iter().map(|timer| timer.summary(40)));
-                let news = if news.is_empty() { "begins".to_owned() } else { format!("is told {}", news.join(", ")) };
-                let end = after.and_then(|after| after.lives[*instance].end());
-                let end = match end {
-                    Some(Ok(output)) => format!(" and returns {}", shortened(&output.to_string(), 60)),
-                    Some(Err(why)) => format!(" and fails: {}", shortened(&why.to_string(), 80)),
-                    None => String::new(),
-                };
-                format!("{}  {news}{end}", life.id())
-            }
-            Step::Clock(to) => format!("clock  moves to {to}"),
-            Step::Crash => {
-                let done = self.tasks.iter().filter(|(_, task)| task.outcome.is_some());
-                let again =
-                    done.map(|(key, task)| format!("{} {}", self.lives[key.0].life.id(), named(key.2, &task.call)));
-                format!(
-                    "host  crashes; what it had not recorded is run again: {}",
-                    again.collect::<Vec<_>>().join(", ")
-                )
-            }
-        }
-    }
-
-    fn news(&self, instance: usize, item: Item, explorer: &Explorer<M>) -> String {
-        match item {
-            Item::Result(operation) => {
-                let number = self.lives[instance].life.execution.started.execution;
-                let outcome = self.tasks.get(&(instance, number, operation)).and_then(|task| task.outcome.as_ref());
-                match outcome {
-                    Some(Err(_)) => format!("#{operation} failed"),
-                    _ => format!("#{operation} returned"),
-                }
-            }
-            Item::Input(number) => match &explorer.inputs[number].1 {
-                Inbound::Event(name, value) => format!("event {name:?} with {}", shortened(&value.to_string(), 40)),
-                _ => "to end".to_owned(),
-            },
+        if self.crashes_left > 0 {
+            let loses = self.tasks.values().any(|task| task.outcome.is_some() && !task.orphan);
+            steps.extend(loses.then_some(Step::Crash(self.clock)));
+            steps.extend(dues.iter().skip(1).map(|to| Step::Crash(*to)));
         }
     }
 }
 
-fn named(operation: OperationId, call: &ActivityScheduled) -> String {
-    format!("#{operation} {}({})", call.name, shortened(&call.input.to_string(), 40))
+/// What an expired attempt's caller is told, and when.
+pub(super) fn deadline_of(
+    call: &ActivityScheduled,
+    scheduled: TimestampMs,
+    begun: TimestampMs,
+    attempt: u32,
+) -> Option<(TimestampMs, Failure)> {
+    let options = &call.options;
+    let by = |which: &str, from: TimestampMs, ms: Option<u64>, last: bool| {
+        let (name, ms) = (&call.name, ms?);
+        let message = format!("attempt {attempt} of {name} did not end within {ms} ms ({which})");
+        let failure = Failure::retryable(FailureKind::TimedOut, message);
+        Some((from.plus(ms), Failure { error_type: which.to_owned(), non_retryable: last, ..failure }))
+    };
+    let all = [
+        by("start-to-close", begun, options.start_to_close_ms, false),
+        by("heartbeat", begun, options.heartbeat_ms, false),
+        by("schedule-to-start", begun, options.schedule_to_start_ms, true),
+        by("schedule-to-close", scheduled, options.schedule_to_close_ms, true),
+    ];
+    all.into_iter().flatten().min_by_key(|(at, _)| *at)
 }
 
-/// Runs guests. A turn depends on the history before it and on what it is told.
-pub(super) struct Turns {
-    remembered: HashMap<Hash, Rc<Turned>>,
-    reductions: Reductions,
-    /// Turns that guests ran.
-    pub(super) run: u64,
-    /// Turns that were known.
-    pub(super) known: u64,
-}
-
-impl Turns {
-    pub(super) fn new(reductions: Reductions) -> Self {
-        Self { remembered: HashMap::new(), reductions, run: 0, known: 0 }
+/// The ways in which what is in `streams` can come in one turn.
+fn arrangements(streams: &[Vec<Item>]) -> Vec<Rc<[Item]>> {
+    let all: Vec<(usize, usize)> =
+        streams.iter().enumerate().flat_map(|(number, stream)| (0..stream.len()).map(move |at| (number, at))).collect();
+    // Each item, once all before it in its stream are taken.
+    let follows = |taken: &[(usize, usize)], next: (usize, usize)| {
+        !taken.contains(&next) && taken.iter().filter(|(stream, _)| *stream == next.0).count() == next.1
+    };
+    let longest = if all.len() == 3 { 3 } else { 2 };
+    let mut found: Vec<Vec<(usize, usize)>> = Vec::new();
+    let mut ends = vec![Vec::new()];
+    for _ in 0..longest {
+        let longer = |taken: &Vec<(usize, usize)>| {
+            let next = all.iter().filter(|next| follows(taken, **next));
+            next.map(|next| [&taken[..], &[*next]].concat()).collect::<Vec<_>>()
+        };
+        ends = ends.iter().flat_map(longer).collect();
+        found.extend(ends.iter().cloned());
     }
-
-    fn run<M: Model>(
-        &mut self,
-        before: &Turned,
-        at: TimestampMs,
-        inbound: Vec<Inbound>,
-        explorer: &Explorer<M>,
-    ) -> Result<Rc<Turned>, String> {
-        let key = hash(&(before.life.execution.head, at, &inbound));
-        if let Some(turned) = self.remembered.get(&key) {
-            self.known += 1;
-            return Ok(turned.clone());
+    if all.len() > 3 {
+        let backwards =
+            (0..streams.len()).rev().flat_map(|stream| (0..streams[stream].len()).map(move |at| (stream, at)));
+        let backwards: Vec<_> = backwards.collect();
+        found.push(all.clone());
+        if streams.len() > 1 {
+            found.push(backwards);
         }
-        self.run += 1;
-        let mut life = before.life.clone();
-        let mut guest = life.guest(&explorer.subject.module).map_err(|error| error.to_string())?;
-        let default_retry = |name: &str| explorer.default_retry.get(name).cloned();
-        life.carry_on(&mut guest, at, inbound, &default_retry).map_err(|error| error.to_string())?;
-        let turned = Rc::new(Turned::new(life));
-        if let Some(fault) = fault_of_history(explorer, &turned) {
-            return Err(fault);
-        }
-        if self.reductions.remember_turns {
-            self.remembered.insert(key, turned.clone());
-        }
-        Ok(turned)
     }
-}
-
-/// The hash of what postcard writes of `value`.
-fn hash(value: &impl Serialize) -> Hash {
-    Hash::of(&postcard::to_stdvec(value).expect("no part of it is one that postcard cannot write"))
+    found.iter().map(|taken| taken.iter().map(|(stream, at)| streams[*stream][*at].clone()).collect()).collect()
 }
 
 /// A strong hash for keys: two different worlds must not be taken for one.
@@ -456,5 +279,36 @@ impl Hasher for KeyHasher {
 
     fn finish(&self) -> u64 {
         u64::from_le_bytes(self.0.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_one_stream_keeps_its_order_in_every_arrangement() {
+        let stream = |numbers: &[usize]| numbers.iter().map(|number| Item::Input(*number)).collect::<Vec<_>>();
+        let arranged = |streams: &[Vec<Item>]| -> Vec<Vec<usize>> {
+            let number = |item: &Item| match item {
+                Item::Input(number) => *number,
+                other => panic!("{other:?}"),
+            };
+            arrangements(streams).iter().map(|items| items.iter().map(number).collect()).collect()
+        };
+        assert_eq!(arranged(&[stream(&[1])]), [vec![1]]);
+        assert_eq!(arranged(&[stream(&[1, 2])]), [vec![1], vec![1, 2]]);
+        assert_eq!(arranged(&[stream(&[1]), stream(&[2])]), [vec![1], vec![2], vec![1, 2], vec![2, 1]]);
+        assert_eq!(arranged(&[stream(&[1]), stream(&[2]), stream(&[3])]).len(), 3 + 6 + 6);
+        // Of four: each alone, any two, all of them forward and back.
+        let four = arranged(&[stream(&[1]), stream(&[2, 3]), stream(&[4])]);
+        assert_eq!(four.len(), 3 + 7 + 2);
+        assert!(
+            four.contains(&vec![4, 2, 3, 1])
+                && four.iter().all(|items| {
+                    let at = |wanted: usize| items.iter().position(|number| *number == wanted);
+                    at(3).is_none_or(|three| at(2).is_some_and(|two| two < three))
+                })
+        );
     }
 }
