@@ -111,6 +111,7 @@ fn instances_are_filtered_followed_live_and_acted_on() {
     browser.go("/ui/instances/e1");
     browser.sees("#waits", "It is suspended");
     browser.sees("#waits", "event “approved”");
+    browser.sees("#waits [data-operation] .where", "lib.rs:");
     browser.click("[data-opens=do-resume]");
     browser.fill("#do-resume-reason", "lunch is over");
     browser.press("Enter");

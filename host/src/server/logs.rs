@@ -1,8 +1,7 @@
 //! What a guest logged, each line beside its event: `GET instances/{id}/logs?execution=`.
 //!
-//! Log lines are not kept: the history is replayed in the sandbox and logs them again.
-
-use std::sync::Arc;
+//! Log lines are not kept: the history is replayed in the sandbox and logs them again,
+//! in the session that also answers the slider ([`replay`](super::replay)).
 
 use axum::extract::{Path, State};
 use axum::routing::get;
@@ -10,11 +9,10 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::api::{Api, Result, blocking, instance_id, read_history};
-use super::{Answer, Problem, Query};
+use super::api::{Api, Result, blocking, instance_id};
+use super::{Answer, Query};
 use crate::core::ids::{ExecutionNumber, InstanceId};
-use crate::core::turn::module_of;
-use crate::replay::debugger::{Halt, Session, SessionSettings, Target};
+use crate::replay::debugger::{Halt, Target};
 
 /// Which execution's lines.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -30,16 +28,8 @@ impl Api {
     /// # Errors
     /// If there is no such execution, or its module is gone.
     pub fn logs(&self, id: &InstanceId, query: LogsQuery) -> Result<Value> {
-        let engine = self.engine()?;
-        let history = read_history(self.store(), id, query.execution)?;
-        let execution = history.execution;
-        let turns = history.decode()?;
-        let module =
-            module_of(&turns).ok_or_else(|| Problem::new("internal", "the history does not begin with its start"))?;
-        let module = engine.modules().load(module)?;
-        let settings = SessionSettings { checkpoint_bytes: 0 };
-        let session = Session::open(Arc::unwrap_or_clone(module), turns, settings);
-        let mut session = session.map_err(|error| Problem::new("replay-failed", error.to_string()))?;
+        let looked = self.looked_at(id, query.execution, None)?;
+        let (mut session, execution) = (looked.session(), looked.execution);
         session.run(&Target::End, false);
         let stopped = session.halt().map(|halt| match halt {
             Halt::Diverged(divergence) => divergence.to_string(),

@@ -7,10 +7,10 @@
 //! is marked. Nothing is let out.
 //!
 //! Sessions are kept, so that the next position of the slider costs what a step of
-//! the debugger costs. A session is of a history as it stood: when more of it is
-//! recorded, it is opened anew.
+//! the debugger costs, and so are the lines of the log ([`logs`](super::logs)). What is
+//! recorded meanwhile is taken in: nothing of a history is run twice.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::extract::{Path, State};
 use axum::routing::get;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, Result, blocking, instance_id, read_history, to_json};
 use super::{Answer, Problem, Query};
-use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
+use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use crate::core::turn::module_of;
 use crate::engine::EngineError;
 use crate::replay::debugger::view::ViewLimits;
@@ -71,8 +71,21 @@ impl std::fmt::Debug for Replays {
 struct Key {
     instance: InstanceId,
     execution: ExecutionNumber,
-    head: Hash,
     module: ModuleHash,
+}
+
+/// A session, and whose it is.
+pub(super) struct Looked {
+    pub(super) session: Arc<Mutex<Session>>,
+    pub(super) execution: ExecutionNumber,
+    recorded: ModuleHash,
+    module: ModuleHash,
+}
+
+impl Looked {
+    pub(super) fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Replays {
@@ -100,11 +113,7 @@ impl Replays {
     fn keep(&self, key: Key, session: Session) -> Arc<Mutex<Session>> {
         let session = Arc::new(Mutex::new(session));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // One of the same history as it stood before is of no more use.
-        let same = |other: &Key| {
-            (&other.instance, other.execution, other.module) == (&key.instance, key.execution, key.module)
-        };
-        kept.retain(|(other, _)| !same(other));
+        kept.retain(|(other, _)| *other != key);
         if kept.len() >= SESSIONS {
             kept.remove(0);
         }
@@ -119,32 +128,43 @@ impl Api {
     /// # Errors
     /// If there is no such instance, execution, module or event.
     pub fn replay(&self, id: &InstanceId, query: &ReplayQuery) -> Result<Value> {
-        let history = read_history(self.store(), id, query.execution)?;
+        let looked = self.looked_at(id, query.execution, query.module.as_deref())?;
+        look(&mut looked.session(), query, looked.recorded, looked.module)
+    }
+
+    /// A session in a history as it stands, which is kept for the next question.
+    pub(super) fn looked_at(
+        &self,
+        id: &InstanceId,
+        execution: Option<ExecutionNumber>,
+        module: Option<&str>,
+    ) -> Result<Looked> {
+        let history = read_history(self.store(), id, execution)?;
         let records = history.decode().map_err(EngineError::from)?;
         let recorded = module_of(&records).ok_or_else(|| Problem::invalid("the history has no beginning"))?;
-        let module = match &query.module {
+        let module = match module {
             Some(wanted) => self.with_modules(|modules| modules.find(wanted))?.hash,
             None => recorded,
         };
-        let key = Key { instance: id.clone(), execution: history.execution, head: history.head(), module };
-        let session = match self.replays().kept(&key) {
-            Some(session) => session,
-            None => {
-                let bytes = self.module_bytes(&module.to_string())?;
-                let loaded = self.replays().sandbox(self)?.load(module, &bytes);
-                let loaded = loaded.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
-                let settings = SessionSettings { checkpoint_bytes: CHECKPOINT_BYTES };
-                let session = Session::open(loaded, records, settings);
-                let mut session = session.map_err(|error| Problem::new("replay-failed", error.to_string()))?;
-                if module != recorded {
-                    // The slider marks where the first difference is.
-                    session.run(&Target::End, false);
-                }
-                self.replays().keep(key, session)
+        let execution = history.execution;
+        let key = Key { instance: id.clone(), execution, module };
+        if let Some(session) = self.replays().kept(&key) {
+            let looked = Looked { session, execution, recorded, module };
+            if looked.session().extend(records.clone()) {
+                return Ok(looked);
             }
-        };
-        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-        look(&mut session, query, recorded, module)
+        }
+        let bytes = self.module_bytes(&module.to_string())?;
+        let loaded = self.replays().sandbox(self)?.load(module, &bytes);
+        let loaded = loaded.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
+        let settings = SessionSettings { checkpoint_bytes: CHECKPOINT_BYTES };
+        let session = Session::open(loaded, records, settings);
+        let mut session = session.map_err(|error| Problem::new("replay-failed", error.to_string()))?;
+        if module != recorded {
+            // The slider marks where the first difference is.
+            session.run(&Target::End, false);
+        }
+        Ok(Looked { session: self.replays().keep(key, session), execution, recorded, module })
     }
 }
 

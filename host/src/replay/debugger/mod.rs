@@ -360,6 +360,30 @@ impl Session {
         }
     }
 
+    /// One more turn at the end of the history.
+    pub(super) fn append(&mut self, turn: TurnRecord) {
+        let first = self.firsts[self.turns.len()];
+        for (number, event) in (first..).zip(&turn.events) {
+            if let Some(operation) = operation_of(event) {
+                self.asked_by.entry(operation).or_insert(number);
+            }
+        }
+        self.firsts.push(first + turn.events.len() as u32);
+        self.turns.push(turn);
+    }
+
+    /// Takes in what was recorded since it was opened. False, and nothing is: `turns`
+    /// is no history that goes on where this one ends.
+    pub fn extend(&mut self, turns: Vec<TurnRecord>) -> bool {
+        let known = self.turns.len();
+        let last = self.turns.last().map(TurnRecord::encode);
+        if known > turns.len() || last != turns.get(known - 1).map(TurnRecord::encode) {
+            return false;
+        }
+        turns.into_iter().skip(known).for_each(|turn| self.append(turn));
+        true
+    }
+
     // ---- what there is to see ----
 
     /// The execution as it stood here, from its events alone.

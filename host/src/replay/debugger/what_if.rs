@@ -421,16 +421,4 @@ impl Session {
         session.step(i64::from(at));
         Ok((session, future))
     }
-
-    /// One more turn at the end of the history.
-    pub(super) fn append(&mut self, turn: TurnRecord) {
-        let first = self.firsts[self.turns.len()];
-        for (number, event) in (first..).zip(&turn.events) {
-            if let Some(operation) = super::operation_of(event) {
-                self.asked_by.entry(operation).or_insert(number);
-            }
-        }
-        self.firsts.push(first + turn.events.len() as u32);
-        self.turns.push(turn);
-    }
 }

@@ -168,17 +168,18 @@ fn executions(shown: &Shown) -> Markup {
     }
 }
 
-/// What an instance waits for, and what keeps it waiting.
+/// What an instance waits for, and what keeps it waiting; a script says where in its
+/// code.
 fn waits(shown: &Shown) -> Markup {
     let pending = shown.view["pending"].as_array().map_or(&[][..], Vec::as_slice);
     html! {
-        section.panel #waits data-live {
+        section.panel #waits data-live data-execution=(shown.execution) {
             h2 { "Waits for" }
             @if shown.status == Status::Suspended { p.warn { "It is suspended: what comes in is kept, nothing is run until it is resumed." } }
             @if pending.is_empty() { p.dim { "Nothing: it is about to run." } }
             ul.waits {
                 @for wait in pending {
-                    li { (wait_line(wait)) }
+                    li data-operation=(wait["operation"]) { (wait_line(wait)) }
                 }
             }
             @if let Some(untaken) = shown.view["untaken_events"].as_array().filter(|names| !names.is_empty()) {

@@ -85,8 +85,8 @@ async function refresh() {
     const response = await fetch(location.href, { headers: { accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     if (response.ok) {
-      // Log lines are put between the events afterwards, and are not the server's.
-      $$(".log").forEach((line) => line.remove());
+      // Log lines and lines of source are put there afterwards, and are not the server's.
+      $$(".log, .where").forEach((line) => line.remove());
       for (const part of $$("[data-live]")) {
         const fresh = page.getElementById(part.id);
         if (fresh) morph(part, fresh);
@@ -329,6 +329,30 @@ function json(value) {
   return element("pre", { tabindex: "0" }, typeof value === "string" ? value : JSON.stringify(value, null, 2));
 }
 
+// ---- where in its code an instance waits ----
+
+// By execution and operation: the line that asked.
+const asked = new Map();
+
+async function showWaits() {
+  const execution = $("#waits")?.dataset.execution;
+  const rows = $$("#waits [data-operation]");
+  const key = (row) => `${execution}/${row.dataset.operation}`;
+  if (!replay || rows.length === 0) return;
+  if (rows.some((row) => !asked.has(key(row)))) {
+    rows.forEach((row) => asked.has(key(row)) || asked.set(key(row), undefined));
+    try {
+      const now = await call("GET", `${replay.dataset.replay.split("?")[0]}?execution=${execution}&logs=0`);
+      for (const one of now.pending) asked.set(`${now.execution}/${one.operation}`, one.source);
+    } catch { /* What it waits for is said all the same. */ }
+  }
+  for (const row of $$("#waits [data-operation]")) {
+    $(".where", row)?.remove();
+    const source = asked.get(key(row));
+    if (source) row.append(element("span", { class: "dim where", title: source.function }, `at ${line(source)}`));
+  }
+}
+
 async function stepTo(event) {
   const slider = $("#replay-at");
   const number = ++asking;
@@ -426,6 +450,7 @@ function settle() {
   tick();
   rates();
   showLogs();
+  showWaits();
 }
 
 setTheme(localStorage.getItem("theme"));
