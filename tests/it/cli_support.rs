@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
@@ -63,13 +64,23 @@ impl Data {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(dacapo());
         command.args(arguments).arg("--data").arg(&self.0);
-        command.current_dir(root()).env_remove("DACAPO_DATA").env_remove("DACAPO_LOG").stdin(Stdio::null());
+        // What is set for the tests themselves, such as their seed, is nothing to a server.
+        let outer = std::env::vars_os().map(|(name, _)| name);
+        outer.filter(|name| name.to_str().is_some_and(|name| name.starts_with("DACAPO_"))).for_each(|name| {
+            command.env_remove(name);
+        });
+        command.current_dir(root()).stdin(Stdio::null());
         command
     }
 
     /// Runs a command to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
-        let output = self.command(arguments).output().expect("dacapo can be run");
+        self.run_with(arguments, &[])
+    }
+
+    /// Runs a command to its end, with these environment variables.
+    pub(crate) fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Done {
+        let output = self.command(arguments).envs(environment.iter().copied()).output().expect("dacapo can be run");
         Done {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("stdout is text"),
@@ -88,11 +99,14 @@ impl Data {
     }
 
     fn spawn_with(&self, mut command: Command) -> Running {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("dacapo can be run");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let errors = self.0.join(format!("stderr-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let stderr = std::fs::File::create(&errors).expect("the test's folder can be written to");
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("dacapo can be run");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Running { child, lines }
+        Running { child, lines, errors }
     }
 
     /// Serves this folder on a free port.
@@ -158,6 +172,7 @@ impl Done {
 pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
+    errors: PathBuf,
 }
 
 impl Running {
@@ -187,6 +202,11 @@ impl Running {
     pub(crate) fn rest(&mut self) -> (Option<i32>, Vec<String>) {
         let lines = self.lines.iter().collect();
         (self.child.wait().expect("it ends").code(), lines)
+    }
+
+    /// What it wrote to stderr until now.
+    pub(crate) fn errors(&self) -> String {
+        std::fs::read_to_string(&self.errors).expect("it has a file for stderr")
     }
 
     /// Ends it without any warning.

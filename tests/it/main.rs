@@ -6,6 +6,7 @@ mod backup;
 mod browser;
 mod cli_assembly;
 mod cli_bench;
+mod cli_config;
 mod cli_debug;
 mod cli_dev;
 mod cli_examples;

@@ -68,7 +68,7 @@ impl Client {
             return Err(CliError::new(exit::NOT_FOUND, "not-found", message));
         }
         let data = store::make_folder(data)?;
-        let store = match store::open_in_turn(&data, || Remote::find(&data)).await? {
+        let store = match store::open_in_turn(&data, &store::options(&data)?, || Remote::find(&data)).await? {
             Ok(store) => Watched::new(store),
             Err(server) => return Ok(Self::Remote(server)),
         };

@@ -16,7 +16,7 @@ use super::error::{CliError, Result};
 use super::output::out;
 use super::progress::Progress;
 use super::run::Services;
-use super::serve::{Serving, interrupted};
+use super::serve::{Configured, LISTEN, Serving, interrupted};
 use super::{Common, input, store};
 use crate::core::ids::Hash;
 use crate::engine::Upload;
@@ -33,7 +33,7 @@ pub(super) struct Args {
     #[arg(default_value = ".")]
     path: PathBuf,
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7007")]
+    #[arg(long, value_name = "ADDRESS", env = "DACAPO_LISTEN", default_value_t = LISTEN)]
     listen: SocketAddr,
     /// A service that runs already, instead of starting the project's own
     #[arg(long, value_name = "NAME=URL", value_parser = input::service)]
@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     let progress = Progress::new(false);
     // Activities are granted their services' addresses before the engine runs them.
     let services = Services::start(&project, &args.service, &data, &progress)?;
-    let serving = Serving::start(&data, args.listen, store::settings(&data), Default::default()).await?;
+    let serving = Serving::start(&data, Configured::plain(args.listen, &data)?).await?;
     progress.finish();
     let mut changes = Changes::of(&args.path, &data)?;
     let address = serving.address();

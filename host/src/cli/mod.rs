@@ -9,6 +9,7 @@ mod bench;
 mod bulk;
 mod check;
 mod client;
+mod config;
 mod debug;
 mod dev;
 mod error;
@@ -42,9 +43,11 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::error::{CliError, Result};
+use crate::server::config::LogFormat;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -75,6 +78,9 @@ struct Common {
     /// The data folder: journal, modules, the server's address
     #[arg(long, global = true, value_name = "DIR", env = "DACAPO_DATA", default_value = ".dacapo")]
     data: PathBuf,
+    /// Whether the command line says so, and not the environment or nobody.
+    #[arg(skip)]
+    is_data_flag: bool,
     /// Write JSON, for programs
     #[arg(long, global = true)]
     json: bool,
@@ -86,6 +92,8 @@ enum Command {
     Run(run::Args),
     /// Run everything in the data folder and serve the HTTP API
     Serve(serve::Args),
+    /// Show the settings that `serve` would take, and where each comes from
+    Config(config::Args),
     /// Serve, build and upload a project, and again whenever one of its files changes
     Dev(dev::Args),
     /// Build modules and keep them, without running anything
@@ -174,19 +182,22 @@ struct CompletionsArgs {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let Cli { common, command } = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let Cli { mut common, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    common.is_data_flag = matches.value_source("data") == Some(ValueSource::CommandLine);
     let as_json = common.json;
-    log_to_stderr(if matches!(command, Command::Serve(_)) { "info" } else { "error" });
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::host(format!("cannot start threads: {error}")))
-        .and_then(|runtime| {
-            let done = runtime.block_on(dispatch(command, &common));
-            // An activity that still runs is repeated where the folder is opened next.
-            runtime.shutdown_background();
-            done
-        });
+    // A server logs as its settings say.
+    let logging = if matches!(command, Command::Serve(_)) { Ok(()) } else { log_as_environment() };
+    let runtime = || {
+        let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        built.map_err(|error| CliError::host(format!("cannot start threads: {error}")))
+    };
+    let done = logging.and_then(|()| runtime()).and_then(|runtime| {
+        let done = runtime.block_on(dispatch(command, &common));
+        // An activity that still runs is repeated where the folder is opened next.
+        runtime.shutdown_background();
+        done
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -200,6 +211,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, common).await,
         Command::Serve(args) => serve::run(&args, common).await,
+        Command::Config(args) => config::run(&args, common),
         Command::Dev(args) => dev::run(args, common).await,
         Command::Upload(args) => modules::upload(&args, common).await,
         Command::Modules(args) => modules::run(args, common).await,
@@ -246,12 +258,29 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
     }
 }
 
-fn log_to_stderr(default: &str) {
+/// Logs as `DACAPO_LOG` and `DACAPO_LOG_FORMAT` say; errors only without them.
+fn log_as_environment() -> Result<()> {
+    let of = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let format = match of("DACAPO_LOG_FORMAT").as_deref() {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            return Err(CliError::input(format!("DACAPO_LOG_FORMAT is {other:?}: expected text or json")));
+        }
+    };
+    log_to_stderr(of("DACAPO_LOG").as_deref().unwrap_or("error"), format)
+}
+
+fn log_to_stderr(filter: &str, format: LogFormat) -> Result<()> {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("DACAPO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let parsed = EnvFilter::try_new(filter);
+    let parsed = parsed.map_err(|error| CliError::input(format!("the log filter is {filter:?}: {error}")))?;
     // At finer levels it logs what guests read, and secrets are among that.
-    let filter = filter.add_directive("wasmtime=info".parse().expect("a directive"));
-    let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_target(false);
-    lines.with_writer(std::io::stderr).init();
+    let parsed = parsed.add_directive("wasmtime=info".parse().expect("a directive"));
+    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
 }

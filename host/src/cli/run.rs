@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     }
 
     let data = store::make_folder(&common.data)?;
-    let kept = match store::open_in_turn(&data, || Remote::find(&data)).await? {
+    let kept = match store::open_in_turn(&data, &store::options(&data)?, || Remote::find(&data)).await? {
         Ok(kept) => kept,
         Err(server) => return Err(in_use(&data, &server)),
     };

@@ -1,53 +1,41 @@
 //! `dacapo serve`: runs everything in a data folder until it is told to stop.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::client::{Access, Client, Remote};
+use super::config::SettingsArgs;
 use super::error::{CliError, Result, exit};
 use super::{Common, input, output, store};
 use crate::core::summary::Status;
 use crate::engine::{Engine, EngineSettings, Retention, SystemClock};
+use crate::sandbox::secrets::Secrets;
 use crate::server::Server;
 use crate::server::address::{Address, Published};
 use crate::server::api::Api;
 use crate::server::config::ServerConfig;
 use crate::server::watched::Watched;
 use crate::server::webhooks::Webhooks;
+use crate::store::StoreError;
+use crate::store::codec::{Asked, Codec};
+use crate::store::redb::Options;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7007")]
-    listen: SocketAddr,
-    /// A file that configures the engine, queues, activities, retention and webhooks
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Remove instances that ended so long ago, as completed=30d; may be given for each status
-    #[arg(long, value_name = "STATUS=AGE", value_parser = input::kept)]
-    retain: Vec<(Status, Duration)>,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
-/// What the file and `--retain` say; the latter counts.
-fn retention(config: &ServerConfig, given: &[(Status, Duration)]) -> std::result::Result<Retention, String> {
-    let pairs = config.retention.iter().map(|(status, age)| input::kept(&format!("{status}={age}")));
-    let configured = pairs.collect::<std::result::Result<Vec<_>, _>>().map_err(|why| format!("retention: {why}"))?;
-    let all: Vec<_> = configured.iter().chain(given).collect();
-    let of = |status| all.iter().rev().find(|(given, _)| *given == status).map(|(_, age)| *age);
-    Ok(Retention {
-        completed: of(Status::Completed),
-        failed: of(Status::Failed),
-        terminated: of(Status::Terminated),
-        ..Retention::default()
-    })
-}
+/// Where a server listens if nobody says otherwise.
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7007);
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
-    let data = store::make_folder(&common.data)?;
-    let configured = Configured::read(args, store::settings(&data))?;
-    let serving = Serving::start(&data, args.listen, configured.settings, Arc::new(configured.webhooks)).await?;
+    let (_, config) = args.settings.read(common)?;
+    super::log_to_stderr(config.log.as_deref().unwrap_or("info"), config.log_format.unwrap_or_default())?;
+    let data = store::make_folder(config.data.as_deref().unwrap_or(&common.data))?;
+    let configured = Configured::of(config, &data)?;
+    let serving = Serving::start(&data, configured).await?;
     output::out(format_args!("listening on http://{}", serving.address()));
     interrupted().await;
     serving.stop().await;
@@ -64,13 +52,9 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Opens a data folder, goes on with everything in it, and serves it.
-    pub(super) async fn start(
-        data: &Path,
-        listen: SocketAddr,
-        settings: EngineSettings,
-        webhooks: Arc<Webhooks>,
-    ) -> Result<Self> {
-        let kept = match store::open_in_turn(data, || Remote::find(data)).await? {
+    pub(super) async fn start(data: &Path, configured: Configured) -> Result<Self> {
+        let Configured { listen, settings, options, webhooks } = configured;
+        let kept = match store::open_in_turn(data, &options, || Remote::find(data)).await? {
             Ok(kept) => Watched::new(kept),
             Err(server) => {
                 let message =
@@ -124,26 +108,47 @@ pub(super) async fn webhooks_of(common: &Common) -> Result<()> {
     Ok(())
 }
 
-/// What flags and the file make of a server.
-struct Configured {
-    settings: EngineSettings,
-    webhooks: Webhooks,
+/// What the settings make of a server.
+pub(super) struct Configured {
+    pub(super) listen: SocketAddr,
+    pub(super) settings: EngineSettings,
+    pub(super) options: Options,
+    pub(super) webhooks: Arc<Webhooks>,
 }
 
 impl Configured {
-    fn read(args: &Args, mut settings: EngineSettings) -> Result<Self> {
-        let Some(path) = &args.config else {
-            settings.retention = retention(&ServerConfig::default(), &args.retain).map_err(CliError::input)?;
-            return Ok(Self { settings, webhooks: Webhooks::default() });
-        };
-        let wrong = |why: String| CliError::input(format!("{}: {why}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let config = ServerConfig::parse(&text).map_err(|problem| wrong(problem.detail))?;
-        config.apply(&mut settings);
-        settings.retention = retention(&config, &args.retain).map_err(wrong)?;
-        let webhooks = Webhooks::new(config.webhooks, store::secrets()).map_err(|problem| wrong(problem.detail))?;
-        Ok(Self { settings, webhooks })
+    /// Without settings.
+    pub(super) fn plain(listen: SocketAddr, data: &Path) -> Result<Self> {
+        let (settings, options) = (store::settings(data), store::options(data)?);
+        Ok(Self { listen, settings, options, webhooks: Arc::default() })
     }
+
+    fn of(config: ServerConfig, data: &Path) -> Result<Self> {
+        let secrets = Secrets::of_host(config.secrets_file.clone());
+        let mut settings = store::settings_with(data, secrets.clone());
+        config.apply(&mut settings);
+        settings.retention = retention(&config).map_err(CliError::input)?;
+        let keys = std::env::var("DACAPO_KEYS").ok().filter(|keys| !keys.is_empty());
+        let asked = Asked { compress_above: config.compress_above, keys, key_file: config.key_file };
+        let codec = Codec::of(&asked, data).map_err(StoreError::from)?;
+        let mut options = Options { codec: Arc::new(codec), ..Options::default() };
+        options.payloads_above = config.large_payload_bytes.unwrap_or(options.payloads_above);
+        options.cache_bytes = config.store_cache_bytes.unwrap_or(options.cache_bytes);
+        let webhooks = Arc::new(Webhooks::new(config.webhooks, secrets)?);
+        Ok(Self { listen: config.listen.unwrap_or(LISTEN), settings, options, webhooks })
+    }
+}
+
+fn retention(config: &ServerConfig) -> std::result::Result<Retention, String> {
+    let pairs = config.retention.iter().map(|(status, age)| input::kept(&format!("{status}={age}")));
+    let pairs = pairs.collect::<std::result::Result<Vec<_>, _>>().map_err(|why| format!("retention: {why}"))?;
+    let of = |status| pairs.iter().find(|(given, _)| *given == status).map(|(_, age)| *age);
+    Ok(Retention {
+        completed: of(Status::Completed),
+        failed: of(Status::Failed),
+        terminated: of(Status::Terminated),
+        ..Retention::default()
+    })
 }
 
 /// Waits for ctrl-c or SIGTERM.

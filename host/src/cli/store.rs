@@ -8,7 +8,7 @@ use super::error::{CliError, Result};
 use crate::engine::EngineSettings;
 use crate::sandbox::secrets::Secrets;
 use crate::sandbox::settings::SandboxSettings;
-use crate::store::codec::Codec;
+use crate::store::codec::{Asked, Codec};
 use crate::store::crash::{CrashPoint, FileWrites};
 use crate::store::redb::{Options, RedbStore};
 use crate::store::{Store, StoreError};
@@ -24,17 +24,25 @@ const BETWEEN: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// If it is in use, damaged, or cannot be made.
-pub(crate) fn open(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    let store = RedbStore::open_with(&journal(data), options(data)?)?;
+pub(crate) fn open(data: &Path, options: &Options) -> Result<Arc<dyn Store>, StoreError> {
+    let store = RedbStore::open_with(&journal(data), options.clone())?;
     CrashPoint::from_environment(Arc::new(store)).map_err(StoreError::Io)
 }
 
-/// How the store of a data folder is opened.
+/// How the store of a data folder is opened, as the environment says.
 ///
 /// # Errors
 /// If the environment sets keys or a crash point that cannot be used.
 pub(crate) fn options(data: &Path) -> Result<Options, StoreError> {
-    let codec = Codec::from_environment(data)?;
+    options_with(&Asked::from_environment()?, data)
+}
+
+/// [`options`], with rows written as `asked`.
+///
+/// # Errors
+/// As there.
+pub(crate) fn options_with(asked: &Asked, data: &Path) -> Result<Options, StoreError> {
+    let codec = Codec::of(asked, data)?;
     let writes = FileWrites::from_environment().map_err(StoreError::Io)?;
     Ok(Options { codec: Arc::new(codec), writes, ..Options::default() })
 }
@@ -48,13 +56,14 @@ pub(crate) fn journal(data: &Path) -> PathBuf {
 /// each try: a server may have come up that has it for longer.
 pub(crate) async fn open_in_turn<T>(
     data: &Path,
+    options: &Options,
     mut elsewhere: impl FnMut() -> Option<T>,
 ) -> Result<std::result::Result<Arc<dyn Store>, T>> {
     for attempt in 1.. {
         if let Some(server) = elsewhere() {
             return Ok(Err(server));
         }
-        match open(data) {
+        match open(data, options) {
             Ok(store) => return Ok(Ok(store)),
             Err(StoreError::InUse { .. }) if attempt < TRIES => tokio::time::sleep(BETWEEN).await,
             Err(error) => return Err(error.into()),
@@ -79,7 +88,12 @@ pub(crate) fn exists(data: &Path) -> bool {
 
 /// How engines of this folder work.
 pub(crate) fn settings(data: &Path) -> EngineSettings {
-    let sandbox = SandboxSettings { secrets: secrets(), ..SandboxSettings::default() };
+    settings_with(data, secrets())
+}
+
+/// [`settings`], with these secrets.
+pub(crate) fn settings_with(data: &Path, secrets: Secrets) -> EngineSettings {
+    let sandbox = SandboxSettings { secrets, ..SandboxSettings::default() };
     EngineSettings { cache: Some(data.join("cache")), sandbox, ..EngineSettings::default() }
 }
 

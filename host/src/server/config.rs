@@ -1,20 +1,16 @@
-//! The file that configures a server: `dacapo serve --config FILE`.
+//! What the settings of a server mean, and whether they are good ones. Which there
+//! are, and where each comes from, is [`super::settings`]'s; `host/docs/configuration.md`
+//! lists them.
 //!
 //! ```toml
+//! listen = "127.0.0.1:7007"
+//!
 //! [engine]                           # each line may be left out
 //! workers = 4                        # threads that run orchestrations
-//! activity_concurrency = 256         # activities that run at the same time in this process
-//! worker_losses = 3                  # remote workers that a call without a policy may lose
-//! resident_guests = 4096             # orchestrations in memory at the same time
-//! guest_memory_bytes = 67108864      # of each
-//! turn_budget_ms = 10000             # how long one may run without waiting
-//! evict_after_ms = 10000             # one that has not run for so long leaves the memory
-//! payload_bytes = 2097152            # largest input, result or event
 //!
 //! [queues.printers]                  # a queue without a table has no bounds
 //! concurrency = 4                    # tasks that run at the same time
 //! rate = { tasks = 10, per_ms = 1000 }
-//! remote_only = false                # true: only remote workers serve it
 //! weights = { gold = 3 }             # shares of fairness keys; those not named have 1
 //!
 //! [activities."hotel.reserve"]       # the same two bounds, in all queues together
@@ -30,12 +26,15 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::api::Result;
 use super::problem::Problem;
+use super::settings::Settings;
 use super::webhooks::Webhook;
 use crate::engine::{EngineSettings, QueueSettings, Rate, TaskLimits};
 
@@ -43,6 +42,24 @@ use crate::engine::{EngineSettings, QueueSettings, Rate, TaskLimits};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// What is logged.
+    pub log: Option<String>,
+    /// How it is logged.
+    pub log_format: Option<LogFormat>,
+    /// See [`crate::store::redb::Options::payloads_above`].
+    pub large_payload_bytes: Option<usize>,
+    /// See [`crate::store::redb::Options::cache_bytes`].
+    pub store_cache_bytes: Option<usize>,
+    /// See [`crate::store::codec::Codec::compress_above`].
+    pub compress_above: Option<usize>,
+    /// Keys that encrypt the journal.
+    pub key_file: Option<PathBuf>,
+    /// Secrets of activities and webhooks.
+    pub secrets_file: Option<PathBuf>,
     /// How the engine works.
     pub engine: EngineConfig,
     /// Queues with bounds, by name.
@@ -53,6 +70,17 @@ pub struct ServerConfig {
     pub retention: BTreeMap<String, String>,
     /// Its webhooks.
     pub webhooks: Vec<Webhook>,
+}
+
+/// How lines are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object for each line.
+    Json,
 }
 
 /// How the engine works; what is left out is as in [`EngineSettings::default`].
@@ -85,18 +113,49 @@ impl ServerConfig {
     pub fn parse(text: &str) -> Result<Self> {
         let config: Self =
             toml::from_str(text).map_err(|error| Problem::invalid(error.to_string().trim_end().to_owned()))?;
-        config.engine.check()?;
-        for (name, queue) in &config.queues {
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What the settings in force mean.
+    ///
+    /// # Errors
+    /// Says what is wrong with which, and where it comes from.
+    pub fn of(settings: &Settings) -> Result<Self> {
+        let read = |error: toml::de::Error| Problem::invalid(error.to_string().trim_end().to_owned());
+        for (setting, value, origin) in &settings.shown {
+            // Each alone first, so that a fault has the name of its place.
+            let alone = super::settings::alone(setting, value.as_ref());
+            let config = toml::Value::Table(alone).try_into::<Self>().map_err(read);
+            config
+                .and_then(|config| config.check())
+                .map_err(|problem| Problem::new(&problem.code, format!("{origin}: {}", problem.detail)))?;
+        }
+        toml::Value::Table(settings.table.clone()).try_into().map_err(read)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.engine.check()?;
+        let least = [
+            ("large_payload_bytes", self.large_payload_bytes, crate::core::large::SMALL_BYTES),
+            ("store_cache_bytes", self.store_cache_bytes, 1 << 20),
+        ];
+        for (name, found, least) in least {
+            if let Some(found) = found.filter(|found| *found < least) {
+                return Err(Problem::invalid(format!("{name} is {found}, expected at least {least}")));
+            }
+        }
+        for (name, queue) in &self.queues {
             let of = format!("queue {name:?}");
             check_limits(&of, queue.concurrency, queue.rate)?;
             if let Some((key, _)) = queue.weights.iter().find(|(_, weight)| **weight == 0) {
                 return Err(Problem::invalid(format!("{of}: the weight of {key:?} is 0, expected at least 1")));
             }
         }
-        for (name, limits) in &config.activities {
+        for (name, limits) in &self.activities {
             check_limits(&format!("activity {name:?}"), limits.concurrency, limits.rate)?;
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Puts what the file says of engine, queues and activities into `settings`.
@@ -138,7 +197,7 @@ impl EngineConfig {
         ];
         match least.into_iter().find(|(_, found, least)| found.is_some_and(|found| found < *least)) {
             Some((name, Some(found), least)) => {
-                Err(Problem::invalid(format!("engine: {name} is {found}, expected at least {least}")))
+                Err(Problem::invalid(format!("engine.{name} is {found}, expected at least {least}")))
             }
             _ => Ok(()),
         }
@@ -214,7 +273,7 @@ mod tests {
             assert!(FILE.contains(from), "{from}");
             ServerConfig::parse(&FILE.replace(from, to)).unwrap_err().detail
         };
-        assert_eq!(told("workers = 3", "workers = 0"), "engine: workers is 0, expected at least 1");
+        assert_eq!(told("workers = 3", "workers = 0"), "engine.workers is 0, expected at least 1");
         assert!(told("workers = 3", "wrokers = 3").contains("wrokers"));
         let zero = told("concurrency = 4", "concurrency = 0");
         assert_eq!(zero, "queue \"printers\": concurrency is 0, expected at least 1; leave it out for no bound");

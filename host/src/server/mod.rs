@@ -55,6 +55,7 @@ mod query;
 pub mod replay;
 mod requests;
 pub mod schedules;
+pub mod settings;
 pub mod stats;
 pub mod verify;
 pub mod versions;

@@ -14,7 +14,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -59,6 +59,38 @@ pub(super) enum Unreadable {
     Damaged(String),
 }
 
+/// How rows are to be written, as an operator says it.
+#[derive(Clone, Default)]
+pub struct Asked {
+    /// Rows of more bytes are compressed.
+    pub compress_above: Option<usize>,
+    /// Keys that encrypt, with commas between them.
+    pub keys: Option<String>,
+    /// A file with such keys instead, one in each line.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Asked {
+    /// What the environment asks for.
+    ///
+    /// # Errors
+    /// If `DACAPO_COMPRESS_ABOVE` is no number.
+    pub fn from_environment() -> Result<Self, InvalidCodec> {
+        let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let compress_above = text("DACAPO_COMPRESS_ABOVE").map(|bytes| bytes.parse()).transpose();
+        let wrong = |_| InvalidCodec("DACAPO_COMPRESS_ABOVE: expected a number of bytes".to_owned());
+        let key_file = text("DACAPO_KEY_FILE").map(PathBuf::from);
+        Ok(Self { compress_above: compress_above.map_err(wrong)?, keys: text("DACAPO_KEYS"), key_file })
+    }
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The keys are not for logs.
+        f.debug_struct("Asked").field("compress_above", &self.compress_above).finish_non_exhaustive()
+    }
+}
+
 impl Codec {
     /// Rows as they are.
     pub fn plain() -> Self {
@@ -88,25 +120,20 @@ impl Codec {
         Ok(Self { keys, ..self })
     }
 
-    /// The codec that the environment asks for, for the data folder `data`.
+    /// The codec that is asked for, for the data folder `data`.
     ///
     /// # Errors
     /// If a variable or the key file is not valid, or that file lies in `data`.
-    pub fn from_environment(data: &Path) -> Result<Self, InvalidCodec> {
-        let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    pub fn of(asked: &Asked, data: &Path) -> Result<Self, InvalidCodec> {
         let mut codec = Self::plain();
-        if let Some(bytes) = text("DACAPO_COMPRESS_ABOVE") {
-            let bytes = bytes.parse();
-            let wrong = |_| InvalidCodec("DACAPO_COMPRESS_ABOVE: expected a number of bytes".to_owned());
-            codec = codec.compress_above(bytes.map_err(wrong)?);
+        if let Some(bytes) = asked.compress_above {
+            codec = codec.compress_above(bytes);
         }
-        match (text("DACAPO_KEYS"), text("DACAPO_KEY_FILE")) {
+        match (&asked.keys, &asked.key_file) {
             (None, None) => Ok(codec),
             (Some(keys), None) => codec.encrypt(keys.split(',')),
-            (None, Some(file)) => codec.encrypt(key_lines(Path::new(&file), data)?.iter().map(String::as_str)),
-            (Some(_), Some(_)) => {
-                Err(InvalidCodec("DACAPO_KEYS and DACAPO_KEY_FILE are both set; leave one out".to_owned()))
-            }
+            (None, Some(file)) => codec.encrypt(key_lines(file, data)?.iter().map(String::as_str)),
+            (Some(_), Some(_)) => Err(InvalidCodec("keys and a key file are both given; leave one out".to_owned())),
         }
     }
 
