@@ -1,16 +1,21 @@
 """Serves the queue `render` of a dacapo host, with Python's standard library alone."""
 import json
+import os
+import ssl
 import sys
 import urllib.error
 import urllib.request
 
 HOST = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7007"
+HEADERS = {"content-type": "application/json"}
+if token := os.environ.get("DACAPO_TOKEN"):
+    HEADERS["authorization"] = f"Bearer {token}"
+TLS = ssl.create_default_context(cafile=os.environ.get("DACAPO_CA"))
 
 
 def post(path, **body):
-    request = urllib.request.Request(f"{HOST}/api/v1/{path}", json.dumps(body).encode(),
-                                     {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=90) as answer:
+    request = urllib.request.Request(f"{HOST}/api/v1/{path}", json.dumps(body).encode(), HEADERS)
+    with urllib.request.urlopen(request, timeout=90, context=TLS) as answer:
         return json.load(answer)
 
 

@@ -56,6 +56,8 @@ pub use self::api::WorkerError;
 #[must_use = "a worker does nothing until it is run"]
 pub struct Worker {
     host: String,
+    token: Option<String>,
+    ca: Option<Vec<u8>>,
     name: String,
     queues: Vec<String>,
     set: ActivitySet,
@@ -93,6 +95,8 @@ impl Worker {
     pub fn new(host: impl Into<String>) -> Self {
         Self {
             host: host.into(),
+            token: std::env::var("DACAPO_TOKEN").ok().filter(|token| !token.is_empty()),
+            ca: None,
             name: format!("process {}", std::process::id()),
             queues: Vec::new(),
             set: ActivitySet::default(),
@@ -101,6 +105,20 @@ impl Worker {
             grace: Duration::from_secs(10),
             around: Vec::new(),
         }
+    }
+
+    /// The token with the scope `worker` that the host asks for; the variable
+    /// `DACAPO_TOKEN` unless told otherwise.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// The certificate, in PEM, that the host's must lead to; the public ones unless
+    /// told otherwise.
+    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(pem.into());
+        self
     }
 
     /// Its name, for people.
@@ -164,13 +182,14 @@ impl Worker {
     /// that does not answer is asked again until it does.
     ///
     /// # Errors
-    /// The host refuses the registration, or serves another version of the API.
+    /// The host refuses the registration or the token, or serves another version of the
+    /// API; or the token or the certificate given cannot be one.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), WorkerError> {
         let mut stop = pin!(stop);
-        let api = Api::new(&self.host);
+        let api = Api::new(&self.host, self.token.as_deref(), self.ca.as_deref())?;
         let mut work = Work::new(&self, api.clone());
         let mut pause = Pause::default();
         let mut id = None;

@@ -179,53 +179,6 @@ fn every_route_refuses_bad_input_of_each_kind() {
             assert_eq!(problem(method, &path, AS_JSON, "{}"), of(400, "invalid-input"), "{method} {path}");
         }
     }
-    for (method, path, body, expected) in [
-        ("GET", "/instances/nobody", "", of(404, "unknown-instance")),
-        ("GET", "/instances/nobody/history", "", of(404, "unknown-instance")),
-        ("GET", "/instances/nobody/logs", "", of(404, "unknown-instance")),
-        ("GET", "/instances/nobody/recording", "", of(404, "unknown-instance")),
-        ("GET", "/instances/nobody/outcome", "", of(404, "unknown-instance")),
-        ("GET", "/instances/%0A", "", of(400, "invalid-id")),
-        ("GET", "/instances?limit=100000", "", of(400, "invalid-input")),
-        ("GET", "/instances?status=asleep", "", of(400, "invalid-input")),
-        ("GET", "/instances?order=newest&after=x", "", of(400, "invalid-input")),
-        ("GET", "/instances?tags=%5B1%5D", "", of(400, "invalid-input")),
-        ("GET", "/instances?created_from=yesterday", "", of(400, "invalid-input")),
-        ("GET", "/instances?module=none", "", of(404, "unknown-module")),
-        ("POST", "/instances/nobody/events/e", "1", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/updates/u", "1", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/queries/q", "1", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/terminate", "{}", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/cancel", "{}", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/suspend", "{}", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/resume", "{}", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/rewind", "{}", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/restart", "{}", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/purge", "", of(404, "unknown-instance")),
-        ("POST", "/instances/nobody/fork", r#"{"id":"x","at":1}"#, of(404, "unknown-instance")),
-        ("POST", "/instances", r#"{"id":"x","orchestration":"none"}"#, of(404, "unknown-orchestration")),
-        ("POST", "/instances", r#"{"id":"","orchestration":"none"}"#, of(400, "invalid-id")),
-        ("POST", "/bulk", r#"{"action":"cancel"}"#, of(400, "invalid-input")),
-        ("POST", "/bulk", r#"{"action":"dance","all":true}"#, of(400, "invalid-input")),
-        ("POST", "/bulk", r#"{"action":"cancel","filter":{"module":"none"}}"#, of(404, "unknown-module")),
-        ("POST", "/purge", r#"{"older_than_ms":0,"status":"running"}"#, of(400, "invalid-input")),
-        ("GET", "/modules/abc", "", of(400, "invalid-input")),
-        ("POST", "/modules/default", r#"{"module":"none"}"#, of(404, "unknown-module")),
-        ("POST", "/modules/remove", r#"{"module":"none"}"#, of(404, "unknown-module")),
-        ("POST", "/modules/migrate", r#"{"module":"none"}"#, of(404, "unknown-module")),
-        ("POST", "/modules?name=m", "rubbish", of(422, "module-refused")),
-        ("GET", "/schedules/none", "", of(404, "unknown-schedule")),
-        ("DELETE", "/schedules/none", "", of(404, "unknown-schedule")),
-        ("POST", "/schedules/none/pause", "{}", of(404, "unknown-schedule")),
-        ("POST", "/schedules/none/unpause", "", of(404, "unknown-schedule")),
-        ("POST", "/schedules/none/trigger", "", of(404, "unknown-schedule")),
-        ("PUT", "/schedules/s", r#"{"orchestration":"o"}"#, of(400, "invalid-input")),
-        ("POST", "/workers/none/claim", "{}", of(404, "unknown-worker")),
-        ("DELETE", "/workers/none", "", of(404, "unknown-worker")),
-        ("POST", "/workers", r#"{"activities":[]}"#, of(400, "invalid-input")),
-    ] {
-        assert_eq!(problem(method, &format!("/api/v1{path}"), AS_JSON, body), expected, "{method} {path} {body}");
-    }
 }
 
 /// A server with instances `a0` to `a4` of `approval`, which wait; `a4` is terminated.

@@ -109,6 +109,12 @@ impl Data {
         Running { child, lines, errors }
     }
 
+    /// Makes a token, with these scopes with commas between them.
+    pub(crate) fn token(&self, scopes: &str, namespace: &str) -> String {
+        let made = self.json(&["token", "create", "--scope", scopes, "--namespace", namespace]);
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
     /// Serves this folder on a free port.
     pub(crate) fn serve(&self) -> Served {
         self.serve_with(&[], &[])
@@ -120,8 +126,8 @@ impl Data {
         command.envs(environment.iter().copied());
         let running = self.spawn_with(command);
         let line = running.line();
-        let address =
-            line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("unexpected: {line}")).to_owned();
+        let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {line}"));
+        let address = url.split_once("://").expect("a url").1.to_owned();
         Served { running, address }
     }
 }
@@ -236,6 +242,36 @@ pub(crate) struct Served {
 impl Served {
     /// One raw request; the status and the body.
     pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let (status, body) = self.bytes(method, path, headers, body.as_bytes());
+        (status, String::from_utf8(body).expect("an answer of text"))
+    }
+
+    /// [`Self::request`] of bytes.
+    pub(crate) fn bytes(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let (head, body) = self.whole(method, path, headers, body);
+        (head[9..12].parse().expect("a status"), body)
+    }
+
+    /// [`Self::request`] with the whole head of the answer.
+    pub(crate) fn whole(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (String, Vec<u8>) {
+        let mut stream = self.send(method, path, headers, body);
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer has a head");
+        let head = String::from_utf8(answer[..end].to_vec()).expect("a head is text");
+        (head, answer.split_off(end + 4))
+    }
+
+    /// The status of an answer that may not end.
+    pub(crate) fn head(&self, method: &str, path: &str, token: Option<&str>) -> u16 {
+        let authorization = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+        let mut line = String::new();
+        let stream = self.send(method, path, &authorization, b"");
+        BufReader::new(stream).read_line(&mut line).expect("an answer");
+        line[9..12].parse().expect("a status")
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).expect("the server listens");
         stream.set_read_timeout(Some(FOR_EVER)).expect("a timeout can be set");
         let length = body.len();
@@ -246,10 +282,7 @@ impl Served {
         };
         let head =
             format!("{method} {path} HTTP/1.1\r\n{host}connection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("it can be sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer of text");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        (head[9..12].parse().expect("a status"), body.to_owned())
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).expect("it can be sent");
+        stream
     }
 }

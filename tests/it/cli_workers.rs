@@ -87,7 +87,7 @@ fn s42_the_file_of_a_server_bounds_queues_and_activities_and_says_what_is_wrong_
     let file = data.path().join("wrong.toml");
     for (text, says) in [
         ("[queues.render]\nconcurrency = 0", "queue \"render\": concurrency is 0, expected at least 1"),
-        ("[retention]\nrunning = \"1d\"", "retention: running instances are always kept"),
+        ("[retention]\nrunning = \"1d\"", "unknown key retention.running; did you mean retention."),
         ("[retention]\nfailed = \"1 day\"", "expected a number and s, m, h or d"),
     ] {
         std::fs::write(&file, text).unwrap();

@@ -2,6 +2,7 @@
 
 mod alone;
 mod api;
+mod api_table;
 mod backup;
 mod browser;
 mod cli_assembly;
@@ -54,6 +55,7 @@ mod s_time;
 mod s_timeouts;
 mod s_updates;
 mod s_versions;
+mod safety;
 mod seeded_bugs;
 mod snapshot;
 mod store_contract;

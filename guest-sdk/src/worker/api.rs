@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use ureq::Agent;
+use ureq::http::Request;
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
+use ureq::middleware::MiddlewareNext;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, SendBody};
 
 use crate::activity::{ActivityInfo, ActivitySet};
 use crate::error::Error;
@@ -125,11 +129,26 @@ fn from_wire(value: &Value) -> Payload {
 }
 
 impl Api {
-    pub(super) fn new(host: &str) -> Self {
+    pub(super) fn new(host: &str, token: Option<&str>, ca: Option<&[u8]>) -> Result<Self, WorkerError> {
         // Longer than any claim waits.
-        let agent = Agent::config_builder().http_status_as_error(false).proxy(None);
-        let agent = agent.timeout_global(Some(Duration::from_secs(90))).build().into();
-        Self { agent, base: format!("{}/api/v1", host.trim_end_matches('/')) }
+        let config = Agent::config_builder().http_status_as_error(false).proxy(None);
+        let mut config = config.timeout_global(Some(Duration::from_secs(90)));
+        if let Some(pem) = ca {
+            let certificate = Certificate::from_pem(pem)
+                .map_err(|error| WorkerError(format!("expected a certificate in PEM: {error}")))?;
+            config =
+                config.tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[certificate])).build());
+        }
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| WorkerError("the token has characters that no token has".to_owned()))?;
+            value.set_sensitive(true);
+            config = config.middleware(move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
+                request.headers_mut().insert(AUTHORIZATION, value.clone());
+                next.handle(request)
+            });
+        }
+        Ok(Self { agent: config.build().into(), base: format!("{}/api/v1", host.trim_end_matches('/')) })
     }
 
     pub(super) fn register(&self, name: &str, queues: &[String], set: &ActivitySet) -> Answering<String> {

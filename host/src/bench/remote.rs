@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::machine::{Machine, Opened};
 use super::steps::run_hello5;
 use super::{Measured, Settings, process};
-use crate::server::Server;
+use crate::server::access::Admission;
 use crate::server::api::Api;
 use crate::server::watched::Watched;
+use crate::server::{Serve, Server};
 
 const WORKERS: usize = 2;
 const TASKS_AT_ONCE: usize = 128;
@@ -30,7 +31,8 @@ pub(super) async fn hello5(settings: &Settings) -> anyhow::Result<Measured> {
     let machine = Machine::open_with(settings, "remote", Opened { without_activities: true, ..Opened::default() })?;
     let (engine, watched) = (machine.engine.clone(), Watched::new(machine.store.clone()));
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = Server::start(listen, |stopping| Api::new(watched, Some(engine), stopping)).await;
+    let serve = Serve { listen, access: Admission::open(), tls: None };
+    let server = Server::start(serve, |stopping| Api::new(watched, Some(engine), stopping)).await;
     let server = server.map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
     let url = format!("http://{}/api/v1", server.address);
     let done = Arc::new(Done::default());

@@ -49,7 +49,7 @@ impl Client {
 }
 
 pub(super) async fn backup(args: &BackupArgs, common: &Common) -> Result<()> {
-    let client = Client::open(&common.data, Access::Read).await?;
+    let client = Client::open(common, Access::Read).await?;
     if is_pipe(&args.file) {
         return client.backup(&mut io::stdout().lock());
     }
@@ -126,7 +126,7 @@ pub(super) fn compact(common: &Common) -> Result<()> {
         let message = format!("there is no data folder {}; name it with --data", common.data.display());
         return Err(CliError::new(exit::NOT_FOUND, "not-found", message));
     }
-    if let Some(server) = Remote::find(&common.data) {
+    if let Some(server) = Remote::find(&common.data, &common.reach) {
         let message = format!(
             "{} is served by {}; stop that one first: compacting moves the pages that it uses",
             common.data.display(),

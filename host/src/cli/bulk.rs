@@ -45,7 +45,7 @@ impl Client {
 }
 
 pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
-    let client = Client::open(&common.data, Access::Run).await?;
+    let client = Client::open(common, Access::Run).await?;
     let mut body = BulkBody {
         action: args.action,
         filter: args.which.into(),

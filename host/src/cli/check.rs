@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     if !running.is_empty() {
         let scope = Scope { orchestration: args.orchestration, name: args.name.clone() };
         let access = if args.migrate { Access::Run } else { Access::Read };
-        let client = Client::open(&common.data, access).await?;
+        let client = Client::open(common, access).await?;
         let report = if args.migrate {
             let name = args.name.unwrap_or(built.name);
             let upload =

@@ -16,7 +16,8 @@ use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use super::error::{CliError, Result, exit};
 use super::modules::Uploader;
-use super::store;
+use super::reach::Reach;
+use super::{Common, store};
 use crate::core::ids::{InstanceId, ModuleHash};
 use crate::core::payload::Payload;
 use crate::core::summary::Status;
@@ -32,6 +33,9 @@ use crate::store::Store as _;
 
 /// A module of 32 MiB and its history.
 const MAX_ANSWER: u64 = 256 << 20;
+
+/// No request takes longer.
+const LONGEST: Duration = MAX_WAIT.saturating_add(Duration::from_secs(30));
 
 /// What a command is going to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,17 +65,22 @@ pub(crate) struct Remote {
 }
 
 impl Client {
-    /// Finds the server of `data`, or opens it.
-    pub(crate) async fn open(data: &Path, access: Access) -> Result<Self> {
+    /// The server that is named, else the one of the data folder, else that folder itself.
+    pub(crate) async fn open(common: &Common, access: Access) -> Result<Self> {
+        if let Some(url) = common.reach.server() {
+            return Ok(Self::Remote(Remote::at(url, &common.reach)?));
+        }
+        let data = &common.data;
         if access == Access::Read && !store::exists(data) {
             let message = format!("there is no data folder {}; name it with --data", data.display());
             return Err(CliError::new(exit::NOT_FOUND, "not-found", message));
         }
         let data = store::make_folder(data)?;
-        let store = match store::open_in_turn(&data, &store::options(&data)?, || Remote::find(&data)).await? {
-            Ok(store) => Watched::new(store),
-            Err(server) => return Ok(Self::Remote(server)),
-        };
+        let store =
+            match store::open_in_turn(&data, &store::options(&data)?, || Remote::find(&data, &common.reach)).await? {
+                Ok(store) => Watched::new(store),
+                Err(server) => return Ok(Self::Remote(server)),
+            };
         let engine = match access {
             Access::Read | Access::Write => None,
             Access::Run => {
@@ -260,16 +269,18 @@ impl Client {
 
 impl Remote {
     /// The server of `data`, if `server.json` names one that answers.
-    pub(crate) fn find(data: &Path) -> Option<Self> {
-        let Address { address, pid } = Address::read(data)?;
-        let agent = |timeout| {
-            Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(timeout)).build().into()
-        };
-        let base = format!("http://{address}/api/v1");
-        let asked = Self { agent: agent(Duration::from_secs(2)), base: base.clone() };
+    pub(crate) fn find(data: &Path, reach: &Reach) -> Option<Self> {
+        let Address { address, pid, tls } = Address::read(data)?;
+        let base = format!("{}://{address}/api/v1", if tls { "https" } else { "http" });
+        let asked = Self { agent: reach.agent(Duration::from_secs(2)).ok()?, base: base.clone() };
         let health = asked.get("health").ok()?;
-        let server = Self { agent: agent(MAX_WAIT + Duration::from_secs(30)), base };
+        let server = Self { agent: reach.agent(LONGEST).ok()?, base };
         (health["pid"] == pid).then_some(server)
+    }
+
+    /// The server at `url`.
+    fn at(url: &str, reach: &Reach) -> Result<Self> {
+        Ok(Self { agent: reach.agent(LONGEST)?, base: format!("{}/api/v1", url.trim_end_matches('/')) })
     }
 
     /// Where it is, for people.

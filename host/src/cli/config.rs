@@ -59,7 +59,11 @@ impl clap::Args for Flags {
             let default =
                 if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
             let help = format!("{}{default}", setting.what);
-            let flag = Arg::new(setting.key).long(flag.as_str()).value_name(setting.unit).help(help);
+            let flag = Arg::new(setting.key)
+                .long(flag.as_str())
+                .value_name(setting.unit)
+                .help(help)
+                .overrides_with(setting.key);
             command.arg(flag.help_heading("Settings (in the file and the environment as well)"))
         })
     }

@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     let progress = Progress::new(false);
     // Activities are granted their services' addresses before the engine runs them.
     let services = Services::start(&project, &args.service, &data, &progress)?;
-    let serving = Serving::start(&data, Configured::plain(args.listen, &data)?).await?;
+    let serving = Serving::start(&data, Configured::plain(args.listen, &data)?, &common.reach).await?;
     progress.finish();
     let mut changes = Changes::of(&args.path, &data)?;
     let address = serving.address();

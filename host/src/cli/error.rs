@@ -78,6 +78,7 @@ fn exit_of(code: &str) -> u8 {
             exit::CONFLICT
         }
         "ambiguous-orchestration" | "too-large" | "invalid-id" | "invalid-input" | "module-refused" => exit::INPUT,
+        "token-missing" | "token-refused" | "scope-missing" | "host-only" => exit::INPUT,
         _ => exit::HOST,
     }
 }

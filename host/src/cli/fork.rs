@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
         fail: args.fail,
         module: args.module,
     };
-    let client = Client::open(&common.data, Access::Run).await?;
+    let client = Client::open(common, Access::Run).await?;
     let answer = client.fork(&from, body).await?;
     if common.json {
         output::json(&answer);
@@ -97,7 +97,7 @@ async fn write(args: &Args, replaced: Option<Payload>, file: &PathBuf, common: &
         std::fs::read(&args.what).map_err(|error| CliError::host(format!("cannot read {}: {error}", args.what)))?
     } else {
         let query = RecordingQuery { execution: args.execution, with_module: true };
-        Client::open(&common.data, Access::Read).await?.recording(&input::id(&args.what)?, &query)?
+        Client::open(common, Access::Read).await?.recording(&input::id(&args.what)?, &query)?
     };
     let bad = |error: String| CliError::new(exit::INPUT, "bad-recording", format!("{}: {error}", args.what));
     let recording = Recording::decode(&bytes).map_err(|error| bad(error.to_string()))?;

@@ -32,7 +32,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    let client = Client::open(&common.data, Access::Read).await?;
+    let client = Client::open(common, Access::Read).await?;
     match &args.output {
         Some(file) => record(&client, &id, args, file, common),
         None => show(&client, &id, args, common).await,

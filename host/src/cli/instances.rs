@@ -90,7 +90,7 @@ pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
         Some(id) => input::id(id)?,
         None => input::fresh_id(&args.orchestration)?,
     };
-    let client = Client::open(&common.data, Access::Run).await?;
+    let client = Client::open(common, Access::Run).await?;
     let body = StartBody {
         id: id.to_string(),
         orchestration: args.orchestration,
@@ -119,7 +119,7 @@ pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
 }
 
 pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
-    let client = Client::open(&common.data, Access::Read).await?;
+    let client = Client::open(common, Access::Read).await?;
     let answer = client.list(ListQuery {
         after: args.after,
         limit: Some(args.limit),
@@ -151,7 +151,7 @@ pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
 
 pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    let view = Client::open(&common.data, Access::Read).await?.instance(&id)?;
+    let view = Client::open(common, Access::Read).await?.instance(&id)?;
     if common.json {
         output::json(&view);
         return Ok(());
@@ -201,21 +201,21 @@ pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
 pub(super) async fn raise(args: &RaiseArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
     let value = input::payload("the value", &args.value)?;
-    Client::open(&common.data, Access::Run).await?.raise(&id, &args.event, value, args.key.as_deref()).await?;
+    Client::open(common, Access::Run).await?.raise(&id, &args.event, value, args.key.as_deref()).await?;
     done(&id, &format!("{:?} was raised", args.event), common);
     Ok(())
 }
 
 pub(super) async fn terminate(args: &EndArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    Client::open(&common.data, Access::Run).await?.terminate(&id, &args.reason).await?;
+    Client::open(common, Access::Run).await?.terminate(&id, &args.reason).await?;
     done(&id, "was terminated", common);
     Ok(())
 }
 
 pub(super) async fn cancel(args: &EndArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    Client::open(&common.data, Access::Run).await?.cancel(&id, &args.reason).await?;
+    Client::open(common, Access::Run).await?.cancel(&id, &args.reason).await?;
     done(&id, "was asked to end", common);
     Ok(())
 }

@@ -99,14 +99,14 @@ impl Client {
 
 pub(super) async fn suspend(args: &EndArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    Client::open(&common.data, Access::Run).await?.suspend(&id, &args.reason).await?;
+    Client::open(common, Access::Run).await?.suspend(&id, &args.reason).await?;
     done(&id, "is suspended; `dacapo resume` lets it go on", common);
     Ok(())
 }
 
 pub(super) async fn resume(args: &EndArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    Client::open(&common.data, Access::Run).await?.resume(&id, &args.reason).await?;
+    Client::open(common, Access::Run).await?.resume(&id, &args.reason).await?;
     done(&id, "goes on", common);
     Ok(())
 }
@@ -114,14 +114,14 @@ pub(super) async fn resume(args: &EndArgs, common: &Common) -> Result<()> {
 pub(super) async fn rewind(args: RewindArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
     let body = RewindBody { force: args.force, reason: args.reason };
-    Client::open(&common.data, Access::Run).await?.rewind(&id, &body).await?;
+    Client::open(common, Access::Run).await?.rewind(&id, &body).await?;
     done(&id, "goes on from before its last failed operation", common);
     Ok(())
 }
 
 pub(super) async fn restart(args: RestartArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    let answer = Client::open(&common.data, Access::Run).await?.restart(&id, &RestartBody { id: args.new_id }).await?;
+    let answer = Client::open(common, Access::Run).await?.restart(&id, &RestartBody { id: args.new_id }).await?;
     if common.json {
         output::json(&answer);
     } else {
@@ -131,7 +131,7 @@ pub(super) async fn restart(args: RestartArgs, common: &Common) -> Result<()> {
 }
 
 pub(super) async fn purge(args: PurgeArgs, common: &Common) -> Result<()> {
-    let client = Client::open(&common.data, Access::Run).await?;
+    let client = Client::open(common, Access::Run).await?;
     let Some(age) = args.older_than else {
         let id = input::id(args.id.as_deref().unwrap_or_default())?;
         client.purge(&id)?;

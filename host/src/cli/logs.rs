@@ -32,7 +32,7 @@ impl Client {
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    let client = Client::open(&common.data, Access::Run).await?;
+    let client = Client::open(common, Access::Run).await?;
     let mut answer = client.logs(&id, LogsQuery { execution: args.execution })?;
     if let (Some(text), Some(lines)) = (&args.grep, answer["lines"].as_array_mut()) {
         lines.retain(|line| written(line).contains(text));

@@ -25,6 +25,7 @@ mod new;
 mod output;
 mod progress;
 mod query;
+mod reach;
 mod recorded;
 mod replay;
 mod requests;
@@ -34,6 +35,7 @@ mod serve;
 mod stats;
 mod store;
 mod testkit;
+mod tokens;
 mod top;
 mod verify;
 mod which;
@@ -81,6 +83,8 @@ struct Common {
     /// Whether the command line says so, and not the environment or nobody.
     #[arg(skip)]
     is_data_flag: bool,
+    #[command(flatten)]
+    reach: reach::Reach,
     /// Write JSON, for programs
     #[arg(long, global = true)]
     json: bool,
@@ -94,6 +98,9 @@ enum Command {
     Serve(serve::Args),
     /// Show the settings that `serve` would take, and where each comes from
     Config(config::Args),
+    /// Make, list and revoke the tokens that requests to a server carry
+    #[command(subcommand)]
+    Token(tokens::Command),
     /// Serve, build and upload a project, and again whenever one of its files changes
     Dev(dev::Args),
     /// Build modules and keep them, without running anything
@@ -212,6 +219,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Run(args) => run::run(args, common).await,
         Command::Serve(args) => serve::run(&args, common).await,
         Command::Config(args) => config::run(&args, common),
+        Command::Token(command) => tokens::run(command, common),
         Command::Dev(args) => dev::run(args, common).await,
         Command::Upload(args) => modules::upload(&args, common).await,
         Command::Modules(args) => modules::run(args, common).await,

@@ -128,7 +128,7 @@ pub(super) async fn upload(args: &UploadArgs, common: &Common) -> Result<()> {
     if let Some(name) = &args.name {
         built[0].name.clone_from(name);
     }
-    let client = Client::open(&common.data, Access::Write).await?;
+    let client = Client::open(common, Access::Write).await?;
     let data = store::make_folder(&common.data)?;
     let mut kept = Vec::new();
     for module in built {
@@ -165,13 +165,13 @@ pub(super) async fn run(args: ModulesArgs, common: &Common) -> Result<()> {
         None | Some(Action::List) => list(common).await,
         Some(Action::Default { module }) => default(module, common).await,
         Some(Action::Rm { module, forget_ended }) => {
-            let client = Client::open(&common.data, Access::Write).await?;
+            let client = Client::open(common, Access::Write).await?;
             let removed = client.remove_module(RemoveBody { module, forget_ended }).await?;
             print_removed(&json!({ "removed": [removed], "dry_run": false }), common);
             Ok(())
         }
         Some(Action::Gc { forget_ended, dry_run }) => {
-            let client = Client::open(&common.data, Access::Write).await?;
+            let client = Client::open(common, Access::Write).await?;
             print_removed(&client.collect_modules(CollectBody { forget_ended, dry_run }).await?, common);
             Ok(())
         }
@@ -181,14 +181,14 @@ pub(super) async fn run(args: ModulesArgs, common: &Common) -> Result<()> {
 async fn default(module: String, common: &Common) -> Result<()> {
     let is_name = !module.contains('@') && module.parse::<crate::core::ids::Hash>().is_err();
     let shown = if is_name {
-        let all = Client::open(&common.data, Access::Read).await?.modules()?;
+        let all = Client::open(common, Access::Read).await?.modules()?;
         let mut versions = all["modules"].as_array().into_iter().flatten().filter(|m| m["name"] == module.as_str());
         versions.find(|version| version["default"] == true).cloned().ok_or_else(|| {
             let message = format!("no version of {module:?} is its default; `dacapo modules` lists what there is");
             CliError::new(super::error::exit::NOT_FOUND, "unknown-module", message)
         })?
     } else {
-        Client::open(&common.data, Access::Write).await?.set_default(Named { module }).await?
+        Client::open(common, Access::Write).await?.set_default(Named { module }).await?
     };
     if common.json {
         output::json(&shown);
@@ -209,7 +209,7 @@ fn print_removed(answer: &Value, common: &Common) {
 }
 
 async fn list(common: &Common) -> Result<()> {
-    let modules = Client::open(&common.data, Access::Read).await?.modules()?;
+    let modules = Client::open(common, Access::Read).await?.modules()?;
     print_modules(&modules, common);
     Ok(())
 }

@@ -37,7 +37,7 @@ impl Client {
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
     let asked = input::payload("the input", &args.input)?;
-    let answer = Client::open(&common.data, Access::Run).await?.query(&id, &args.name, asked).await?;
+    let answer = Client::open(common, Access::Run).await?.query(&id, &args.name, asked).await?;
     output::json(&answer);
     Ok(())
 }

@@ -35,7 +35,7 @@ impl Recorded {
             std::fs::read(&self.what).map_err(|error| CliError::host(format!("cannot read {}: {error}", self.what)))?
         } else if store::exists(&common.data) {
             let query = RecordingQuery { execution: self.execution, with_module: self.module.is_none() };
-            Client::open(&common.data, Access::Read).await?.recording(&input::id(&self.what)?, &query)?
+            Client::open(common, Access::Read).await?.recording(&input::id(&self.what)?, &query)?
         } else {
             let message = format!("{:?} is no file, and there is no data folder {}", self.what, common.data.display());
             return Err(CliError::new(exit::NOT_FOUND, "not-found", message));
@@ -70,7 +70,7 @@ impl Recorded {
             return Ok(module.clone());
         }
         let stored = match store::exists(&common.data) {
-            true => Client::open(&common.data, Access::Read).await?.module_bytes(&recording.module_hash)?,
+            true => Client::open(common, Access::Read).await?.module_bytes(&recording.module_hash)?,
             false => None,
         };
         stored.ok_or_else(|| {

@@ -26,7 +26,7 @@ pub(super) struct UpdateArgs {
 pub(super) async fn update(args: &UpdateArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
     let given = input::payload("the input", &args.input)?;
-    let client = Client::open(&common.data, Access::Run).await?;
+    let client = Client::open(common, Access::Run).await?;
     let query = RequestQuery { id: args.request_id.clone(), wait_ms: None };
     let query = RequestQuery { id: Some(query.key()?), ..query };
     // Asked again with the same id until it is answered.

@@ -21,10 +21,12 @@ use crate::core::payload::{ContentType, Failure, FailureKind, Payload};
 use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, SystemClock, view};
 use crate::project::{Project, build, services::Service};
 use crate::sandbox::Sandbox;
-use crate::server::Server;
+use crate::server::access::Admission;
 use crate::server::address::Address;
 use crate::server::api::Api;
+use crate::server::tokens::Tokens;
 use crate::server::watched::Watched;
+use crate::server::{Serve, Server};
 use crate::store::{Module, ModuleKind, Store};
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +62,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     }
 
     let data = store::make_folder(&common.data)?;
-    let kept = match store::open_in_turn(&data, &store::options(&data)?, || Remote::find(&data)).await? {
+    let kept = match store::open_in_turn(&data, &store::options(&data)?, || Remote::find(&data, &common.reach)).await? {
         Ok(kept) => kept,
         Err(server) => return Err(in_use(&data, &server)),
     };
@@ -86,11 +88,12 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     let log = Some(progress.show_log(id.clone()));
     let engine = Arc::new(Engine::open(watched.clone(), Arc::new(SystemClock), store::settings(&data), log)?);
     let mut api = None;
-    let server = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), |stopping| {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = Server::start(Serve { listen, access: Admission::by(Tokens::of(&data)), tls: None }, |stopping| {
         api.insert(Api::new(watched.clone(), Some(engine.clone()), stopping)).clone()
     });
     let server = server.await?;
-    let published = Address { address: server.address, pid: std::process::id() }.publish(&data);
+    let published = Address { address: server.address, pid: std::process::id(), tls: false }.publish(&data);
     let published =
         published.map_err(|error| CliError::host(format!("cannot write to {}: {error}", data.display())))?;
 

@@ -85,7 +85,7 @@ pub(super) struct NameArgs {
 }
 
 pub(super) async fn run(what: Schedule, common: &Common) -> Result<()> {
-    let client = Client::open(&common.data, Access::Run).await?;
+    let client = Client::open(common, Access::Run).await?;
     match what {
         Schedule::Set(args) => set(args, &client, common).await,
         Schedule::List => list(&client, common),

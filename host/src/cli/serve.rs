@@ -7,16 +7,22 @@ use std::sync::Arc;
 use super::client::{Access, Client, Remote};
 use super::config::SettingsArgs;
 use super::error::{CliError, Result, exit};
+use super::reach::Reach;
 use super::{Common, input, output, store};
 use crate::core::summary::Status;
 use crate::engine::{Engine, EngineSettings, Retention, SystemClock};
 use crate::sandbox::secrets::Secrets;
-use crate::server::Server;
+use crate::server::access::Admission;
 use crate::server::address::{Address, Published};
 use crate::server::api::Api;
 use crate::server::config::ServerConfig;
+use crate::server::problem::Problem;
+use crate::server::settings::Settings;
+use crate::server::tls::Tls;
+use crate::server::tokens::Tokens;
 use crate::server::watched::Watched;
 use crate::server::webhooks::Webhooks;
+use crate::server::{Serve, Server};
 use crate::store::StoreError;
 use crate::store::codec::{Asked, Codec};
 use crate::store::redb::Options;
@@ -31,13 +37,14 @@ pub(super) struct Args {
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7007);
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
-    let (_, config) = args.settings.read(common)?;
+    let (given, config) = args.settings.read(common)?;
     super::log_to_stderr(config.log.as_deref().unwrap_or("info"), config.log_format.unwrap_or_default())?;
     let data = store::make_folder(config.data.as_deref().unwrap_or(&common.data))?;
-    let configured = Configured::of(config, &data)?;
-    let serving = Serving::start(&data, configured).await?;
-    output::out(format_args!("listening on http://{}", serving.address()));
-    interrupted().await;
+    let configured = Configured::of(config, &given, &data)?;
+    let serving = Serving::start(&data, configured, &common.reach).await?;
+    let interrupted = interrupted();
+    output::out(format_args!("listening on {}", serving.server.url()));
+    interrupted.await;
     serving.stop().await;
     Ok(())
 }
@@ -52,9 +59,9 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Opens a data folder, goes on with everything in it, and serves it.
-    pub(super) async fn start(data: &Path, configured: Configured) -> Result<Self> {
-        let Configured { listen, settings, options, webhooks } = configured;
-        let kept = match store::open_in_turn(data, &options, || Remote::find(data)).await? {
+    pub(super) async fn start(data: &Path, configured: Configured, reach: &Reach) -> Result<Self> {
+        let Configured { listen, tls, settings, options, webhooks } = configured;
+        let kept = match store::open_in_turn(data, &options, || Remote::find(data, reach)).await? {
             Ok(kept) => Watched::new(kept),
             Err(server) => {
                 let message =
@@ -64,13 +71,14 @@ impl Serving {
         };
         let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), settings, None)?);
         let mut made = None;
-        let server = Server::start(listen, |stopping| {
+        let access = Admission::by(Tokens::of(data));
+        let server = Server::start(Serve { listen, access, tls }, |stopping| {
             let api = Api::new(kept, Some(engine.clone()), stopping).with_webhooks(webhooks).in_folder(data);
             made.insert(api).clone()
         })
         .await?;
         let api = made.ok_or_else(|| CliError::host("the server has no API"))?;
-        let published = Address { address: server.address, pid: std::process::id() }.publish(data);
+        let published = Address { address: server.address, pid: std::process::id(), tls: server.is_tls }.publish(data);
         let published =
             published.map_err(|error| CliError::host(format!("cannot write to {}: {error}", data.display())))?;
         Ok(Self { api, engine, server, published })
@@ -95,7 +103,7 @@ impl Serving {
 
 /// Lists the webhooks of the server that runs.
 pub(super) async fn webhooks_of(common: &Common) -> Result<()> {
-    let answer = Client::open(&common.data, Access::Read).await?.webhooks()?;
+    let answer = Client::open(common, Access::Read).await?.webhooks()?;
     if common.json {
         output::json(&answer);
         return Ok(());
@@ -111,6 +119,7 @@ pub(super) async fn webhooks_of(common: &Common) -> Result<()> {
 /// What the settings make of a server.
 pub(super) struct Configured {
     pub(super) listen: SocketAddr,
+    pub(super) tls: Option<Tls>,
     pub(super) settings: EngineSettings,
     pub(super) options: Options,
     pub(super) webhooks: Arc<Webhooks>,
@@ -120,28 +129,41 @@ impl Configured {
     /// Without settings.
     pub(super) fn plain(listen: SocketAddr, data: &Path) -> Result<Self> {
         let (settings, options) = (store::settings(data), store::options(data)?);
-        Ok(Self { listen, settings, options, webhooks: Arc::default() })
+        Ok(Self { listen, tls: None, settings, options, webhooks: Arc::default() })
     }
 
-    fn of(config: ServerConfig, data: &Path) -> Result<Self> {
+    fn of(config: ServerConfig, given: &Settings, data: &Path) -> Result<Self> {
         let secrets = Secrets::of_host(config.secrets_file.clone());
         let mut settings = store::settings_with(data, secrets.clone());
         config.apply(&mut settings);
-        settings.retention = retention(&config).map_err(CliError::input)?;
+        settings.retention = retention(&config, given)?;
         let keys = std::env::var("DACAPO_KEYS").ok().filter(|keys| !keys.is_empty());
         let asked = Asked { compress_above: config.compress_above, keys, key_file: config.key_file };
         let codec = Codec::of(&asked, data).map_err(StoreError::from)?;
         let mut options = Options { codec: Arc::new(codec), ..Options::default() };
         options.payloads_above = config.large_payload_bytes.unwrap_or(options.payloads_above);
         options.cache_bytes = config.store_cache_bytes.unwrap_or(options.cache_bytes);
-        let webhooks = Arc::new(Webhooks::new(config.webhooks, secrets)?);
-        Ok(Self { listen: config.listen.unwrap_or(LISTEN), settings, options, webhooks })
+        let wrong = |problem: Problem| CliError::input(format!("{}: {}", given.origin("webhooks"), problem.detail));
+        let webhooks = Arc::new(Webhooks::new(config.webhooks, secrets).map_err(wrong)?);
+        let tls = match (&config.tls_cert, &config.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
+            (None, None) => None,
+            (given, _) => {
+                let missing = if given.is_some() { "tls_key" } else { "tls_cert" };
+                return Err(CliError::input(format!("a certificate needs its key: {missing} is missing")));
+            }
+        };
+        Ok(Self { listen: config.listen.unwrap_or(LISTEN), tls, settings, options, webhooks })
     }
 }
 
-fn retention(config: &ServerConfig) -> std::result::Result<Retention, String> {
-    let pairs = config.retention.iter().map(|(status, age)| input::kept(&format!("{status}={age}")));
-    let pairs = pairs.collect::<std::result::Result<Vec<_>, _>>().map_err(|why| format!("retention: {why}"))?;
+fn retention(config: &ServerConfig, given: &Settings) -> Result<Retention> {
+    let pair = |(status, age): (&String, &String)| {
+        let key = format!("retention.{status}");
+        let wrong = |why| CliError::input(format!("{}: {key}: {why}", given.origin(&key)));
+        input::kept(&format!("{status}={age}")).map_err(wrong)
+    };
+    let pairs = config.retention.iter().map(pair).collect::<Result<Vec<_>>>()?;
     let of = |status| pairs.iter().find(|(given, _)| *given == status).map(|(_, age)| *age);
     Ok(Retention {
         completed: of(Status::Completed),
@@ -151,19 +173,15 @@ fn retention(config: &ServerConfig) -> std::result::Result<Retention, String> {
     })
 }
 
-/// Waits for ctrl-c or SIGTERM.
-pub(super) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM is not handled");
-            let _ = tokio::signal::ctrl_c().await;
-            return;
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Waits for ctrl-c or SIGTERM, from the call on.
+pub(super) fn interrupted() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    let listen = |kind| signal(kind).inspect_err(|error| tracing::warn!(%error, "a signal is not handled")).ok();
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(listen);
+    async move {
+        let waits =
+            signals.into_iter().flatten().map(|mut signal: Signal| Box::pin(async move { signal.recv().await }));
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() { std::future::pending().await } else { drop(futures::future::select_all(waits).await) }
     }
 }

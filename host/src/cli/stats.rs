@@ -17,7 +17,7 @@ impl Client {
 }
 
 pub(super) async fn run(common: &Common) -> Result<()> {
-    let stats = Client::open(&common.data, Access::Read).await?.stats()?;
+    let stats = Client::open(common, Access::Read).await?.stats()?;
     if common.json {
         output::json(&stats);
         return Ok(());

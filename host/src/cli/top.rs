@@ -33,7 +33,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
-    let client = Client::open(&common.data, Access::Read).await?;
+    let client = Client::open(common, Access::Read).await?;
     let mut before = None;
     loop {
         let stats = client.stats()?;

@@ -41,7 +41,7 @@ impl Client {
 
 pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
     let found = if args.recordings.is_empty() {
-        let client = Client::open(&common.data, Access::Read).await?;
+        let client = Client::open(common, Access::Read).await?;
         client.verify(VerifyQuery { replay: args.replay }).await?
     } else {
         json!(of_files(&args, common).await?)
@@ -57,7 +57,7 @@ async fn of_files(args: &Args, common: &Common) -> Result<Verified> {
     let sandbox = args.replay.then(|| sandbox_of(&Default::default(), None)).transpose();
     let sandbox = sandbox.map_err(EngineError::Sandbox)?;
     // A recording without its module is replayed with the one that is stored, if there is one.
-    let stored = if store::exists(&common.data) { Some(Client::open(&common.data, Access::Read).await?) } else { None };
+    let stored = if store::exists(&common.data) { Some(Client::open(common, Access::Read).await?) } else { None };
     let module = |hash: &ModuleHash| stored.as_ref().and_then(|client| client.module_bytes(hash).ok().flatten());
     let all = in_parallel(files, |file| -> Result<Verified> {
         let name = file.display().to_string();

@@ -8,7 +8,7 @@ use super::error::Result;
 use super::output::{self, Table, field};
 
 pub(super) async fn queues(common: &Common) -> Result<()> {
-    let answer = Client::open(&common.data, Access::Read).await?.queues()?;
+    let answer = Client::open(common, Access::Read).await?.queues()?;
     if common.json {
         output::json(&answer);
         return Ok(());
@@ -37,7 +37,7 @@ pub(super) async fn queues(common: &Common) -> Result<()> {
 }
 
 pub(super) async fn workers(common: &Common) -> Result<()> {
-    let answer = Client::open(&common.data, Access::Read).await?.workers()?;
+    let answer = Client::open(common, Access::Read).await?.workers()?;
     if common.json {
         output::json(&answer);
         return Ok(());

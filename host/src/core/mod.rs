@@ -11,6 +11,7 @@ pub mod ids;
 pub mod keys;
 pub mod large;
 pub mod mail;
+pub mod namespace;
 pub mod payload;
 pub mod request;
 pub mod retry;

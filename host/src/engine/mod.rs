@@ -48,7 +48,7 @@ pub use self::modules::{Modules, Upload};
 pub use self::queues::{QueueSettings, Rate, TaskLimits};
 pub use self::remote::{Claimed, LEASE_MS, MAX_CLAIM, MAX_LEASE_MS, Registration, Reported, Standing};
 pub use self::retention::Retention;
-pub(crate) use self::turns::bare_recorder;
+pub(crate) use self::turns::{bare_recorder, fresh_seed};
 pub use crate::core::calls::IdReuse;
 
 use self::activities::Activities;
@@ -56,7 +56,7 @@ use self::commit::{GROUPS_AHEAD, Release};
 use self::requests::Asked;
 use self::retention::Sweeper;
 use self::schedules::Schedules;
-use self::turns::{Inbound, Message, Parts, Worker, WorkerLink, fresh_seed};
+use self::turns::{Inbound, Message, Parts, Worker, WorkerLink};
 use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::keys::Keys;

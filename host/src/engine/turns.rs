@@ -977,7 +977,7 @@ pub(crate) fn bare_recorder(records: &[TurnRecord], limits: crate::core::turn::L
 
 /// A seed from the operating system: the one thing of an execution that is not
 /// derived. It is recorded before anything is drawn from it.
-pub(super) fn fresh_seed() -> [u8; 32] {
+pub(crate) fn fresh_seed() -> [u8; 32] {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).expect("the operating system gives randomness");
     seed

@@ -14,6 +14,9 @@ pub struct Address {
     pub address: SocketAddr,
     /// Its process.
     pub pid: u32,
+    /// Whether it speaks TLS there.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 /// Removes `server.json` when it is dropped.

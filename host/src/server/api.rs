@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use super::access::{Admission, Caller};
 use super::problem::Problem;
 use super::watched::Watched;
 use super::webhooks::Webhooks;
@@ -51,6 +52,8 @@ pub struct Api {
     data: Option<Arc<Path>>,
     replays: Arc<super::replay::Replays>,
     backups: Arc<Semaphore>,
+    caller: Caller,
+    access: Arc<Admission>,
 }
 
 /// A start, as it is asked for.
@@ -150,7 +153,31 @@ impl Api {
             data: None,
             replays: Arc::default(),
             backups: Arc::new(Semaphore::new(super::backup::AT_ONCE)),
+            caller: Caller::Operator,
+            access: Arc::new(Admission::open()),
         }
+    }
+
+    /// This API for that caller.
+    #[must_use]
+    pub fn asked_by(self, caller: Caller) -> Self {
+        Self { caller, ..self }
+    }
+
+    /// This API for those who may.
+    #[must_use]
+    pub fn guarded_by(self, access: Arc<Admission>) -> Self {
+        Self { access, ..self }
+    }
+
+    /// Who may ask.
+    pub fn access(&self) -> &Arc<Admission> {
+        &self.access
+    }
+
+    /// Who asks.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// This API, which knows the folder of its store.

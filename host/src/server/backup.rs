@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::access::Scoped;
 use super::api::{Api, Result};
 use super::problem::Problem;
 use crate::store::Store as _;
@@ -33,7 +33,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new().route("/backup", get(backup))
 }
 
-async fn backup(State(api): State<Api>) -> Result<Response> {
+async fn backup(Scoped(api): Scoped) -> Result<Response> {
     let slot = api.backups().try_acquire_owned();
     let slot = slot.map_err(|_| Problem::new("busy", format!("{AT_ONCE} backups are under way; try again")))?;
     let (parts, mut receiver) = mpsc::channel(PARTS);

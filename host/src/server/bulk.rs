@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::access::Scoped;
 use super::api::{Api, ListQuery, Result, blocking};
 use super::life::{RestartBody, RewindBody};
 use super::{Answer, JsonBody, Problem};
@@ -198,6 +198,6 @@ pub(super) fn routes() -> Router<Api> {
     Router::new().route("/bulk", post(bulk))
 }
 
-async fn bulk(State(api): State<Api>, JsonBody(body): JsonBody<BulkBody>) -> Answer {
+async fn bulk(Scoped(api): Scoped, JsonBody(body): JsonBody<BulkBody>) -> Answer {
     api.bulk(body).await.map(Json)
 }

@@ -8,13 +8,13 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
 use futures::Stream;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::access::Scoped;
 use super::api::{Api, Result, instance_id};
 use super::{Problem, Query};
 use crate::core::ids::InstanceId;
@@ -39,7 +39,7 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 async fn changes(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Query(query): Query<ChangesQuery>,
 ) -> Result<Sse<impl Stream<Item = std::result::Result<Event, Infallible>>>> {
     if api.store().listeners() >= MAX_LISTENERS {

@@ -46,6 +46,10 @@ pub struct ServerConfig {
     pub data: Option<PathBuf>,
     /// Where to listen.
     pub listen: Option<SocketAddr>,
+    /// The certificate.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
     /// What is logged.
     pub log: Option<String>,
     /// How it is logged.

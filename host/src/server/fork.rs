@@ -1,6 +1,6 @@
 //! Forking an instance, and its route: `POST instances/{id}/fork` with a [`ForkBody`].
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
@@ -8,6 +8,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::access::Scoped;
 use super::api::{Api, Result, instance_id};
 use super::{JsonBody, Problem};
 use crate::core::ids::{ExecutionNumber, InstanceId};
@@ -69,7 +70,7 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 async fn fork(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<ForkBody>,
 ) -> Result<Response, Problem> {

@@ -3,12 +3,13 @@
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::access::Scoped;
 use super::api::{Api, Result, blocking, instance_id};
 use super::{Answer, JsonBody, Problem, Reason};
 use crate::core::ids::{InstanceId, TimestampMs};
@@ -128,7 +129,7 @@ pub struct PurgeBody {
 }
 
 async fn rewind(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<RewindBody>,
 ) -> Result<StatusCode, Problem> {
@@ -137,25 +138,25 @@ async fn rewind(
 }
 
 async fn restart(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<RestartBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     Ok((StatusCode::CREATED, Json(api.restart(&instance_id(&id)?, &body).await?)))
 }
 
-async fn purge(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+async fn purge(Scoped(api): Scoped, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let id = instance_id(&id)?;
     blocking(move || api.purge(&id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn purge_matching(State(api): State<Api>, JsonBody(body): JsonBody<PurgeBody>) -> Answer {
+async fn purge_matching(Scoped(api): Scoped, JsonBody(body): JsonBody<PurgeBody>) -> Answer {
     blocking(move || api.purge_matching(body)).await.map(Json)
 }
 
 async fn suspend(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
@@ -164,7 +165,7 @@ async fn suspend(
 }
 
 async fn resume(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {

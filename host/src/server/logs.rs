@@ -3,12 +3,13 @@
 //! Log lines are not kept: the history is replayed in the sandbox and logs them again,
 //! in the session that also answers the slider ([`replay`](super::replay)).
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::access::Scoped;
 use super::api::{Api, Result, blocking, instance_id};
 use super::{Answer, Query};
 use crate::core::ids::{ExecutionNumber, InstanceId};
@@ -43,7 +44,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new().route("/instances/{id}/logs", get(logs))
 }
 
-async fn logs(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
+async fn logs(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
     let id = instance_id(&id)?;
     blocking(move || api.logs(&id, query)).await.map(Json)
 }

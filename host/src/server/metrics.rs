@@ -5,12 +5,12 @@
 //! host starts.
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
 
+use super::access::Scoped;
 use super::api::{Api, Result, blocking};
 use crate::core::summary::Status;
 
@@ -66,7 +66,7 @@ pub(super) fn routes(api: Api) -> Router {
     Router::new().route("/metrics", get(metrics)).with_state(api)
 }
 
-async fn metrics(State(api): State<Api>) -> Response {
+async fn metrics(Scoped(api): Scoped) -> Response {
     match blocking(move || api.metrics()).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(problem) => problem.into_response(),

@@ -34,9 +34,11 @@
 //!
 //! Those of remote workers are in [`workers`].
 //!
-//! It asks for no password, so it listens on the loopback address only, and takes
-//! nothing from web pages of other origins: see [`guard`].
+//! Who may ask for what is decided before a handler runs: see [`access`]. Without
+//! tokens it listens on loopback addresses only, and it takes nothing from web pages
+//! of other origins.
 
+pub mod access;
 pub mod address;
 pub mod api;
 pub mod backup;
@@ -57,6 +59,8 @@ mod requests;
 pub mod schedules;
 pub mod settings;
 pub mod stats;
+pub mod tls;
+pub mod tokens;
 pub mod verify;
 pub mod versions;
 pub mod watched;
@@ -83,8 +87,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use self::access::{Admission, Caller, Needs, Scoped};
 use self::api::{Api, HistoryQuery, ListQuery, RecordingQuery, StartBody, blocking, instance_id};
 use self::problem::Problem;
+use self::tls::Tls;
 use crate::core::payload::Payload;
 use crate::engine::{StartOutcome, Upload};
 use crate::store::Grants;
@@ -112,36 +118,86 @@ pub const GRANTS_HEADER: &str = "dacapo-grants";
 pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it speaks TLS there.
+    pub is_tls: bool,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
+}
+
+/// Where and for whom to serve.
+#[derive(Debug)]
+pub struct Serve {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Who may ask.
+    pub access: Admission,
+    /// How connections are protected; none: they are not.
+    pub tls: Option<Tls>,
+}
+
+impl Serve {
+    /// Whether what listens there is protected well enough.
+    fn check(&self) -> Result<(), Problem> {
+        let (listen, mut lacks) = (self.listen, Vec::new());
+        if listen.ip().is_loopback() {
+            return Ok(());
+        }
+        if self.tls.is_none() {
+            lacks.push("a certificate: give --tls-cert FILE and --tls-key FILE");
+        }
+        if !self.access.is_guarded()? {
+            lacks.push("a token: make one with `dacapo token create`");
+        }
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        Err(Problem::invalid(format!(
+            "cannot listen on {listen}, where others reach it, without {}; or listen on 127.0.0.1:{}",
+            lacks.join(", and "),
+            listen.port()
+        )))
+    }
 }
 
 impl Server {
     /// Listens and serves what `api` makes of the signal that it stops.
     ///
     /// # Errors
-    /// If the address is not a loopback one, or cannot be listened on.
-    pub async fn start(listen: SocketAddr, api: impl FnOnce(watch::Receiver<bool>) -> Api) -> Result<Self, Problem> {
-        if !listen.ip().is_loopback() {
-            return Err(Problem::invalid(format!(
-                "cannot listen on {listen}: the API asks for no password, so only loopback addresses such as \
-                 127.0.0.1:7007 are taken; put a proxy that authenticates before it"
-            )));
-        }
+    /// If the address is not a loopback one and there is no certificate or no token,
+    /// or if it cannot be listened on.
+    pub async fn start(serve: Serve, api: impl FnOnce(watch::Receiver<bool>) -> Api) -> Result<Self, Problem> {
+        serve.check()?;
+        let Serve { listen, access, tls } = serve;
         let cannot = |error: std::io::Error| {
             Problem::new("cannot-listen", format!("cannot listen on {listen}: {error}; choose another address"))
         };
         let listener = TcpListener::bind(listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let (stop, mut stopping) = watch::channel(false);
-        let app = router(api(stopping.clone()));
-        let serving = tokio::spawn(async move {
-            let signal = async move { drop(stopping.wait_for(|stop| *stop).await) };
-            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(signal).await {
+        let app = router(api(stopping.clone()).guarded_by(Arc::new(access)));
+        let signal = async move { drop(stopping.wait_for(|stop| *stop).await) };
+        let told = |served: std::io::Result<()>| {
+            if let Err(error) = served {
                 tracing::error!(%error, "the server failed");
             }
-        });
-        Ok(Self { address, stop, serving })
+        };
+        let is_tls = tls.is_some();
+        let serving = match tls {
+            Some(tls) => {
+                let served = axum::serve(tls.listen(listener), app).with_graceful_shutdown(signal);
+                tokio::spawn(async move { told(served.await) })
+            }
+            None => {
+                let served = axum::serve(listener, app).with_graceful_shutdown(signal);
+                tokio::spawn(async move { told(served.await) })
+            }
+        };
+        Ok(Self { address, is_tls, stop, serving })
+    }
+
+    /// Where it is, for people and programs.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 
     /// Takes no further request and lets those under way end.
@@ -155,6 +211,7 @@ impl Server {
 
 /// The routes.
 pub fn router(api: Api) -> Router {
+    let guarded = Guard { access: api.access().clone(), slots: Arc::new(Semaphore::new(CONCURRENT_REQUESTS)) };
     let v1 = Router::new()
         .route("/modules", get(modules).post(upload).layer(DefaultBodyLimit::max(MODULE_BYTES)))
         .route("/modules/{hash}", get(module_bytes))
@@ -191,47 +248,58 @@ pub fn router(api: Api) -> Router {
         .nest(HOOKS, webhooks::routes(api))
         .fallback(|| async { Problem::new("not-found", "no such path; the API is under /api/v1") })
         .method_not_allowed_fallback(|| async { Problem::invalid("this path does not take that method") })
-        .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(CONCURRENT_REQUESTS)), guard))
+        .layer(middleware::from_fn_with_state(guarded, guard))
 }
 
-/// Refuses what a web page of another origin could send: a host name that only
-/// looks local, or a foreign `Origin`. And more requests than can be held.
-async fn guard(State(slots): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    // A webhook comes through a proxy, and proves by its signature who sent it.
-    let is_signed = request.uri().path().starts_with(HOOKS);
-    if !is_signed && let Err(problem) = check_origin(request.headers()) {
-        return problem.into_response();
-    }
-    match slots.try_acquire() {
+/// Who may, and how many at the same time.
+#[derive(Clone)]
+struct Guard {
+    access: Arc<Admission>,
+    slots: Arc<Semaphore>,
+}
+
+/// Lets in who may, and with whom it is that asks. Refuses more requests than can be held.
+async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let caller = match admit(&guard.access, &request) {
+        Ok(caller) => caller,
+        // People are led to where they can give it.
+        Err(problem) if problem.code.starts_with("token-") && access::is_page(request.uri().path()) => {
+            return web::to_sign_in(request.uri());
+        }
+        Err(problem) => return problem.into_response(),
+    };
+    request.extensions_mut().insert(caller);
+    match guard.slots.try_acquire() {
         Ok(_slot) => next.run(request).await,
         Err(_) => Problem::new("busy", "too many requests at the same time; try again").into_response(),
     }
 }
 
-fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or_default();
-    let name = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
-    if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
-        return Err(Problem::new("forbidden", format!("unexpected host {host:?}; use 127.0.0.1")));
+fn admit(access: &Admission, request: &Request) -> Result<Caller, Problem> {
+    // A webhook comes through a proxy, and proves by its signature who sent it.
+    if request.uri().path().starts_with(HOOKS) {
+        return Ok(Caller::Stranger);
     }
-    match text(header::ORIGIN) {
-        Some(origin) if origin != format!("http://{host}") => {
-            Err(Problem::new("forbidden", format!("pages of {origin} may not use this API")))
-        }
-        _ => Ok(()),
+    access::check_origin(request.method(), request.headers(), access.is_guarded()?)?;
+    let needs = access::needed(request)?;
+    if needs == Needs::Nothing {
+        // Who it is may be of interest all the same.
+        return Ok(access.who(request.headers()).unwrap_or(Caller::Stranger));
     }
+    let caller = access.who(request.headers())?;
+    caller.may(needs)?;
+    Ok(caller)
 }
 
 // ---- routes ----
 
 type Answer = Result<Json<Value>, Problem>;
 
-async fn modules(State(api): State<Api>) -> Answer {
+async fn modules(Scoped(api): Scoped) -> Answer {
     blocking(move || api.modules()).await.map(Json)
 }
 
-async fn module_bytes(State(api): State<Api>, Path(hash): Path<String>) -> Result<Response, Problem> {
+async fn module_bytes(Scoped(api): Scoped, Path(hash): Path<String>) -> Result<Response, Problem> {
     let bytes = blocking(move || api.module_bytes(&hash)).await?;
     Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes).into_response())
 }
@@ -249,7 +317,7 @@ struct UploadQuery {
 }
 
 async fn upload(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Query(query): Query<UploadQuery>,
     headers: HeaderMap,
     Body(bytes): Body,
@@ -265,27 +333,27 @@ async fn upload(
     Ok((StatusCode::CREATED, Json(module)).into_response())
 }
 
-async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Answer {
+async fn list(Scoped(api): Scoped, Query(query): Query<ListQuery>) -> Answer {
     blocking(move || api.list(query)).await.map(Json)
 }
 
-async fn start(State(api): State<Api>, JsonBody(body): JsonBody<StartBody>) -> Result<Response, Problem> {
+async fn start(Scoped(api): Scoped, JsonBody(body): JsonBody<StartBody>) -> Result<Response, Problem> {
     let (outcome, answer) = api.start(body).await?;
     let status = if outcome == StartOutcome::Started { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(answer)).into_response())
 }
 
-async fn instance(State(api): State<Api>, Path(id): Path<String>) -> Answer {
+async fn instance(Scoped(api): Scoped, Path(id): Path<String>) -> Answer {
     let id = instance_id(&id)?;
     blocking(move || api.instance(&id)).await.map(Json)
 }
 
-async fn history(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<HistoryQuery>) -> Answer {
+async fn history(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<HistoryQuery>) -> Answer {
     api.history(&instance_id(&id)?, query).await.map(Json)
 }
 
 async fn recording(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     Query(query): Query<RecordingQuery>,
 ) -> Result<Response, Problem> {
@@ -301,12 +369,12 @@ struct WaitQuery {
     wait_ms: u64,
 }
 
-async fn outcome(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<WaitQuery>) -> Answer {
+async fn outcome(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<WaitQuery>) -> Answer {
     api.outcome(&instance_id(&id)?, query.wait_ms).await.map(Json)
 }
 
 async fn raise(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path((id, name)): Path<(String, String)>,
     headers: HeaderMap,
     JsonText(value): JsonText,
@@ -325,7 +393,7 @@ struct Reason {
 }
 
 async fn terminate(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
@@ -334,7 +402,7 @@ async fn terminate(
 }
 
 async fn cancel(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {

@@ -9,8 +9,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
+use super::access::Needs;
 use super::api::Api;
 use super::problem::CODES;
+use super::tokens::Scope;
 
 /// What a request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,24 +40,35 @@ pub struct Operation {
     pub summary: &'static str,
     /// Query parameters: `name:type`, with `!` behind a required one.
     pub query: &'static [&'static str],
+    /// Who may.
+    pub needs: Needs,
     /// What it takes.
     pub body: Body,
     /// The status and the schema of a good answer; no name is any JSON value.
     pub answer: (u16, &'static str),
 }
 
+#[expect(clippy::too_many_arguments, reason = "a column of the table each")]
 const fn op(
     method: &'static str,
     path: &'static str,
     tag: &'static str,
     summary: &'static str,
+    needs: Needs,
     query: &'static [&'static str],
     body: Body,
     answer: (u16, &'static str),
 ) -> Operation {
-    Operation { method, path, tag, summary, query, body, answer }
+    Operation { method, path, tag, summary, query, needs, body, answer }
 }
 
+const ANY: Needs = Needs::Nothing;
+const READ: Needs = Needs::Token(Scope::Read);
+const OPERATE: Needs = Needs::Token(Scope::Operate);
+const DEPLOY: Needs = Needs::Token(Scope::Deploy);
+const WORK: Needs = Needs::Token(Scope::Worker);
+const HOST: Needs = Needs::Host(Scope::Read);
+const HOST_OPERATE: Needs = Needs::Host(Scope::Operate);
 const NONE: &[&str] = &[];
 const LIST: &[&str] = &[
     "status:status",
@@ -74,59 +87,59 @@ const LIST: &[&str] = &[
 /// Every route.
 #[rustfmt::skip]
 pub const OPERATIONS: &[Operation] = &[
-    op("GET", "/health", "host", "That it is alive, and who it is", NONE, Body::None, (200, "")),
-    op("GET", "/ready", "host", "Whether it takes work; 503 if not", NONE, Body::None, (200, "")),
-    op("GET", "/stats", "host", "Numbers about this host since it started", NONE, Body::None, (200, "Stats")),
-    op("GET", "/openapi.json", "host", "This description", NONE, Body::None, (200, "")),
-    op("GET", "/changes", "host", "What changes, as server-sent events", &["instance:string", "prefix:string"], Body::None, (200, "events")),
-    op("POST", "/verify", "host", "Verify everything that is stored", &["replay:boolean"], Body::None, (200, "")),
-    op("GET", "/backup", "host", "Everything that is kept, as of one moment", NONE, Body::None, (200, "bytes")),
-    op("GET", "/modules", "modules", "Every module, the last uploaded first", NONE, Body::None, (200, "Modules")),
-    op("POST", "/modules", "modules", "Keep a module; its grants are JSON in the header dacapo-grants", &["name:string!", "version:string", "held_back:boolean", "check:boolean"], Body::Wasm, (201, "Module")),
-    op("GET", "/modules/{hash}", "modules", "A module's bytes", NONE, Body::None, (200, "wasm")),
-    op("POST", "/modules/default", "modules", "New starts take this version", NONE, Body::Of("Named"), (200, "Module")),
-    op("POST", "/modules/remove", "modules", "Remove a module that nothing needs", NONE, Body::Of("RemoveModule"), (200, "Module")),
-    op("POST", "/modules/gc", "modules", "Remove all modules that nothing needs", NONE, Body::Of("CollectModules"), (200, "")),
-    op("POST", "/modules/check", "modules", "Check a module against running instances; nothing is kept", &["orchestration:string", "name:string"], Body::Wasm, (200, "")),
-    op("POST", "/modules/migrate", "modules", "Move running instances that match to a module", NONE, Body::Of("Migrate"), (200, "")),
-    op("GET", "/instances", "instances", "Instances that match, a page at a time", LIST, Body::None, (200, "Instances")),
-    op("POST", "/instances", "instances", "Start an instance; 200 if it was there; with wait_ms, wait for its end", NONE, Body::Of("Start"), (201, "Outcome")),
-    op("POST", "/bulk", "instances", "One action on every instance that matches", NONE, Body::Of("Bulk"), (200, "")),
-    op("POST", "/purge", "instances", "Remove what ended so long ago", NONE, Body::Of("Purge"), (200, "")),
-    op("GET", "/instances/{id}", "instances", "One instance, with what it waits for", NONE, Body::None, (200, "Instance")),
-    op("GET", "/instances/{id}/history", "instances", "Its events; waits for one that is not there yet", &["execution:integer", "from:integer", "limit:integer", "wait_ms:integer"], Body::None, (200, "History")),
-    op("GET", "/instances/{id}/logs", "instances", "What its guest logged, beside the events", &["execution:integer"], Body::None, (200, "Logs")),
-    op("GET", "/instances/{id}/recording", "instances", "Its history in a file that replays anywhere", &["execution:integer", "with_module:boolean"], Body::None, (200, "bytes")),
-    op("GET", "/instances/{id}/replay", "instances", "All that is known at one event of its history, in its module or another", &["event:integer", "execution:integer", "module:string", "logs:integer", "pending:integer"], Body::None, (200, "")),
-    op("GET", "/instances/{id}/outcome", "instances", "Its output or failure; waits for its end", &["wait_ms:integer"], Body::None, (200, "Outcome")),
-    op("POST", "/instances/{id}/events/{name}", "instances", "Raise an event; once for the header idempotency-key", NONE, Body::Any, (202, "")),
-    op("POST", "/instances/{id}/updates/{name}", "instances", "Ask for a change and wait for the answer; 202 if there is none yet", &["id:string", "wait_ms:integer"], Body::Any, (200, "")),
-    op("POST", "/instances/{id}/queries/{name}", "instances", "Ask its code; nothing is changed", NONE, Body::Any, (200, "")),
-    op("POST", "/instances/{id}/terminate", "instances", "End it at once", NONE, Body::Of("Reason"), (202, "")),
-    op("POST", "/instances/{id}/cancel", "instances", "Ask it to end", NONE, Body::Of("Reason"), (202, "")),
-    op("POST", "/instances/{id}/suspend", "instances", "Hold it", NONE, Body::Of("Reason"), (202, "")),
-    op("POST", "/instances/{id}/resume", "instances", "Let it go on", NONE, Body::Of("Reason"), (202, "")),
-    op("POST", "/instances/{id}/rewind", "instances", "Let a failed one go on from before its last failed operation", NONE, Body::Of("Rewind"), (202, "")),
-    op("POST", "/instances/{id}/restart", "instances", "Run it again from its beginning", NONE, Body::Of("Restart"), (201, "")),
-    op("POST", "/instances/{id}/purge", "instances", "Remove it; it has ended", NONE, Body::None, (204, "")),
-    op("POST", "/instances/{id}/fork", "instances", "Start one that shares its history up to an event", NONE, Body::Of("Fork"), (201, "")),
-    op("GET", "/schedules", "schedules", "Every schedule", NONE, Body::None, (200, "")),
-    op("GET", "/schedules/{name}", "schedules", "One schedule with its next times", &["next:integer"], Body::None, (200, "")),
-    op("PUT", "/schedules/{name}", "schedules", "Make or change a schedule", NONE, Body::Of("Schedule"), (200, "")),
-    op("DELETE", "/schedules/{name}", "schedules", "Forget a schedule", NONE, Body::None, (204, "")),
-    op("POST", "/schedules/{name}/pause", "schedules", "What comes due is left out", NONE, Body::Of("Reason"), (200, "")),
-    op("POST", "/schedules/{name}/unpause", "schedules", "It goes on", NONE, Body::None, (200, "")),
-    op("POST", "/schedules/{name}/trigger", "schedules", "An instance starts now", NONE, Body::None, (200, "")),
-    op("GET", "/webhooks", "webhooks", "The webhooks that are taken", NONE, Body::None, (200, "")),
-    op("GET", "/queues", "workers", "What waits in which queue", NONE, Body::None, (200, "")),
-    op("GET", "/workers", "workers", "Remote workers and what they have", NONE, Body::None, (200, "")),
-    op("POST", "/workers", "workers", "A worker comes", NONE, Body::Of("Worker"), (201, "")),
-    op("DELETE", "/workers/{id}", "workers", "A worker leaves", NONE, Body::None, (204, "")),
-    op("POST", "/workers/{id}/claim", "workers", "Fetch tasks; waits for one", NONE, Body::Of("Claim"), (200, "")),
-    op("POST", "/tasks/complete", "workers", "Tasks that are done", NONE, Body::Of("CompleteTasks"), (200, "")),
-    op("POST", "/tasks/fail", "workers", "Tasks that failed", NONE, Body::Of("FailTasks"), (200, "")),
-    op("POST", "/tasks/heartbeat", "workers", "Tasks that are being worked on", NONE, Body::Of("Heartbeats"), (200, "")),
-    op("POST", "/tasks/extend", "workers", "Tasks that need their lease for longer", NONE, Body::Of("ExtendLeases"), (200, "")),
+    op("GET", "/health", "host", "That it is alive, and who it is", ANY, NONE, Body::None, (200, "")),
+    op("GET", "/ready", "host", "Whether it takes work; 503 if not", ANY, NONE, Body::None, (200, "")),
+    op("GET", "/stats", "host", "Numbers about this host since it started", HOST, NONE, Body::None, (200, "Stats")),
+    op("GET", "/openapi.json", "host", "This description", ANY, NONE, Body::None, (200, "")),
+    op("GET", "/changes", "host", "What changes, as server-sent events", READ, &["instance:string", "prefix:string"], Body::None, (200, "events")),
+    op("POST", "/verify", "host", "Verify everything that is stored", HOST, &["replay:boolean"], Body::None, (200, "")),
+    op("GET", "/backup", "host", "Everything that is kept, as of one moment", HOST_OPERATE, NONE, Body::None, (200, "bytes")),
+    op("GET", "/modules", "modules", "Every module, the last uploaded first", READ, NONE, Body::None, (200, "Modules")),
+    op("POST", "/modules", "modules", "Keep a module; its grants are JSON in the header dacapo-grants", DEPLOY, &["name:string!", "version:string", "held_back:boolean", "check:boolean"], Body::Wasm, (201, "Module")),
+    op("GET", "/modules/{hash}", "modules", "A module's bytes", READ, NONE, Body::None, (200, "wasm")),
+    op("POST", "/modules/default", "modules", "New starts take this version", DEPLOY, NONE, Body::Of("Named"), (200, "Module")),
+    op("POST", "/modules/remove", "modules", "Remove a module that nothing needs", DEPLOY, NONE, Body::Of("RemoveModule"), (200, "Module")),
+    op("POST", "/modules/gc", "modules", "Remove all modules that nothing needs", DEPLOY, NONE, Body::Of("CollectModules"), (200, "")),
+    op("POST", "/modules/check", "modules", "Check a module against running instances; nothing is kept", DEPLOY, &["orchestration:string", "name:string"], Body::Wasm, (200, "")),
+    op("POST", "/modules/migrate", "modules", "Move running instances that match to a module", DEPLOY, NONE, Body::Of("Migrate"), (200, "")),
+    op("GET", "/instances", "instances", "Instances that match, a page at a time", READ, LIST, Body::None, (200, "Instances")),
+    op("POST", "/instances", "instances", "Start an instance; 200 if it was there; with wait_ms, wait for its end", OPERATE, NONE, Body::Of("Start"), (201, "Outcome")),
+    op("POST", "/bulk", "instances", "One action on every instance that matches", OPERATE, NONE, Body::Of("Bulk"), (200, "")),
+    op("POST", "/purge", "instances", "Remove what ended so long ago", OPERATE, NONE, Body::Of("Purge"), (200, "")),
+    op("GET", "/instances/{id}", "instances", "One instance, with what it waits for", READ, NONE, Body::None, (200, "Instance")),
+    op("GET", "/instances/{id}/history", "instances", "Its events; waits for one that is not there yet", READ, &["execution:integer", "from:integer", "limit:integer", "wait_ms:integer"], Body::None, (200, "History")),
+    op("GET", "/instances/{id}/logs", "instances", "What its guest logged, beside the events", READ, &["execution:integer"], Body::None, (200, "Logs")),
+    op("GET", "/instances/{id}/recording", "instances", "Its history in a file that replays anywhere", READ, &["execution:integer", "with_module:boolean"], Body::None, (200, "bytes")),
+    op("GET", "/instances/{id}/replay", "instances", "All that is known at one event of its history, in its module or another", READ, &["event:integer", "execution:integer", "module:string", "logs:integer", "pending:integer"], Body::None, (200, "")),
+    op("GET", "/instances/{id}/outcome", "instances", "Its output or failure; waits for its end", READ, &["wait_ms:integer"], Body::None, (200, "Outcome")),
+    op("POST", "/instances/{id}/events/{name}", "instances", "Raise an event; once for the header idempotency-key", OPERATE, NONE, Body::Any, (202, "")),
+    op("POST", "/instances/{id}/updates/{name}", "instances", "Ask for a change and wait for the answer; 202 if there is none yet", OPERATE, &["id:string", "wait_ms:integer"], Body::Any, (200, "")),
+    op("POST", "/instances/{id}/queries/{name}", "instances", "Ask its code; nothing is changed", READ, NONE, Body::Any, (200, "")),
+    op("POST", "/instances/{id}/terminate", "instances", "End it at once", OPERATE, NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/cancel", "instances", "Ask it to end", OPERATE, NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/suspend", "instances", "Hold it", OPERATE, NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/resume", "instances", "Let it go on", OPERATE, NONE, Body::Of("Reason"), (202, "")),
+    op("POST", "/instances/{id}/rewind", "instances", "Let a failed one go on from before its last failed operation", OPERATE, NONE, Body::Of("Rewind"), (202, "")),
+    op("POST", "/instances/{id}/restart", "instances", "Run it again from its beginning", OPERATE, NONE, Body::Of("Restart"), (201, "")),
+    op("POST", "/instances/{id}/purge", "instances", "Remove it; it has ended", OPERATE, NONE, Body::None, (204, "")),
+    op("POST", "/instances/{id}/fork", "instances", "Start one that shares its history up to an event", OPERATE, NONE, Body::Of("Fork"), (201, "")),
+    op("GET", "/schedules", "schedules", "Every schedule", READ, NONE, Body::None, (200, "")),
+    op("GET", "/schedules/{name}", "schedules", "One schedule with its next times", READ, &["next:integer"], Body::None, (200, "")),
+    op("PUT", "/schedules/{name}", "schedules", "Make or change a schedule", OPERATE, NONE, Body::Of("Schedule"), (200, "")),
+    op("DELETE", "/schedules/{name}", "schedules", "Forget a schedule", OPERATE, NONE, Body::None, (204, "")),
+    op("POST", "/schedules/{name}/pause", "schedules", "What comes due is left out", OPERATE, NONE, Body::Of("Reason"), (200, "")),
+    op("POST", "/schedules/{name}/unpause", "schedules", "It goes on", OPERATE, NONE, Body::None, (200, "")),
+    op("POST", "/schedules/{name}/trigger", "schedules", "An instance starts now", OPERATE, NONE, Body::None, (200, "")),
+    op("GET", "/webhooks", "webhooks", "The webhooks that are taken", READ, NONE, Body::None, (200, "")),
+    op("GET", "/queues", "workers", "What waits in which queue", READ, NONE, Body::None, (200, "")),
+    op("GET", "/workers", "workers", "Remote workers and what they have", READ, NONE, Body::None, (200, "")),
+    op("POST", "/workers", "workers", "A worker comes", WORK, NONE, Body::Of("Worker"), (201, "")),
+    op("DELETE", "/workers/{id}", "workers", "A worker leaves", WORK, NONE, Body::None, (204, "")),
+    op("POST", "/workers/{id}/claim", "workers", "Fetch tasks; waits for one", WORK, NONE, Body::Of("Claim"), (200, "")),
+    op("POST", "/tasks/complete", "workers", "Tasks that are done", WORK, NONE, Body::Of("CompleteTasks"), (200, "")),
+    op("POST", "/tasks/fail", "workers", "Tasks that failed", WORK, NONE, Body::Of("FailTasks"), (200, "")),
+    op("POST", "/tasks/heartbeat", "workers", "Tasks that are being worked on", WORK, NONE, Body::Of("Heartbeats"), (200, "")),
+    op("POST", "/tasks/extend", "workers", "Tasks that need their lease for longer", WORK, NONE, Body::Of("ExtendLeases"), (200, "")),
 ];
 
 /// The description.
@@ -150,7 +163,15 @@ pub fn description() -> Value {
         },
         "servers": [{ "url": "/" }],
         "paths": paths,
+        "security": [{ "token": [] }, {}],
         "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "What `dacapo token create` printed. Not asked for while no token was made.",
+                },
+            },
             "schemas": schemas,
             "responses": {
                 "Problem": {
@@ -182,6 +203,13 @@ impl Operation {
                 "default": { "$ref": "#/components/responses/Problem" },
             },
         });
+        match self.needs {
+            Needs::Nothing => described["security"] = json!([]),
+            Needs::Token(scope) | Needs::Host(scope) => described["x-scope"] = json!(scope),
+        }
+        if matches!(self.needs, Needs::Host(_)) {
+            described["x-namespace"] = "default".into();
+        }
         if self.path == "/instances" && self.method == "POST" || self.path.ends_with("/updates/{name}") {
             let other = if status == 201 { "200" } else { "202" };
             described["responses"][other] = self.answer_json(answer);

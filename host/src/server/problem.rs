@@ -58,6 +58,10 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("replay-failed", 422, "the history cannot be replayed here"),
     ("too-large", 413, "a payload, a body or a module over its limit"),
     ("forbidden", 403, "a page of another origin, or a host name that is not this host's"),
+    ("token-missing", 401, "this host asks for a token, and the request has none"),
+    ("token-refused", 401, "the token is unknown, has expired or was revoked"),
+    ("scope-missing", 403, "the token is for something else"),
+    ("host-only", 403, "only tokens of the namespace default may, since it is about the host as a whole"),
     ("signature-refused", 401, "a webhook whose signature does not fit"),
     ("busy", 503, "too much at the same time; try again"),
     ("stopped", 503, "no engine runs here, or it is shutting down"),
@@ -111,8 +115,11 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (status_of(&self.code), axum::Json(self)).into_response();
+        let mut response = (status_of(&self.code), axum::Json(&self)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.code.starts_with("token-") {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }

@@ -1,11 +1,12 @@
 //! The route of queries.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 
+use super::access::Scoped;
 use super::api::{Api, Result, instance_id};
 use super::{JsonText, Problem};
 use crate::core::ids::InstanceId;
@@ -27,7 +28,7 @@ impl Api {
 }
 
 async fn query(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path((id, name)): Path<(String, String)>,
     JsonText(input): JsonText,
 ) -> Result<Response, Problem> {

@@ -12,12 +12,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::access::Scoped;
 use super::api::{Api, Result, blocking, instance_id, read_history, to_json};
 use super::{Answer, Problem, Query};
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
@@ -195,7 +196,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new().route("/instances/{id}/replay", get(replay))
 }
 
-async fn replay(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<ReplayQuery>) -> Answer {
+async fn replay(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<ReplayQuery>) -> Answer {
     let id = instance_id(&id)?;
     blocking(move || api.replay(&id, &query)).await.map(Json)
 }

@@ -1,12 +1,13 @@
 //! The routes of requests that are waited for.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::Value;
 
+use super::access::Scoped;
 use super::api::{Api, RequestQuery, instance_id};
 use super::problem::Problem;
 use super::{JsonText, Query};
@@ -16,7 +17,7 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 async fn update(
-    State(api): State<Api>,
+    Scoped(api): Scoped,
     Path((id, name)): Path<(String, String)>,
     Query(query): Query<RequestQuery>,
     JsonText(input): JsonText,

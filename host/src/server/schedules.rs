@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::access::Scoped;
 use super::api::{Api, Result, blocking};
 use super::problem::Problem;
 use super::{Answer, JsonBody, Query, Reason};
@@ -216,31 +217,31 @@ pub(super) fn routes() -> Router<Api> {
         .route("/schedules/{name}/trigger", post(trigger))
 }
 
-async fn list(State(api): State<Api>) -> Answer {
+async fn list(Scoped(api): Scoped) -> Answer {
     blocking(move || api.schedules()).await.map(Json)
 }
 
-async fn set(State(api): State<Api>, Path(name): Path<String>, JsonBody(body): JsonBody<ScheduleBody>) -> Answer {
+async fn set(Scoped(api): Scoped, Path(name): Path<String>, JsonBody(body): JsonBody<ScheduleBody>) -> Answer {
     api.put_schedule(&name, body).await.map(Json)
 }
 
-async fn show(State(api): State<Api>, Path(name): Path<String>, Query(query): Query<ScheduleQuery>) -> Answer {
+async fn show(Scoped(api): Scoped, Path(name): Path<String>, Query(query): Query<ScheduleQuery>) -> Answer {
     blocking(move || api.schedule(&name, &query)).await.map(Json)
 }
 
-async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode> {
+async fn delete(Scoped(api): Scoped, Path(name): Path<String>) -> Result<StatusCode> {
     api.delete_schedule(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn pause(State(api): State<Api>, Path(name): Path<String>, JsonBody(body): JsonBody<Reason>) -> Answer {
+async fn pause(Scoped(api): Scoped, Path(name): Path<String>, JsonBody(body): JsonBody<Reason>) -> Answer {
     api.act_on_schedule(&name, ScheduleAction::Pause(body.reason)).await.map(Json)
 }
 
-async fn unpause(State(api): State<Api>, Path(name): Path<String>) -> Answer {
+async fn unpause(Scoped(api): Scoped, Path(name): Path<String>) -> Answer {
     api.act_on_schedule(&name, ScheduleAction::Unpause).await.map(Json)
 }
 
-async fn trigger(State(api): State<Api>, Path(name): Path<String>) -> Answer {
+async fn trigger(Scoped(api): Scoped, Path(name): Path<String>) -> Answer {
     api.act_on_schedule(&name, ScheduleAction::Trigger).await.map(Json)
 }

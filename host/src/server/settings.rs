@@ -63,6 +63,8 @@ const fn setting(
 pub const SETTINGS: &[Setting] = &[
     setting("data", Kind::Text, "folder", ".dacapo", "the data folder: journal, modules, the server's address"),
     setting("listen", Kind::Text, "address:port", "127.0.0.1:7007", "where to listen; port 0 takes a free one"),
+    setting("tls_cert", Kind::Text, "file", "", "the certificate in PEM, with those that lead to its root; needed beyond loopback"),
+    setting("tls_key", Kind::Text, "file", "", "its private key in PEM"),
     setting("log", Kind::Text, "filter", "info", "what is logged: a level, or `part=level` with commas between them"),
     setting("log_format", Kind::Text, "text or json", "text", "how it is logged; `json` is an object for each line"),
     setting("large_payload_bytes", Kind::Number, "bytes", "32768", "payloads of more stand in the store's table of large ones, each once; at least 1024"),
@@ -109,6 +111,10 @@ pub const SETTINGS: &[Setting] = &[
 /// environment, and what commands that talk to a server take.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("DACAPO_CONFIG", "the file with settings, as `--config`"),
+    ("DACAPO_SERVER", "for commands that talk to a server: its address, as `--server`"),
+    ("DACAPO_TOKEN", "for those commands and for workers: their token, as `--token`"),
+    ("DACAPO_TOKEN_FILE", "for those: a file with the token, as `--token-file`"),
+    ("DACAPO_CA", "for those: the certificate in PEM that the server's leads to, as `--ca`"),
     ("DACAPO_KEYS", "keys that encrypt the journal, `id:hex` with commas between them, instead of `key_file`"),
     ("DACAPO_SECRET_*", "the secret of that name, in capitals and with `_` for what is no letter or digit"),
     ("DACAPO_CRASH", "for tests: dies at that write"),
@@ -359,15 +365,28 @@ fn check(path: &[&str], value: &Value, wrong: &dyn Fn(String) -> Problem) -> Res
 fn unknown(path: &[&str]) -> String {
     // The names that somebody chose stay in what is proposed.
     let concrete = |setting: &Setting| {
-        let parts = setting.key.split('.').enumerate();
-        parts
-            .map(|(at, part)| if part == "*" { path.get(at).unwrap_or(&"*") } else { part })
-            .collect::<Vec<_>>()
-            .join(".")
+        let mut is_there = true;
+        let part = |(at, part): (usize, &'static str)| {
+            let found = path.get(at).copied();
+            let shown = if part == "*" && is_there { found.unwrap_or("*") } else { part };
+            is_there &= found == Some(shown);
+            shown.to_owned()
+        };
+        setting.key.split('.').enumerate().map(part).collect::<Vec<_>>().join(".")
     };
     let known: Vec<String> = SETTINGS.iter().map(concrete).collect();
     let found = path.join(".");
-    let near = nearest(&found, known.iter().map(String::as_str));
+    let parts = |key: &str| key.rsplit_once('.').map(|(table, last)| (table.to_owned(), last.to_owned()));
+    let (table, _) = parts(&found).unwrap_or_default();
+    // The same name elsewhere, else one of the same table, else any.
+    let elsewhere = known.iter().find(|key| key.rsplit('.').next() == path.last().copied());
+    let beside: Vec<&str> =
+        known.iter().filter(|key| parts(key).is_some_and(|key| key.0 == table)).map(String::as_str).collect();
+    let near = match elsewhere {
+        Some(key) => key,
+        None if beside.is_empty() => nearest(&found, known.iter().map(String::as_str)),
+        None => nearest(&found, beside.into_iter()),
+    };
     format!("unknown key {found}; did you mean {near}? `dacapo config` lists all")
 }
 

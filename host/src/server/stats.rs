@@ -1,6 +1,5 @@
 //! How the host is: `GET health` (it is alive), `GET ready` (it takes work), `GET stats`.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -8,6 +7,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::Answer;
+use super::access::Scoped;
 use super::api::{Api, Result, blocking, to_json};
 use crate::store::Filter;
 
@@ -74,7 +74,7 @@ fn folder_bytes(folder: &std::path::Path) -> u64 {
         .sum()
 }
 
-async fn health(State(api): State<Api>) -> Json<Value> {
+async fn health(Scoped(api): Scoped) -> Json<Value> {
     Json(json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),
@@ -83,13 +83,13 @@ async fn health(State(api): State<Api>) -> Json<Value> {
     }))
 }
 
-async fn ready(State(api): State<Api>) -> Response {
+async fn ready(Scoped(api): Scoped) -> Response {
     match api.ready() {
         Ok(()) => Json(json!({ "status": "ready" })).into_response(),
         Err(problem) => (StatusCode::SERVICE_UNAVAILABLE, problem).into_response(),
     }
 }
 
-async fn stats(State(api): State<Api>) -> Answer {
+async fn stats(Scoped(api): Scoped) -> Answer {
     blocking(move || api.stats()).await.map(Json)
 }

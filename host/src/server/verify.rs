@@ -1,11 +1,11 @@
 //! Verifying all that is stored, and its route: `POST verify?replay=`.
 
-use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::access::Scoped;
 use super::api::{Api, Result, blocking, to_json};
 use super::{Answer, Query};
 use crate::engine::EngineError;
@@ -38,6 +38,6 @@ pub(super) fn routes() -> Router<Api> {
     Router::new().route("/verify", post(verify))
 }
 
-async fn verify(State(api): State<Api>, Query(query): Query<VerifyQuery>) -> Answer {
+async fn verify(Scoped(api): Scoped, Query(query): Query<VerifyQuery>) -> Answer {
     blocking(move || api.verify(query)).await.map(Json)
 }

@@ -8,12 +8,13 @@
 //! | `POST modules/check?orchestration=&name=` | a module's bytes, against running instances; nothing is kept |
 //! | `POST modules/migrate` | `{"module": .., "orchestration": .., "name": ..}` |
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::access::Scoped;
 use super::api::{Api, Result, blocking, module_json};
 use super::{Answer, Body, JsonBody, MODULE_BYTES, Query};
 use crate::engine::upgrade::{Scope, candidate, check_running};
@@ -203,22 +204,22 @@ pub(super) fn routes() -> Router<Api> {
         .route("/modules/migrate", post(migrate))
 }
 
-async fn set_default(State(api): State<Api>, JsonBody(body): JsonBody<Named>) -> Answer {
+async fn set_default(Scoped(api): Scoped, JsonBody(body): JsonBody<Named>) -> Answer {
     blocking(move || api.set_default(&body)).await.map(Json)
 }
 
-async fn remove(State(api): State<Api>, JsonBody(body): JsonBody<RemoveBody>) -> Answer {
+async fn remove(Scoped(api): Scoped, JsonBody(body): JsonBody<RemoveBody>) -> Answer {
     blocking(move || api.remove_module(&body)).await.map(Json)
 }
 
-async fn collect(State(api): State<Api>, JsonBody(body): JsonBody<CollectBody>) -> Answer {
+async fn collect(Scoped(api): Scoped, JsonBody(body): JsonBody<CollectBody>) -> Answer {
     blocking(move || api.collect_modules(body)).await.map(Json)
 }
 
-async fn check(State(api): State<Api>, Query(scope): Query<Scope>, Body(bytes): Body) -> Answer {
+async fn check(Scoped(api): Scoped, Query(scope): Query<Scope>, Body(bytes): Body) -> Answer {
     blocking(move || api.check(&bytes, &scope)).await.map(Json)
 }
 
-async fn migrate(State(api): State<Api>, JsonBody(body): JsonBody<MigrateBody>) -> Answer {
+async fn migrate(Scoped(api): Scoped, JsonBody(body): JsonBody<MigrateBody>) -> Answer {
     blocking(move || api.migrate(&body)).await.map(Json)
 }

@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -38,6 +38,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Answer;
+use super::access::Scoped;
 use super::api::{Api, Result, instance_id};
 use super::problem::Problem;
 use crate::core::ids::TimestampMs;
@@ -264,11 +265,11 @@ pub(super) fn api_routes() -> Router<Api> {
     Router::new().route("/webhooks", get(list))
 }
 
-async fn list(State(api): State<Api>) -> Answer {
+async fn list(Scoped(api): Scoped) -> Answer {
     Ok(Json(api.webhooks().to_json()))
 }
 
-async fn take(State(api): State<Api>, Path(name): Path<String>, request: Request) -> Result<Response> {
+async fn take(Scoped(api): Scoped, Path(name): Path<String>, request: Request) -> Result<Response> {
     let webhook = api.webhooks().get(&name)?;
     let signed = Signed::of(request.headers())?;
     let body = read(request, webhook.body_limit()).await?;

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::JsonBody;
+use super::access::Scoped;
 use super::api::{Api, MAX_WAIT, Result};
 use super::problem::Problem;
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
@@ -232,15 +233,15 @@ pub(super) fn routes() -> Router<Api> {
 
 type Answer = Result<Json<Value>, Problem>;
 
-async fn queues(State(api): State<Api>) -> Answer {
+async fn queues(Scoped(api): Scoped) -> Answer {
     api.queues().map(Json)
 }
 
-async fn workers(State(api): State<Api>) -> Answer {
+async fn workers(Scoped(api): Scoped) -> Answer {
     api.workers().map(Json)
 }
 
-async fn register(State(api): State<Api>, JsonBody(body): JsonBody<RegisterBody>) -> Result<Response, Problem> {
+async fn register(Scoped(api): Scoped, JsonBody(body): JsonBody<RegisterBody>) -> Result<Response, Problem> {
     let served = |served: Served| match served {
         Served::Name(name) => (name, None),
         Served::Full { name, default_retry } => (name, default_retry.map(RetryPolicy::from)),
@@ -251,12 +252,12 @@ async fn register(State(api): State<Api>, JsonBody(body): JsonBody<RegisterBody>
     Ok((StatusCode::CREATED, Json(json!({ "worker": worker, "lease_ms": LEASE_MS }))).into_response())
 }
 
-async fn unregister(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+async fn unregister(Scoped(api): Scoped, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     api.engine()?.unregister_worker(&id)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn claim(State(api): State<Api>, Path(id): Path<String>, JsonBody(body): JsonBody<ClaimBody>) -> Answer {
+async fn claim(Scoped(api): Scoped, Path(id): Path<String>, JsonBody(body): JsonBody<ClaimBody>) -> Answer {
     let mut stopping = api.stopping();
     let wait = std::time::Duration::from_millis(body.wait_ms).min(MAX_WAIT);
     let give_up = async move {
@@ -289,11 +290,11 @@ fn task_json(claimed: &Claimed) -> Value {
     })
 }
 
-async fn complete(State(api): State<Api>, JsonBody(batch): JsonBody<Batch<Completed>>) -> Answer {
+async fn complete(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Completed>>) -> Answer {
     report(&api, batch.tasks.into_iter().map(|task| (task.token, Ok(task.output))).collect()).await
 }
 
-async fn fail(State(api): State<Api>, JsonBody(batch): JsonBody<Batch<Failed>>) -> Answer {
+async fn fail(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Failed>>) -> Answer {
     let failure = |task: &Failed| Failure {
         kind: if task.cancelled { FailureKind::Cancelled } else { FailureKind::Application },
         error_type: task.error_type.clone(),
@@ -315,7 +316,7 @@ async fn report(api: &Api, reports: Vec<(String, Outcome)>) -> Answer {
     Ok(Json(json!({ "tasks": answers? })))
 }
 
-async fn heartbeat(State(api): State<Api>, JsonBody(batch): JsonBody<Batch<Beat>>) -> Answer {
+async fn heartbeat(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Beat>>) -> Answer {
     let engine = api.engine()?;
     // One that says too much is told so, and the others are heard all the same.
     let beat = |beat: Beat| match engine.heartbeat_task(&beat.token, beat.progress) {
@@ -325,7 +326,7 @@ async fn heartbeat(State(api): State<Api>, JsonBody(batch): JsonBody<Batch<Beat>
     Ok(Json(json!({ "tasks": batch.tasks.into_iter().map(beat).collect::<Vec<_>>() })))
 }
 
-async fn extend(State(api): State<Api>, JsonBody(batch): JsonBody<Batch<Extend>>) -> Answer {
+async fn extend(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Extend>>) -> Answer {
     let engine = api.engine()?;
     let extend = |extend: Extend| -> Result<Value> {
         let standing = engine.extend_task(&extend.token, extend.lease_ms)?;

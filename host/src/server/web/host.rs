@@ -1,16 +1,16 @@
 //! The host itself: what it does and what it has to do.
 
-use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::super::access::Scoped;
 use super::parts::{bytes, count, duration, text};
 use super::{Part, respond};
 use crate::core::summary::Status;
 use crate::server::api::{Api, Result, blocking};
 
-pub(super) async fn page(State(api): State<Api>) -> Response {
+pub(super) async fn page(Scoped(api): Scoped) -> Response {
     let body = blocking(move || render(&api)).await;
     respond(Part::Host, "Host", None, body)
 }

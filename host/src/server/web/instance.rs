@@ -1,12 +1,13 @@
 //! One instance: what it waits for, when things happened, its history, and what can
 //! be done to it.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super::access::Scoped;
 use super::parts::{
     Action, Field, Kind, REASON, ago, badge, count, duration, empty, instance_href, payload, text, until,
 };
@@ -43,7 +44,7 @@ struct Shown {
     now_ms: u64,
 }
 
-pub(super) async fn page(State(api): State<Api>, Path(id): Path<String>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn page(Scoped(api): Scoped, Path(id): Path<String>, Query(asked): Query<Asked>) -> Response {
     let changes = format!("?instance={}", escaped(&id));
     let body = read(&api, &id, asked).await.map(|shown| render(&shown));
     respond(Part::Instances, &id, Some(&changes), body)

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::super::access::Scoped;
 use super::parts::{ago, badge, brief, empty, instance_href};
 use super::{Part, respond};
 use crate::core::summary::Status;
@@ -43,7 +43,7 @@ pub(super) struct Asked {
     after: String,
 }
 
-pub(super) async fn page(State(api): State<Api>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn page(Scoped(api): Scoped, Query(asked): Query<Asked>) -> Response {
     let body = blocking(move || render(&api, &asked)).await;
     respond(Part::Instances, "Instances", Some(""), body)
 }

@@ -8,6 +8,7 @@
 //! | `GET /ui/instances/{id}?execution=&from=` | one of them |
 //! | `GET /ui/start` | a form for each orchestration |
 //! | `GET /ui/modules`, `/ui/schedules`, `/ui/queues`, `/ui/host` | |
+//! | `GET`, `POST /ui/sign-in`, `POST /ui/sign-out` | with a token, which a cookie holds then |
 //! | `GET /assets/{name}` | |
 
 mod host;
@@ -17,6 +18,7 @@ mod modules;
 mod parts;
 mod queues;
 mod schedules;
+mod sign_in;
 mod start;
 mod timeline;
 
@@ -25,9 +27,10 @@ use axum::extract::{Path, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use maud::{DOCTYPE, Markup, html};
 
+pub(super) use self::sign_in::to_sign_in;
 use super::api::Api;
 use super::problem::{Problem, status_of};
 
@@ -45,6 +48,8 @@ pub(super) fn routes(api: Api) -> Router {
         .route("/ui/schedules", get(schedules::page))
         .route("/ui/queues", get(queues::page))
         .route("/ui/host", get(host::page))
+        .route("/ui/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/ui/sign-out", post(sign_in::sign_out))
         .route("/assets/{name}", get(asset))
         .layer(middleware::from_fn(with_policy))
         .with_state(api)
@@ -84,6 +89,7 @@ enum Part {
     Schedules,
     Queues,
     Host,
+    SignIn,
 }
 
 const BAR: [(Part, &str, &str); 6] = [
@@ -140,6 +146,7 @@ fn layout(part: Part, title: &str, changes: Option<&str>, body: &Markup) -> Mark
                     }
                     div.bar-end {
                         span #live .live role="status" { "" }
+                        a.quiet href="/ui/sign-in" aria-current=[(part == Part::SignIn).then_some("page")] { "Access" }
                         button #theme .quiet type="button" title="Light, dark, or as the system has it" { "Theme" }
                     }
                 }

@@ -1,10 +1,10 @@
 //! Modules: their versions, what they offer, and who needs them.
 
-use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde_json::json;
 
+use super::super::access::Scoped;
 use super::parts::{Action, ago, bytes, empty};
 use super::{Part, respond};
 use crate::engine::versions::{Usage, usage};
@@ -12,7 +12,7 @@ use crate::server::api::{Api, Result, blocking};
 use crate::server::paths::with_query;
 use crate::store::{Module, ModuleKind, Store as _};
 
-pub(super) async fn page(State(api): State<Api>) -> Response {
+pub(super) async fn page(Scoped(api): Scoped) -> Response {
     let body = blocking(move || render(&api)).await;
     respond(Part::Modules, "Modules", None, body)
 }

@@ -1,15 +1,15 @@
 //! Queues and the workers that serve them.
 
-use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::super::access::Scoped;
 use super::parts::{ago, empty, text, until};
 use super::{Part, respond};
 use crate::server::api::{Api, Result};
 
-pub(super) async fn page(State(api): State<Api>) -> Response {
+pub(super) async fn page(Scoped(api): Scoped) -> Response {
     respond(Part::Queues, "Queues and workers", None, render(&api))
 }
 

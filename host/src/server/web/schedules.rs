@@ -1,10 +1,10 @@
 //! Schedules: what starts by the calendar.
 
-use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::super::access::Scoped;
 use super::parts::{Action, REASON, ago, brief, duration, empty, instance_href, text, until};
 use super::start::offered;
 use super::{Part, respond};
@@ -12,7 +12,7 @@ use crate::server::api::{Api, Result, blocking};
 use crate::server::paths::escaped;
 use crate::store::Store as _;
 
-pub(super) async fn page(State(api): State<Api>) -> Response {
+pub(super) async fn page(Scoped(api): Scoped) -> Response {
     let body = blocking(move || render(&api)).await;
     respond(Part::Schedules, "Schedules", None, body)
 }

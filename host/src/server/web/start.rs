@@ -1,10 +1,10 @@
 //! A form for each orchestration, made from the schema of its input.
 
-use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::super::access::Scoped;
 use super::parts::empty;
 use super::{Part, respond};
 use crate::engine::versions::default_among;
@@ -19,7 +19,7 @@ pub(super) struct Asked {
     module: String,
 }
 
-pub(super) async fn page(State(api): State<Api>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn page(Scoped(api): Scoped, Query(asked): Query<Asked>) -> Response {
     let body = blocking(move || render(&api, &asked)).await;
     respond(Part::Start, "Start", None, body)
 }

@@ -83,6 +83,8 @@ async function refresh() {
   rendering = true;
   try {
     const response = await fetch(location.href, { headers: { accept: "text/html" } });
+    // The token was taken back: sign in again.
+    if (response.redirected) { location.assign(response.url); return; }
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     if (response.ok) {
       // Log lines and lines of source are put there afterwards, and are not the server's.
