@@ -25,6 +25,8 @@ fn the_example_is_explored() {
         let recording = data.path().join(format!("found-{caller}.dacapo"));
         let replayed = data.json(&["replay", recording.to_str().unwrap()]);
         assert_eq!((&replayed["matched"], &replayed["instance"]), (&json!(true), &json!(caller)));
+        let debugged = data.run(&["debug", recording.to_str().unwrap(), "-c", "run kind activity-failed"]).ok().stdout;
+        assert!(debugged.contains("is not there") && debugged.contains("exploration/orchestration/src/lib.rs:"));
     }
 
     let proved = data.json(&[&explore[..], &["examples/exploration/one-by-one.toml"]].concat());

@@ -41,12 +41,17 @@ pub(crate) fn journey() -> Vec<TurnRecord> {
 
 /// The same recording, as if another module had made it whose `journey` has
 /// become `orchestration` since.
-pub(crate) fn as_of(mut records: Vec<TurnRecord>, orchestration: &str) -> Vec<TurnRecord> {
+pub(crate) fn as_of(records: Vec<TurnRecord>, orchestration: &str) -> Vec<TurnRecord> {
+    as_by(records, orchestration, Hash::of(b"the module that was recorded"))
+}
+
+/// The same recording, as if `module` had made it by running `orchestration`.
+pub(crate) fn as_by(mut records: Vec<TurnRecord>, orchestration: &str, module: Hash) -> Vec<TurnRecord> {
     let mut previous = Hash::ZERO;
     for record in &mut records {
         if let Some(Event::ExecutionStarted(started)) = record.events.first_mut() {
             started.orchestration = orchestration.to_owned();
-            started.module = Hash::of(b"the module that was recorded");
+            started.module = module;
         }
         record.previous = previous;
         previous = Hash::of(&record.encode());

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use dacapo::replay::explore::{Bounds, Explorer, Report, failure};
+use dacapo::replay::explore::{Bounds, Call, Explorer, Report, failure};
+use dacapo::replay::subject::Subject;
 
+use crate::guests::guest;
 use crate::s_exploration::{assert_replays, explorer};
 
 fn two(orchestration: &str) -> Explorer<()> {
@@ -143,10 +145,25 @@ fn s44_whoever_ends_a_caller_ends_what_it_called_or_comes_too_late() {
 }
 
 #[test]
-fn s44_a_call_of_another_module_is_told() {
-    let report = explorer::<()>().instance("one", "calls_away", ()).explore(()).expect("it starts");
-    let what = &report.expect_violation().what;
-    assert!(what.contains("one calls the orchestration \"elsewhere\" of the module \"other\""), "{report}");
+fn s44_orchestrations_of_another_module_are_called_or_it_is_told_that_it_is_not_here() {
+    let calls = || {
+        let square = |_: &mut (), call: &Call| Ok(call.input::<u64>().pow(2));
+        explorer().activity("step.square", square).instance("one", "calls_away", 7).crashes(1)
+    };
+    let peers = Subject::of(&guest("peers")).expect("a module with orchestrations");
+    let report = calls().module("peers", &peers).at_end(|world| assert_eq!(world.output("one"), Some(49_u64)));
+    report.explore(()).expect("it starts").assert_holds();
+    let report = calls().module("peers", &peers).always(|world| assert!(world.end("one").is_none(), "it is over"));
+    let found = report.explore(()).expect("it starts");
+    let modules: Vec<_> = found.expect_violation().recordings.iter().map(|found| found.module_hash).collect();
+    assert_eq!(modules.len(), 2);
+    assert!(modules[0] != modules[1] && modules[1] == peers.module.hash, "each with its own module");
+
+    let what = |explorer: Explorer<()>| explorer.explore(()).expect("it starts").expect_violation().what.clone();
+    let told = what(calls());
+    assert!(told.contains("one calls the orchestration \"leaf\" of the module \"peers\", which is not here"), "{told}");
+    let wrong = Subject::of(&guest("greet-1")).expect("a module with orchestrations");
+    assert!(what(calls().module("peers", &wrong)).contains("it has greet"));
 }
 
 // ---- updates and queries ----

@@ -4,13 +4,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+use dacapo::core::ids::Hash;
 use dacapo::core::turn::TurnRecord;
 use dacapo::replay::recording::Recording;
 use dacapo_testkit::TestKit;
 use serde_json::{Value, json};
 
 use crate::cli_support::{Data, dacapo};
-use crate::debugging::{as_of, journey};
+use crate::debugging::{as_by, as_of, journey};
 use crate::guests::guest;
 
 /// What became of the journey, and what must be said of it: how a check counts it,
@@ -48,10 +49,11 @@ const BUGS: [(&str, &str, &[&str]); 4] = [
     ),
 ];
 
-fn recording(records: &[TurnRecord]) -> Vec<u8> {
+fn recording(records: &[TurnRecord], module: Option<&[u8]>) -> Vec<u8> {
+    let module = module.map(<[u8]>::to_vec);
     let turns = records.iter().map(TurnRecord::encode).collect();
     let module_hash = dacapo::core::turn::module_of(records).expect("a beginning");
-    Recording { instance: "journey-7".into(), execution: 1, module_hash, module: None, turns }.encode()
+    Recording { instance: "journey-7".into(), execution: 1, module_hash, module, turns }.encode()
 }
 
 struct Seeded {
@@ -69,7 +71,8 @@ impl Seeded {
         std::fs::create_dir(&recordings).unwrap();
         let journey = journey();
         for (bug, ..) in BUGS {
-            std::fs::write(recordings.join(format!("{bug}.dacapo")), recording(&as_of(journey.clone(), bug))).unwrap();
+            std::fs::write(recordings.join(format!("{bug}.dacapo")), recording(&as_of(journey.clone(), bug), None))
+                .unwrap();
         }
         Self { data, module, recordings }
     }
@@ -97,6 +100,27 @@ fn each_is_caught_by_check_and_by_replay_and_named_with_its_line() {
     }
     assert_eq!(checked.stdout.matches("likely repairs").count(), BUGS.len());
     assert!(checked.stdout.contains("0 the same, 4 different"), "{}", checked.stdout);
+}
+
+#[test]
+fn each_is_caught_by_verification_where_the_module_is_not_what_ran() {
+    let data = Data::new("seeded-verify");
+    let (module, journey) = (guest("seeded"), journey());
+    let write = |orchestration: &str| {
+        let records = as_by(journey.clone(), orchestration, Hash::of(&module));
+        let file = data.path().join(format!("{orchestration}.dacapo"));
+        std::fs::write(&file, recording(&records, Some(&module))).unwrap();
+        file.display().to_string()
+    };
+    data.run(&["verify", &write("journey"), "--replay"]).ok();
+    for (bug, result, _) in BUGS {
+        let file = write(bug);
+        data.run(&["verify", &file]).ok();
+        let found = data.run(&["verify", &file, "--replay", "--json"]).failed(1).json();
+        let event = result.rsplit(' ').next().unwrap();
+        assert_eq!(found["findings"][0]["event"].to_string(), event, "{bug}: {found}");
+        assert!(found["findings"][0]["problem"].as_str().unwrap().contains("recorded"), "{bug}: {found}");
+    }
 }
 
 #[test]

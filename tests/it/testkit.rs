@@ -202,6 +202,14 @@ fn an_id_that_is_taken_is_joined_replaced_or_refused() {
         kit.run();
     });
     assert!(told.contains("away calls the orchestration \"leaf\" of the module \"elsewhere\""), "{told}");
+
+    // A module that the test has is called by its name.
+    let mut kit = TestKit::open_with(dacapo(), module("explored"));
+    kit.module("peers", module("peers"));
+    kit.activity("step.square", |call| Ok(call.input::<u64>().pow(2)));
+    kit.start("away", "calls_away", 9);
+    kit.run();
+    assert_eq!(kit.output::<u64>("away"), 81);
 }
 
 #[test]

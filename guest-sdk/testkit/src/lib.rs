@@ -180,6 +180,16 @@ impl TestKit {
         Self { host, activities, calls, later, planned: 0, elapsed: Duration::ZERO }
     }
 
+    /// Another crate or `.wasm` file, whose orchestrations are called by the name of its
+    /// module.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    #[track_caller]
+    pub fn module(&mut self, name: &str, folder: impl AsRef<Path>) {
+        self.host.ask(&json!({ "module": { "name": name, "path": folder.as_ref() } }));
+    }
+
     /// What an activity does.
     pub fn activity<T: Serialize>(&mut self, name: &str, act: impl FnMut(&Call) -> Result<T, Failure> + 'static) {
         self.activity_taking(name, Duration::ZERO, act);

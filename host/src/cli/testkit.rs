@@ -26,6 +26,11 @@ enum Request {
     Open {
         path: PathBuf,
     },
+    /// Build another module, and call it by that name.
+    Module {
+        name: String,
+        path: PathBuf,
+    },
     Start {
         id: String,
         orchestration: String,
@@ -124,6 +129,10 @@ fn answer(open: &mut Option<Kit>, request: Request) -> Answer {
     let kit = open.as_mut().ok_or("nothing is open")?;
     let deliver = |kit: &mut Kit, id: &str, inbound| kit.deliver(id, inbound).map(|()| Value::Null).map_err(text);
     match request {
+        Request::Module { name, path } => {
+            kit.module(&name, Subject::open(&path).map_err(text)?);
+            Ok(Value::Null)
+        }
         Request::Open { .. } | Request::Start { .. } | Request::Next => go_on(kit, request),
         Request::Raise { id, name, value } => deliver(kit, &id, Inbound::Event(name, payload(&value))),
         Request::Cancel { id, reason } => deliver(kit, &id, Inbound::Cancel(reason)),

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use super::explore::Call;
 use super::life::{Inbound, Life};
 use super::neighbours::{Neighbours, NotServed};
-use super::subject::{Subject, SubjectError};
+use super::subject::{Subject, SubjectError, Subjects};
 use crate::core::execution::Pending;
 use crate::core::ids::{InstanceId, OperationId, TimestampMs};
 use crate::core::payload::{Outcome, Payload};
@@ -55,7 +55,7 @@ pub enum KitError {
 /// See the module's page.
 #[derive(Debug)]
 pub struct Kit {
-    subject: Subject,
+    subjects: Subjects,
     clock: TimestampMs,
     running: Vec<Running>,
     /// Updates so far.
@@ -76,7 +76,12 @@ struct Running {
 impl Kit {
     /// Nothing runs, and it is new year.
     pub fn new(subject: Subject) -> Self {
-        Self { subject, clock: BEGIN, running: Vec::new(), updates: 0, logs: Vec::new() }
+        Self { subjects: Subjects::new(subject), clock: BEGIN, running: Vec::new(), updates: 0, logs: Vec::new() }
+    }
+
+    /// Another module, whose orchestrations are called by its name.
+    pub fn module(&mut self, name: &str, subject: Subject) {
+        self.subjects.add(name, subject);
     }
 
     /// Starts an instance.
@@ -84,12 +89,12 @@ impl Kit {
     /// # Errors
     /// If the module has no such orchestration, or the id is taken or not valid.
     pub fn start(&mut self, id: &str, orchestration: &str, input: Payload) -> Result<(), KitError> {
-        self.subject.check(orchestration)?;
+        self.subjects.own().check(orchestration)?;
         let id = InstanceId::new(id).map_err(SubjectError::from)?;
         if self.running.iter().any(|running| *running.life.id() == id) {
             return Err(SubjectError::Twice(id).into());
         }
-        let life = Life::start(&id, orchestration, self.subject.module.hash, input, self.clock);
+        let life = Life::start(&id, orchestration, self.subjects.own().module.hash, input, self.clock);
         self.running.push(Running::new(life));
         Ok(())
     }
@@ -132,7 +137,7 @@ impl Kit {
     fn begin_called(&mut self) -> Result<bool, KitError> {
         let neighbours = self.neighbours();
         let Some(call) = neighbours.to_begin().into_iter().next() else { return Ok(false) };
-        let life = neighbours.begin(&call, &self.subject)?;
+        let life = neighbours.begin(&call, &self.subjects)?;
         // The one that had the id makes way.
         self.running.retain(|running| running.life.id() != life.id());
         self.running.push(Running::new(life));
@@ -152,7 +157,7 @@ impl Kit {
         let running = &mut self.running[number];
         let mut guest = match running.guest.take() {
             Some(guest) => guest,
-            None => running.life.guest(&self.subject.module)?,
+            None => running.life.guest(&self.subjects.of(running.life.execution.module).module)?,
         };
         let inbox = std::mem::take(&mut running.inbox).into_iter().chain(news).collect();
         let carried = running.life.carry_on(&mut guest, self.clock, inbox, &|_| None);
@@ -169,8 +174,8 @@ impl Kit {
     /// # Errors
     /// If there is no such instance, or its history does not replay.
     pub fn query(&mut self, id: &str, name: &str, input: Payload) -> Result<Outcome, KitError> {
-        let module = self.subject.module.clone();
-        Ok(self.find(id)?.life.query(&module, name, input)?.0)
+        let life = self.life(id)?.clone();
+        Ok(life.query(&self.subjects.of(life.execution.module).module, name, input)?.0)
     }
 
     /// An update comes in; its number.
@@ -216,7 +221,7 @@ impl Kit {
     /// The first difference.
     pub fn check(&self) -> Result<(), KitError> {
         for running in &self.running {
-            running.life.guest(&self.subject.module)?;
+            running.life.guest(&self.subjects.of(running.life.execution.module).module)?;
         }
         Ok(())
     }
@@ -236,7 +241,7 @@ impl Kit {
 
     /// What is tested.
     pub fn subject(&self) -> &Subject {
-        &self.subject
+        self.subjects.own()
     }
 
     fn find(&mut self, id: &str) -> Result<&mut Running, KitError> {

@@ -107,10 +107,10 @@ impl Life {
 
     /// An instance that another one calls, whose guest has not begun. The one that
     /// has its id makes way, if there is one.
-    pub fn called(call: &Call, at: TimestampMs, before: Option<Self>) -> Self {
+    pub fn called(call: &Call, module: Hash, at: TimestampMs, before: Option<Self>) -> Self {
         let id = call.scheduled.called(call.caller.attempt);
         let execution = before.as_ref().map_or(1, |before| before.execution.started.execution + 1);
-        let mut started = Box::new(call.started(call.module, seed(&id, execution), at));
+        let mut started = Box::new(call.started(module, seed(&id, execution), at));
         let Some(mut before) = before else { return Self::begin(started, at) };
         before.end_now("replaced by another start", at);
         let passed_on = before.execution.outbox.letters().map(|(key, letter)| (key, letter.clone())).collect();

@@ -8,11 +8,11 @@
 //! behind every one of them. What is decided and recorded is the core's
 //! ([`calls`](crate::core::calls), [`mail`](crate::core::mail)), as in the engine.
 //!
-//! One module serves all of them: a call of another module's orchestration is
-//! [`NotServed`].
+//! A call of a module that is not at hand is [`NotServed`]; of a module there is one
+//! version.
 
 use super::life::{Inbound, Life};
-use super::subject::Subject;
+use super::subject::Subjects;
 use crate::core::calls::{Call, Holder, Meets, ParentClose};
 use crate::core::event::Event;
 use crate::core::execution::Pending;
@@ -51,12 +51,12 @@ pub enum What {
 
 /// A call that cannot be served without a host.
 #[derive(Debug, thiserror::Error)]
-#[error("{caller} calls the orchestration {name:?}{which}; here one module is served, which has {has}")]
+#[error("{caller} calls the orchestration {name:?}{of}, which is not here; {known}")]
 pub struct NotServed {
     caller: InstanceId,
     name: String,
-    which: String,
-    has: String,
+    of: String,
+    known: String,
 }
 
 impl<'a> Neighbours<'a> {
@@ -215,20 +215,24 @@ impl<'a> Neighbours<'a> {
     /// The instance of a call, begun.
     ///
     /// # Errors
-    /// If it is of another module than the caller's.
-    pub fn begin(&self, call: &Call, subject: &Subject) -> Result<Life, NotServed> {
+    /// If none of the modules at hand has its orchestration.
+    pub fn begin(&self, call: &Call, subjects: &Subjects) -> Result<Life, NotServed> {
         let name = &call.scheduled.name;
-        let module = &call.scheduled.options.module;
-        if module.is_some() || subject.check(name).is_err() {
-            return Err(NotServed {
-                caller: call.caller.instance.clone(),
-                name: name.clone(),
-                which: module.as_ref().map(|module| format!(" of the module {module:?}")).unwrap_or_default(),
-                has: subject.orchestrations().collect::<Vec<_>>().join(", "),
-            });
-        }
+        let module = call.scheduled.options.module.as_deref();
+        let subject = match module {
+            None => Some(subjects.of(call.module)),
+            Some(module) => subjects.named(module),
+        };
+        let Some(subject) = subject.filter(|subject| subject.check(name).is_ok()) else {
+            let known = match subject {
+                Some(subject) => format!("it has {}", subject.orchestrations().collect::<Vec<_>>().join(", ")),
+                None => format!("the modules here are {}", subjects.names().collect::<Vec<_>>().join(", ")),
+            };
+            let of = module.map(|module| format!(" of the module {module:?}")).unwrap_or_default();
+            return Err(NotServed { caller: call.caller.instance.clone(), name: name.clone(), of, known });
+        };
         let before = self.find(&call.scheduled.called(call.caller.attempt)).cloned();
-        Ok(Life::called(call, self.now, before))
+        Ok(Life::called(call, subject.module.hash, self.now, before))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, ModuleHash};
 use crate::project::{Project, ProjectError};
 use crate::sandbox::inspect::Refused;
 use crate::sandbox::settings::SandboxSettings;
@@ -25,6 +25,48 @@ pub struct Subject {
 impl std::fmt::Debug for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Subject({})", self.module.hash.short())
+    }
+}
+
+/// The modules that are explored or tested together: the first one is what it is about.
+#[derive(Clone, Debug)]
+pub struct Subjects {
+    own: Subject,
+    /// By the names under which they are called.
+    others: Vec<(String, Subject)>,
+}
+
+impl Subjects {
+    /// One module.
+    pub fn new(own: Subject) -> Self {
+        Self { own, others: Vec::new() }
+    }
+
+    /// Another one, whose orchestrations are called by its name.
+    pub fn add(&mut self, name: &str, other: Subject) {
+        self.others.retain(|(known, _)| known != name);
+        self.others.push((name.to_owned(), other));
+    }
+
+    /// What it is about.
+    pub fn own(&self) -> &Subject {
+        &self.own
+    }
+
+    /// The one of that name.
+    pub fn named(&self, name: &str) -> Option<&Subject> {
+        self.others.iter().find(|(known, _)| known == name).map(|(_, subject)| subject)
+    }
+
+    /// The names of the others.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.others.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The one with that hash: every instance here runs one of them.
+    pub fn of(&self, hash: ModuleHash) -> &Subject {
+        let others = self.others.iter().map(|(_, subject)| subject);
+        others.into_iter().find(|subject| subject.module.hash == hash).unwrap_or(&self.own)
     }
 }
 

@@ -66,7 +66,7 @@ pub use self::invariant::World;
 pub use self::report::{Report, Violation};
 use self::turns::Turns;
 use self::world::State;
-use super::subject::{Subject, SubjectError};
+use super::subject::{Subject, SubjectError, Subjects};
 use crate::core::event::Event;
 use crate::core::ids::{InstanceId, OperationId};
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
@@ -168,7 +168,7 @@ struct QueryCheck<M> {
 
 /// What is to happen, under which rules, and what must hold. See the module's page.
 pub struct Explorer<M> {
-    subject: Subject,
+    subjects: Subjects,
     activities: BTreeMap<String, Activity<M>>,
     any_activity: Option<Activity<M>>,
     default_retry: BTreeMap<String, RetryPolicy>,
@@ -185,7 +185,10 @@ pub struct Explorer<M> {
 
 impl<M> Debug for Explorer<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Explorer").field("subject", &self.subject).field("bounds", &self.bounds).finish_non_exhaustive()
+        f.debug_struct("Explorer")
+            .field("subjects", &self.subjects)
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,7 +196,7 @@ impl<M: Model> Explorer<M> {
     /// Explores orchestrations of that module.
     pub fn new(subject: &Subject) -> Self {
         Self {
-            subject: subject.clone(),
+            subjects: Subjects::new(subject.clone()),
             activities: BTreeMap::new(),
             any_activity: None,
             default_retry: BTreeMap::new(),
@@ -207,6 +210,13 @@ impl<M: Model> Explorer<M> {
             history: Vec::new(),
             queries: Vec::new(),
         }
+    }
+
+    /// Another module, whose orchestrations are called by its name.
+    #[must_use]
+    pub fn module(mut self, name: &str, subject: &Subject) -> Self {
+        self.subjects.add(name, subject.clone());
+        self
     }
 
     /// What an activity does to the model and returns. A call of an activity that

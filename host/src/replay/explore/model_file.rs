@@ -16,6 +16,7 @@ use super::{Call, Explorer, World, failure};
 use crate::core::event::Event;
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
 use crate::replay::recording::Recording;
+use crate::replay::subject::{Subject, SubjectError};
 
 /// The file. Unknown fields are refused.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -27,6 +28,10 @@ pub struct ModelFile {
     /// What runs; without it, what the command line says.
     #[serde(default)]
     pub instances: Vec<Instance>,
+    /// Other modules by the names under which they are called: a project, a crate or a
+    /// `.wasm` file, read against the file's folder.
+    #[serde(default)]
+    pub modules: BTreeMap<String, PathBuf>,
     /// What comes at any moment.
     #[serde(default)]
     pub events: Vec<RaisedEvent>,
@@ -189,7 +194,9 @@ impl ModelFile {
         let error = |why: String| ModelFileError { path: path.display().to_string(), why };
         let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
         let mut file: Self = toml::from_str(&text).map_err(|e| error(e.to_string().trim_end().to_owned()))?;
-        file.recording = file.recording.map(|recording| path.parent().unwrap_or(Path::new(".")).join(recording));
+        let folder = path.parent().unwrap_or(Path::new("."));
+        file.recording = file.recording.map(|recording| folder.join(recording));
+        file.modules.values_mut().for_each(|module| *module = folder.join(&*module));
         Ok(file)
     }
 
@@ -203,9 +210,13 @@ impl ModelFile {
     /// Gives the explorer this file's activities, events and assertions.
     ///
     /// # Errors
-    /// If the recording that it names cannot be used.
+    /// If the recording or a module that it names cannot be used.
     pub fn prepare(self, mut explorer: Explorer<Names>) -> Result<Explorer<Names>, ModelFileError> {
         let recorded = self.recording.as_deref().map(results_of).transpose()?;
+        for (name, module) in &self.modules {
+            let error = |why: SubjectError| ModelFileError { path: module.display().to_string(), why: why.to_string() };
+            explorer = explorer.module(name, &Subject::open(module).map_err(error)?);
+        }
         for event in &self.events {
             explorer = explorer.event(&event.instance, &event.name, &event.value);
         }

@@ -13,6 +13,7 @@ use super::turns::Turns;
 use super::world::State;
 use super::{Explorer, Model};
 use crate::core::ids::Hash;
+use crate::replay::life::Life;
 
 struct Node<M> {
     state: State<M>,
@@ -134,7 +135,10 @@ impl<M: Model> Graph<'_, M> {
             after = *before;
         }
         schedule.reverse();
-        let recording = |life: &crate::replay::life::Life| life.recording(Some(self.explorer.subject.bytes.to_vec()));
+        let recording = |life: &Life| {
+            let bytes = self.explorer.subjects.of(life.execution.module).bytes.to_vec();
+            life.recording(Some(bytes))
+        };
         let recordings = state.lives.values().filter_map(|turned| recording(&turned.life).ok()).collect();
         Box::new(Violation { what, schedule, model: format!("{:?}", state.model), recordings })
     }

@@ -151,7 +151,7 @@ impl<M: Model> State<M> {
     }
 
     fn begin(&mut self, call: &calls::Call, explorer: &Explorer<M>, turns: &mut Turns) -> Result<(), String> {
-        let life = self.neighbours().begin(call, &explorer.subject).map_err(|error| error.to_string())?;
+        let life = self.neighbours().begin(call, &explorer.subjects).map_err(|error| error.to_string())?;
         let instance = turns.number_of(life.id());
         self.lives.insert(instance, Rc::new(Turned::new(life, explorer)));
         self.follow(instance);

@@ -77,7 +77,8 @@ impl Turns {
         }
         self.run += 1;
         let mut life = before.life.clone();
-        let mut guest = life.guest(&explorer.subject.module).map_err(|error| error.to_string())?;
+        let mut guest =
+            life.guest(&explorer.subjects.of(life.execution.module).module).map_err(|error| error.to_string())?;
         let default_retry = |name: &str| explorer.default_retry.get(name).cloned();
         life.carry_on(&mut guest, at, inbound, &default_retry);
         let turned = Rc::new(Turned::new(life, explorer));
@@ -100,7 +101,8 @@ impl Turns {
     ) -> Outcome {
         let key = hash(&(turned.life.execution.head, name, input));
         let ask = || {
-            let asked = turned.life.query(&explorer.subject.module, name, input.clone());
+            let module = &explorer.subjects.of(turned.life.execution.module).module;
+            let asked = turned.life.query(module, name, input.clone());
             asked.unwrap_or_else(|error| panic!("{} does not replay: {error}", turned.life.id())).0
         };
         self.asked.borrow_mut().entry(key).or_insert_with(ask).clone()

@@ -66,9 +66,9 @@ impl<M: Model> State<M> {
     pub(super) fn first(explorer: &Explorer<M>, turns: &mut Turns, model: M) -> Result<Self, SubjectError> {
         let mut lives = BTreeMap::new();
         for (id, orchestration, input) in &explorer.instances {
-            explorer.subject.check(orchestration)?;
+            explorer.subjects.own().check(orchestration)?;
             let id = InstanceId::new(id)?;
-            let hash = explorer.subject.module.hash;
+            let hash = explorer.subjects.own().module.hash;
             let life = Life::start(&id, orchestration, hash, input.clone(), BEGIN);
             if lives.insert(turns.number_of(&id), Rc::new(Turned::new(life, explorer))).is_some() {
                 return Err(SubjectError::Twice(id));

@@ -174,8 +174,8 @@ async fn order(ctx: Context, patient: bool) -> Result<String> {
 
 /// Calls an orchestration of another module.
 #[orchestration]
-async fn calls_away(ctx: Context) -> Result<()> {
-    ctx.call_orchestration::<()>("elsewhere", &()).module("other").await
+async fn calls_away(ctx: Context, n: u64) -> Result<u64> {
+    ctx.call_orchestration::<u64>("leaf", &n).module("peers").await
 }
 
 // ---- asked while they run ----
