@@ -41,6 +41,7 @@ mod s_exploration;
 mod s_exploration_others;
 mod s_instances;
 mod s_life;
+mod s_lists;
 mod s_look;
 mod s_payloads;
 mod s_purge;

@@ -21,6 +21,8 @@ use crate::harness::{Host, World, id};
 
 const HISTORY: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history");
 const INSTANCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("instances");
+const CREATED: TableDefinition<'_, &[u8], ()> = TableDefinition::new("created");
+const COUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("counts");
 const PAYLOADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("payloads");
 const RUNNING: TableDefinition<'_, &str, ()> = TableDefinition::new("running");
 const MODULE_BYTES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("module_bytes");
@@ -179,6 +181,26 @@ fn s43_verify_names_the_instance_and_event_of_each_kind_of_damage() {
             }),
             "ghost",
             "it has no row",
+        ),
+        (
+            "an instance that lists of the newest would miss",
+            Box::new(|t| drop(t.open_table(CREATED).unwrap().pop_last().unwrap())),
+            "",
+            "the index by creation does not have it",
+        ),
+        (
+            "an index entry by creation of nobody",
+            Box::new(|t| {
+                drop(t.open_table(CREATED).unwrap().insert(b"\0\0\0\0\0\0\0\x01nobody".as_slice(), ()).unwrap())
+            }),
+            "the index by creation",
+            "as there are",
+        ),
+        (
+            "a count that is wrong",
+            Box::new(|t| drop(t.open_table(COUNTS).unwrap().remove("failed").unwrap())),
+            "the counts",
+            "another number of failed",
         ),
         (
             "bytes of no module",

@@ -13,7 +13,7 @@ use super::{Common, input};
 use crate::core::summary::Status;
 use crate::server::api::{ListQuery, Order};
 
-/// Each look counts all instances.
+/// It is not looked at more often.
 const LEAST: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]

@@ -1,9 +1,9 @@
 //! Lists of instances: by id, or the newest first, with how many there are of each
 //! status.
 //!
-//! By id is what the store itself does: a page costs what is on it. The newest first
-//! and the counts look at every row that matches, up to [`MAX_SCAN`] of them; an
-//! answer says whether that was all.
+//! Both orders are what the store itself does: a page costs what is looked at until it
+//! is full. Counts of all instances cost nothing either. Those with conditions look at
+//! every row that matches, up to [`MAX_SCAN`] of them; an answer says whether that was all.
 
 use std::collections::BTreeMap;
 
@@ -108,15 +108,15 @@ impl Api {
                 let more = rows.len() > limit;
                 rows.truncate(limit);
                 let next = rows.last().filter(|_| more).map(|row| row.instance.to_string());
-                (rows, next, with_counts.then(|| self.survey(&filter, None, 0)).transpose()?.map(|(_, counts)| counts))
+                (rows, next, with_counts.then(|| self.counts(&filter)).transpose()?)
             }
             Order::Newest => {
                 let after = after.as_deref().map(cursor).transpose()?;
-                let (mut rows, counts) = self.survey(&filter, after.as_ref(), limit + 1)?;
+                let mut rows = self.newest(&filter, after.as_ref(), limit + 1)?;
                 let more = rows.len() > limit;
                 rows.truncate(limit);
                 let next = rows.last().filter(|_| more).map(|row| format!("{}.{}", row.created_at.0, row.instance));
-                (rows, next, Some(counts).filter(|_| with_counts))
+                (rows, next, with_counts.then(|| self.counts(&filter)).transpose()?)
             }
         };
         Ok(Listed { rows, next, counts })
@@ -127,36 +127,48 @@ impl Api {
     /// # Errors
     /// If the store fails.
     pub fn counts(&self, filter: &Filter) -> Result<Counts> {
-        Ok(self.survey(filter, None, 0)?.1)
-    }
-
-    /// Looks at every row that matches: the `limit` newest ones before `after`, and counts.
-    fn survey(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<(Vec<Summary>, Counts)> {
         let any_status = Filter { status: None, ..filter.clone() };
-        let (mut newest, mut counts) = (BTreeMap::new(), Counts::default());
+        if any_status == Filter::default() {
+            let by_status = self.store().counts()?;
+            return Ok(Counts { total: by_status.values().sum(), by_status, complete: true });
+        }
+        let mut counts = Counts::default();
         let mut last = None;
-        while (counts.total as usize) < MAX_SCAN {
+        while !counts.complete && (counts.total as usize) < MAX_SCAN {
             let page = self.store().list(&any_status, last.as_ref(), SCAN_PAGE)?;
             counts.complete = page.len() < SCAN_PAGE;
             last = page.last().map(|row| row.instance.clone());
+            counts.total += page.len() as u64;
+            page.iter().for_each(|row| *counts.by_status.entry(row.status).or_default() += 1);
+        }
+        Ok(counts)
+    }
+
+    /// The `limit` newest ones before `after`.
+    fn newest(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Vec<Summary>> {
+        if filter.status.is_none_or(Status::is_final) {
+            return Ok(self.store().newest(filter, after, limit)?);
+        }
+        // There are few that run among all there ever were: the store has them together.
+        let mut newest = BTreeMap::new();
+        let mut last = None;
+        loop {
+            let page = self.store().list(filter, last.as_ref(), SCAN_PAGE)?;
+            last = page.last().map(|row| row.instance.clone());
+            let is_last = page.len() < SCAN_PAGE;
             for row in page {
-                *counts.by_status.entry(row.status).or_default() += 1;
-                counts.total += 1;
                 let key = (row.created_at, row.instance.clone());
-                let is_wanted =
-                    filter.status.is_none_or(|status| status == row.status) && after.is_none_or(|after| key < *after);
-                if limit > 0 && is_wanted {
+                if after.is_none_or(|after| key < *after) {
                     newest.insert(key, row);
-                    if newest.len() > limit {
-                        newest.pop_first();
-                    }
+                }
+                if newest.len() > limit {
+                    newest.pop_first();
                 }
             }
-            if counts.complete {
-                break;
+            if is_last {
+                return Ok(newest.into_values().rev().collect());
             }
         }
-        Ok((newest.into_values().rev().collect(), counts))
     }
 }
 

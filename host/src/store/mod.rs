@@ -104,7 +104,7 @@ impl History {
 }
 
 /// Which instances to list. Every condition given must hold.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// This status.
     pub status: Option<Status>,
@@ -314,6 +314,18 @@ pub trait Store: Send + Sync + 'static {
     /// Rows that match, by id, at most `limit` after `after`.
     fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError>;
 
+    /// Rows that match, those created last first and of one time by id backwards, at most
+    /// `limit` from before `before` on. Its cost follows what is looked at until then.
+    fn newest(
+        &self,
+        filter: &Filter,
+        before: Option<&(TimestampMs, InstanceId)>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, StoreError>;
+
+    /// How many instances there are of each status. Its cost does not follow how many.
+    fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError>;
+
     /// Keeps a module and points its name and version to it. The same bytes again
     /// are no second module; their name, version and grants are those given last.
     fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError>;
@@ -376,6 +388,12 @@ macro_rules! hand_on_to_inner_store {
                 -> Vec<$crate::core::summary::Summary>;
             list(filter: &$crate::store::Filter, after: Option<&$crate::core::ids::InstanceId>, limit: usize)
                 -> Vec<$crate::core::summary::Summary>;
+            newest(
+                filter: &$crate::store::Filter,
+                before: Option<&($crate::core::ids::TimestampMs, $crate::core::ids::InstanceId)>,
+                limit: usize
+            ) -> Vec<$crate::core::summary::Summary>;
+            counts() -> std::collections::BTreeMap<$crate::core::summary::Status, u64>;
             put_module(module: &$crate::store::Module, component: &[u8]) -> ();
             module(hash: &$crate::core::ids::ModuleHash) -> Option<$crate::store::Module>;
             module_bytes(hash: &$crate::core::ids::ModuleHash) -> Option<Vec<u8>>;

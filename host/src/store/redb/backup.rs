@@ -18,9 +18,10 @@ use redb::{
 
 use super::error::{Doing, guarded};
 use super::tables::{self, EachTable, NAMES, corrupt};
-use super::{Options, RedbStore, create_tables, open_file, put_in_place, sync_folder_of};
+use super::{Options, RedbStore, create_tables, index, open_file, put_in_place, sync_folder_of};
 use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupReader, BackupWriter, Contents, Rows};
+use crate::store::codec::Codec;
 
 /// Bytes of rows in one transaction of a restore.
 const BYTES_PER_TRANSACTION: u64 = 32 << 20;
@@ -70,7 +71,7 @@ impl RedbStore {
         clear(&draft)?;
         let filled = guarded(|| {
             let database = open_file(&draft, &options)?;
-            fill(&database, from)?;
+            fill(&database, &options.codec, from)?;
             database.close().doing("close the restored file")?;
             Ok::<_, BackupError>(())
         });
@@ -160,7 +161,7 @@ impl EachTable for Copy<'_, '_> {
 }
 
 /// Puts the rows of a backup into an empty file.
-fn fill(database: &Database, from: &mut dyn Read) -> Result<(), BackupError> {
+fn fill(database: &Database, codec: &Codec, from: &mut dyn Read) -> Result<(), BackupError> {
     let mut reader = BackupReader::begin(from)?;
     let found = reader.journal_format();
     if found > tables::FORMAT {
@@ -183,6 +184,10 @@ fn fill(database: &Database, from: &mut dyn Read) -> Result<(), BackupError> {
             transaction.set_durability(Durability::None).map_err(|error| StoreError::Io(error.to_string()))?;
         }
         transaction.commit().doing("restore")?;
+    }
+    if !reader.contents().rows.contains_key("counts") {
+        // It was taken before there were indexes, or of an empty store.
+        index::make(database, codec)?;
     }
     match reader.contents().rows.keys().find(|name| !NAMES.contains(&name.as_str())) {
         Some(name) => Err(corrupt(format!("the table {name} of the backup"), "this version does not know it").into()),

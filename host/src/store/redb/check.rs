@@ -4,15 +4,16 @@
 //! no read would notice is looked for here: an entry too many or too few in an index,
 //! and rows that nothing leads to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use redb::ReadableTable as _;
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::error::Doing;
-use super::tables::{self, HISTORY, INSTANCES, LOG, MODULE_BYTES, MODULES, PAYLOADS, RUNNING};
+use super::index;
+use super::tables::{self, CREATED, HISTORY, INSTANCES, LOG, MODULE_BYTES, MODULES, PAYLOADS, RUNNING};
 use super::view::View;
 use crate::core::ids::{Hash, InstanceId};
-use crate::core::summary::Summary;
+use crate::core::summary::{Status, Summary};
 use crate::store::{IndexFinding, StoreError};
 
 impl View {
@@ -31,7 +32,8 @@ impl View {
     fn check_running(&self, findings: &mut Findings) -> Result<Executions, StoreError> {
         let rows = self.trees.open_table(INSTANCES).doing("open the instances")?;
         let running = self.trees.open_table(RUNNING).doing("open the running instances")?;
-        let mut executions = Executions::new();
+        let created = self.trees.open_table(CREATED).doing("open the index by creation")?;
+        let (mut executions, mut counts) = (Executions::new(), BTreeMap::new());
         for row in rows.iter().doing("list the instances")? {
             let (id, row) = row.doing("list the instances")?;
             let id = id.value();
@@ -41,6 +43,11 @@ impl View {
                 continue;
             };
             executions.insert(id.to_owned(), summary.execution);
+            *counts.entry(summary.status).or_default() += 1;
+            let key = index::created_key(summary.created_at, &summary.instance);
+            if created.get(key.as_slice()).doing("read the index by creation")?.is_none() {
+                findings.add(id, "the index by creation does not have it where its row says");
+            }
             let is_noted = running.get(id).doing("read a running instance")?.is_some();
             if is_noted != summary.is_open() {
                 let says = if is_noted { "has it" } else { "does not have it" };
@@ -53,6 +60,19 @@ impl View {
             if !executions.contains_key(id.value()) {
                 findings.add(id.value(), "the index of running instances has it, and it has no row");
             }
+        }
+        if created.len().doing("read the index by creation")? != executions.len() as u64 {
+            findings
+                .add("the index by creation", format!("it does not have {} instances, as there are", executions.len()));
+        }
+        let noted = index::counts(&self.trees)?;
+        let is_right = |status: &Status| {
+            noted.get(status).copied().unwrap_or_default() == counts.get(status).copied().unwrap_or_default()
+        };
+        // What cannot be read is of no known status.
+        let all_read = counts.values().sum::<u64>() == executions.len() as u64;
+        for status in Status::ALL.iter().filter(|status| all_read && !is_right(status)) {
+            findings.add("the counts", format!("another number of {status} instances than there are"));
         }
         Ok(executions)
     }
@@ -127,7 +147,7 @@ impl View {
 }
 
 /// The execution that each instance's row is in; the last one of all where it cannot be read.
-type Executions = std::collections::BTreeMap<String, u32>;
+type Executions = BTreeMap<String, u32>;
 
 struct Findings(Vec<IndexFinding>);
 

@@ -12,6 +12,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Options;
 use super::error::Doing;
+use super::index::{Indexes, Place};
 use super::overlay::{Entry, Held, follows};
 use super::payloads::Shelf;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING, Stored, corrupt};
@@ -36,7 +37,9 @@ pub(super) fn fold_slice(
         instances: transaction.open_table(INSTANCES).doing("open the instances")?,
         running: transaction.open_table(RUNNING).doing("open the running instances")?,
         shelf: Shelf::new(transaction, options),
+        indexes: Indexes::open(transaction)?,
     };
+    let mut last = None;
     let (mut turns_done, mut bytes_done) = (0, 0);
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
     for (instance, entries) in held.instances.range::<str, _>((from, Bound::Unbounded)) {
@@ -44,10 +47,12 @@ pub(super) fn fold_slice(
         turns_done += entries.len();
         bytes_done += entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
         if turns_done >= turns || bytes_done >= bytes {
-            return Ok(Some(instance.clone()));
+            last = Some(instance.clone());
+            break;
         }
     }
-    Ok(None)
+    rows.indexes.finish()?;
+    Ok(last)
 }
 
 struct Rows<'t> {
@@ -55,6 +60,7 @@ struct Rows<'t> {
     instances: Table<'t, &'static str, &'static [u8]>,
     running: Table<'t, &'static str, ()>,
     shelf: Shelf<'t>,
+    indexes: Indexes<'t>,
 }
 
 fn fold_instance(
@@ -84,9 +90,11 @@ fn fold_instance(
         rows.history.insert(key.as_slice(), row.as_slice()).doing("write a history")?;
     }
     let was_running = folded.as_ref().is_some_and(Summary::is_open);
+    let was_at = folded.as_ref().map(Place::of);
     let Some(summary) = advance(instance, folded, entries)? else { return Ok(()) };
     let is_running = summary.is_open();
     rows.instances.insert(id, tables::encode_summary(codec, &summary).as_slice()).doing("write an instance")?;
+    rows.indexes.replace(instance, was_at, Some(Place::of(&summary)))?;
     if is_running && !was_running {
         rows.running.insert(id, ()).doing("write a running instance")?;
     } else if was_running && !is_running {

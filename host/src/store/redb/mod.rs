@@ -15,6 +15,7 @@ mod check;
 mod dying;
 mod error;
 mod fold;
+mod index;
 mod log;
 mod overlay;
 mod payloads;
@@ -22,6 +23,7 @@ mod purge;
 pub mod tables;
 mod view;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Bound;
 use std::path::Path;
@@ -43,8 +45,8 @@ use super::codec::Codec;
 use super::crash::FileWrites;
 use super::schedule::Schedule;
 use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
-use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
-use crate::core::summary::Summary;
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
+use crate::core::summary::{Status, Summary};
 
 /// Bounds and choices of a [`RedbStore`]. The defaults suit a host; tests make them small.
 #[derive(Clone, Debug)]
@@ -171,6 +173,7 @@ impl RedbStore {
             None => create_tables(&database)?,
         };
         check_key(&database, &options.codec)?;
+        index::ensure(&database, &options.codec)?;
         let (log, folds) = Log::replay(&database, &options)?;
         let counters = Counters { folds: AtomicU64::new(folds), ..Counters::default() };
         let writer = Mutex::new(Writer { epoch, log, lost: false });
@@ -310,6 +313,19 @@ impl Store for RedbStore {
         };
         let wanted = |summary: &Summary| filter.matches(summary);
         guarded(|| self.view()?.scan(among, from, |id| id.starts_with(prefix), wanted, limit))
+    }
+
+    fn newest(
+        &self,
+        filter: &Filter,
+        before: Option<&(TimestampMs, InstanceId)>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, StoreError> {
+        guarded(|| self.view()?.newest(filter, before, limit))
+    }
+
+    fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
+        guarded(|| self.view()?.counts())
     }
 
     fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
@@ -557,6 +573,8 @@ fn create_tables(database: &Database) -> Result<u64, StoreError> {
         transaction.open_table(MODULE_BYTES).doing(making)?;
         transaction.open_table(SCHEDULES).doing(making)?;
         transaction.open_table(tables::PAYLOADS).doing(making)?;
+        transaction.open_table(tables::CREATED).doing(making)?;
+        transaction.open_table(tables::COUNTS).doing(making)?;
     }
     transaction.commit().doing(making)?;
     Ok(0)

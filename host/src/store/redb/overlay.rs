@@ -7,7 +7,7 @@
 //! reader ignores those above the number it began with; that is how it sees a
 //! batch whole or not at all while holding no lock in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -128,6 +128,16 @@ impl Overlay {
             found.extend(entries.take_while(|entry| entry.commit <= self.visible).cloned());
         }
         found
+    }
+
+    /// Ids of all instances that a generation knows, each once. Some may turn out to have
+    /// no turn that is visible.
+    pub(super) fn ids(&self) -> BTreeSet<InstanceId> {
+        let mut ids = BTreeSet::new();
+        for generation in self.frozen.iter().chain([&self.active]) {
+            ids.extend(generation.read().instances.keys().cloned());
+        }
+        ids
     }
 
     /// The first instance in `from..` that a generation knows. It may turn out

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use redb::WriteTransaction;
 
 use super::error::Doing;
+use super::index::{Indexes, Place};
 use super::overlay::Overlay;
 use super::payloads::Shelf;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING};
@@ -59,12 +60,16 @@ fn remove(transaction: &WriteTransaction, options: &Options, instances: &[Instan
     let mut rows = transaction.open_table(INSTANCES).doing("remove an instance")?;
     let mut running = transaction.open_table(RUNNING).doing("remove an instance")?;
     let mut shelf = Shelf::new(transaction, options);
+    let mut indexes = Indexes::open(transaction)?;
     for instance in instances {
         shelf.remove_all(instance)?;
         let (first, last) = (tables::history_key(instance, 0, 0), tables::history_key(instance, u32::MAX, u32::MAX));
         history.retain_in(first.as_slice()..=last.as_slice(), |_, _| false).doing("remove a history")?;
-        rows.remove(instance.as_str()).doing("remove an instance")?;
+        if let Some(row) = rows.remove(instance.as_str()).doing("remove an instance")? {
+            let summary = tables::decode_summary(&options.codec, instance, row.value())?;
+            indexes.replace(instance, Some(Place::of(&summary)), None)?;
+        }
         running.remove(instance.as_str()).doing("remove an instance")?;
     }
-    Ok(())
+    indexes.finish()
 }

@@ -57,9 +57,25 @@ pub(super) const SCHEDULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::
 /// Large payloads, by [`payload_key`].
 pub(super) const PAYLOADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("payloads");
 
+/// Folded instances by the time of their creation: see [`super::index`].
+pub(super) const CREATED: TableDefinition<'_, &[u8], ()> = TableDefinition::new("created");
+/// How many folded instances there are of each status, by its name.
+pub(super) const COUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("counts");
+
 /// Every table, in the order of the format's page.
-pub const NAMES: [&str; 9] =
-    ["meta", "log", "history", "instances", "running", "modules", "module_bytes", "schedules", "payloads"];
+pub const NAMES: [&str; 11] = [
+    "meta",
+    "log",
+    "history",
+    "instances",
+    "running",
+    "modules",
+    "module_bytes",
+    "schedules",
+    "payloads",
+    "created",
+    "counts",
+];
 
 /// Something to be done with every table, whatever the types of its rows.
 pub(super) trait EachTable {
@@ -80,13 +96,15 @@ pub(super) fn each_table(visitor: &mut impl EachTable) -> Result<(), BackupError
     visitor.table(MODULES)?;
     visitor.table(MODULE_BYTES)?;
     visitor.table(SCHEDULES)?;
-    visitor.table(PAYLOADS)
+    visitor.table(PAYLOADS)?;
+    visitor.table(CREATED)?;
+    visitor.table(COUNTS)
 }
 
 /// Checks what needs no key to be checked: that a row is the one that was written there.
 pub(super) fn check_row(table: &str, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
     let is_intact = match table {
-        "running" => row.is_empty(),
+        "running" | "created" => row.is_empty(),
         "module_bytes" => Hash::of(row).0 == key,
         _ => row.split_at_checked(CHECKSUM_BYTES).is_some_and(|(sum, sealed)| sum == checksum(table, key, sealed)),
     };

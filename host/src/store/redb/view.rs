@@ -4,6 +4,7 @@
 //! read that takes several steps sees no commit come in between. Turns that are
 //! in both count once: the summary row says how far the trees go.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -11,14 +12,15 @@ use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::error::Doing;
 use super::fold::{advance, unfolded};
+use super::index;
 use super::overlay::Overlay;
 use super::payloads::Reader;
-use super::tables::{self, HISTORY, INSTANCES, RUNNING, corrupt};
-use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
-use crate::core::summary::Summary;
+use super::tables::{self, CREATED, HISTORY, INSTANCES, RUNNING, corrupt};
+use crate::core::ids::{ExecutionNumber, Hash, InstanceId, TimestampMs};
+use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
 use crate::store::codec::Codec;
-use crate::store::{History, StoreError};
+use crate::store::{Filter, History, StoreError};
 
 /// See the module's page.
 pub(super) struct View {
@@ -105,6 +107,78 @@ impl View {
             read.map_err(|error| if lost { in_turn(error, &history) } else { error })?;
         }
         Ok(history)
+    }
+
+    /// See [`Store::counts`](crate::store::Store::counts).
+    pub(super) fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
+        let mut counts = index::counts(&self.trees)?;
+        for id in self.overlay.ids() {
+            let folded = self.folded(&id)?;
+            let before = folded.as_ref().map(|row| row.status);
+            let after = self.with_overlay(&id, folded)?.map(|row| row.status);
+            if before != after {
+                before.into_iter().for_each(|status| *counts.entry(status).or_default() -= 1);
+                after.into_iter().for_each(|status| *counts.entry(status).or_default() += 1);
+            }
+        }
+        counts.retain(|_, count| *count > 0);
+        Ok(counts)
+    }
+
+    /// See [`Store::newest`](crate::store::Store::newest).
+    pub(super) fn newest(
+        &self,
+        filter: &Filter,
+        before: Option<&(TimestampMs, InstanceId)>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, StoreError> {
+        let created = self.trees.open_table(CREATED).doing("open the index by creation")?;
+        let last = before.map(|(at, id)| index::created_key(*at, id));
+        let range = match &last {
+            Some(last) => created.range::<&[u8]>(..last.as_slice()),
+            None => created.range::<&[u8]>(..),
+        };
+        let mut folded = range.doing("list the newest instances")?.rev();
+        let mut next_folded = || -> Result<Option<(TimestampMs, InstanceId)>, StoreError> {
+            let Some(row) = folded.next() else { return Ok(None) };
+            index::read_created_key(row.doing("list the newest instances")?.0.value()).map(Some)
+        };
+        let born = self.born_in_overlay()?;
+        let mut held = born.iter().rev().filter(|(key, _)| before.is_none_or(|before| *key < before)).peekable();
+        let (mut folded, mut found) = (next_folded()?, Vec::new());
+        while found.len() < limit {
+            let is_held = match (&folded, held.peek()) {
+                (Some(folded), Some((held, _))) => *held > folded,
+                (None, Some(_)) => true,
+                (Some(_), None) => false,
+                (None, None) => break,
+            };
+            if is_held {
+                found.extend(held.next().map(|(_, row)| row.clone()).filter(|row| filter.matches(row)));
+                continue;
+            }
+            let Some((at, id)) = std::mem::replace(&mut folded, next_folded()?) else { break };
+            let row = self.summary(&id)?;
+            // One that has another life by now stands elsewhere.
+            found.extend(row.filter(|row| row.created_at == at && filter.matches(row)));
+        }
+        Ok(found)
+    }
+
+    /// Instances that began where nothing is folded yet, by when that was.
+    fn born_in_overlay(&self) -> Result<BTreeMap<(TimestampMs, InstanceId), Summary>, StoreError> {
+        let mut born = BTreeMap::new();
+        for id in self.overlay.ids() {
+            if !self.overlay.entries(id.as_str()).iter().any(|entry| entry.turn == 1) {
+                continue;
+            }
+            let folded = self.folded(&id)?;
+            let was_at = folded.as_ref().map(|row| row.created_at);
+            if let Some(row) = self.with_overlay(&id, folded)?.filter(|row| Some(row.created_at) != was_at) {
+                born.insert((row.created_at, id), row);
+            }
+        }
+        Ok(born)
     }
 
     /// Ids from `from` on, by their keys alone.
