@@ -65,4 +65,5 @@ mod store_format;
 mod store_medium;
 mod store_support;
 mod testkit;
+mod traces;
 mod verify;

@@ -16,6 +16,7 @@ use crate::server::access::Admission;
 use crate::server::address::{Address, Published};
 use crate::server::api::Api;
 use crate::server::config::ServerConfig;
+use crate::server::otlp::Exporter;
 use crate::server::problem::Problem;
 use crate::server::settings::Settings;
 use crate::server::tls::Tls;
@@ -40,13 +41,29 @@ pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let (given, config) = args.settings.read(common)?;
     super::log_to_stderr(config.log.as_deref().unwrap_or("info"), config.log_format.unwrap_or_default())?;
     let data = store::make_folder(config.data.as_deref().unwrap_or(&common.data))?;
-    let configured = Configured::of(config, &given, &data)?;
+    let exporter = exporter(&config)?;
+    let mut configured = Configured::of(config, &given, &data)?;
+    if let Some(exporter) = &exporter {
+        configured.settings.spans = exporter.spans();
+    }
     let serving = Serving::start(&data, configured, &common.reach).await?;
     let interrupted = interrupted();
     output::out(format_args!("listening on {}", serving.server.url()));
     interrupted.await;
     serving.stop().await;
+    if let Some(exporter) = exporter {
+        // It waits for its thread.
+        let _ = tokio::task::spawn_blocking(move || exporter.stop()).await;
+    }
     Ok(())
+}
+
+/// What sends spans, if somebody wants them: as dacapo's own setting says, or as
+/// OpenTelemetry's.
+fn exporter(config: &ServerConfig) -> Result<Option<Arc<Exporter>>> {
+    let everywhere = || std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok();
+    let endpoint = config.otlp_endpoint.clone().or_else(everywhere).filter(|endpoint| !endpoint.is_empty());
+    Ok(endpoint.as_deref().map(Exporter::start).transpose()?)
 }
 
 /// A data folder that is served.

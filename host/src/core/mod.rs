@@ -18,4 +18,5 @@ pub mod retry;
 pub mod rewind;
 pub mod summary;
 pub mod task;
+pub mod trace;
 pub mod turn;

@@ -45,6 +45,11 @@ pub struct Task {
     pub again: bool,
     /// What an attempt before reported at its last heartbeat.
     pub last_heartbeat: Option<Payload>,
+    /// Tells its instance from others that had its id, see [`super::mail::birth`].
+    pub birth: u64,
+    /// The W3C `traceparent` of this attempt, for what it calls; none where nobody is
+    /// told of spans.
+    pub traceparent: Option<String>,
     pulse: Shared,
 }
 
@@ -121,6 +126,8 @@ impl Task {
             available_at: turn.available_at,
             again: turn.again,
             last_heartbeat: turn.last_heartbeat,
+            birth: 0,
+            traceparent: None,
             pulse: Shared::Own(pulse),
         }
     }
@@ -188,6 +195,8 @@ impl Task {
             available_at: self.available_at,
             again: self.again,
             last_heartbeat: self.last_heartbeat.clone(),
+            birth: self.birth,
+            traceparent: self.traceparent.clone(),
             pulse: Shared::Of(self.clone()),
         })
     }

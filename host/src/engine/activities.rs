@@ -26,6 +26,7 @@ use super::error::EngineError;
 use super::intercept::Interceptors;
 use super::queues::{QueueSettings, Queues};
 use super::remote::{Lease, Workers};
+use super::trace::Spans;
 use super::view::{QueueView, TaskState, Whereabouts};
 use super::{Clock, EngineSettings};
 use crate::core::event::ActivityScheduled;
@@ -132,6 +133,7 @@ pub(super) struct Activities {
     concurrency: usize,
     pub(super) worker_losses: u32,
     pub(super) interceptors: Interceptors,
+    pub(super) spans: Spans,
     pub(super) payload_bytes: usize,
     pub(super) clock: Arc<dyn Clock>,
     now: Now,
@@ -166,6 +168,7 @@ impl Activities {
             concurrency: settings.activity_concurrency.max(1),
             worker_losses: settings.worker_losses,
             interceptors: settings.interceptors.clone(),
+            spans: settings.spans.clone(),
             payload_bytes: settings.limits.payload_bytes,
             now: Arc::new(move || own.now()),
             clock,
@@ -285,13 +288,16 @@ impl Activities {
     /// A task for an attempt of `call`.
     pub(super) fn task(
         &self,
-        instance: &InstanceId,
+        (instance, birth): (&InstanceId, u64),
         execution: ExecutionNumber,
         key_execution: ExecutionNumber,
         call: &ActivityScheduled,
         turn: Turn,
     ) -> Arc<Task> {
-        Arc::new(Task::of(instance, execution, key_execution, call, turn, &self.now, self.payload_bytes))
+        let mut task = Task::of(instance, execution, key_execution, call, turn, &self.now, self.payload_bytes);
+        task.birth = birth;
+        task.traceparent = self.spans.of_attempt(&task);
+        Arc::new(task)
     }
 
     /// Takes tasks whose turns are durable. An attempt that is here already is not
@@ -547,7 +553,9 @@ impl Activities {
     }
 
     fn end_run(&self, state: &mut State, run: RunId, outcome: Outcome, reply: Option<Recorded>) -> bool {
-        let Some(task) = state.take_run(run) else { return false };
+        let Some(run_of) = state.take_run(run) else { return false };
+        self.spans.attempt(&run_of, self.clock.now(), &outcome);
+        let task = run_of.task;
         let key = key(&task);
         let is_wanted = state.tasks.get(&key).is_some_and(|entry| entry.run == Some(run));
         if is_wanted {
@@ -593,7 +601,7 @@ impl Activities {
 
 impl State {
     /// Takes a run out, and its slot with it.
-    pub(super) fn take_run(&mut self, id: RunId) -> Option<Arc<Task>> {
+    pub(super) fn take_run(&mut self, id: RunId) -> Option<Run> {
         let run = self.runs.remove(&id)?;
         if let Some(due) = run.due {
             self.due.remove(&(due, Due::Run(id)));
@@ -603,7 +611,7 @@ impl State {
             Place::Remote(_) => {}
         }
         self.queues.release(&run.task);
-        Some(run.task)
+        Some(run)
     }
 
     fn forget(&mut self, key: &Key) {

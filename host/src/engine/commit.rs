@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use super::Clock;
 use super::activities::Activities;
 use super::error::EngineError;
 use super::mail::{Posted, send};
 use super::schedules::Signal;
+use super::trace::{About, Spans};
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
@@ -45,6 +47,8 @@ pub(super) struct Outbound {
     pub(super) adopted: Option<Vec<Arc<Task>>>,
     /// What goes to other instances.
     pub(super) posts: Vec<Posted>,
+    /// What its span says of the instance.
+    pub(super) about: About,
 }
 
 /// A caller who waits for a turn to be durable.
@@ -71,6 +75,9 @@ pub(super) struct Release {
     pub(super) show_log: super::ShowLog,
     /// Schedules may wait for an instance to end.
     pub(super) schedules: Arc<Signal>,
+    /// Who is told of spans, and when it is.
+    pub(super) spans: Spans,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// The committer's side of the queue.
@@ -193,12 +200,14 @@ impl Release {
         for event in &record.events {
             if let Event::ActivityScheduled(call) = event {
                 let first = Turn::first(record.at);
-                tasks.push(self.activities.task(&turn.instance, execution, execution, call, first));
+                let of = (&turn.instance, turn.about.birth);
+                tasks.push(self.activities.task(of, execution, execution, call, first));
             }
         }
     }
 
     fn release_turn(&self, worker: usize, turn: Outbound) {
+        self.spans.turn(&turn, self.clock.now());
         let Outbound { instance, execution, sealed, logs, replies, due, adopted, posts, .. } = turn;
         posts.into_iter().for_each(|posted| send(&self.workers, posted));
         if adopted.is_some() {

@@ -137,11 +137,15 @@ impl Activities {
 
     /// Ends a run for the worker that did not.
     pub(super) fn give_up_run(&self, state: &mut State, id: RunId, failure: Failure) {
-        let Some(task) = state.take_run(id) else { return };
+        let Some(run) = state.take_run(id) else { return };
+        let (task, outcome) = (run.task.clone(), Err(failure));
+        self.spans.attempt(&run, self.clock.now(), &outcome);
+        // Stops what runs here.
+        drop(run);
         // A runner that can be told learns it at its next heartbeat.
         task.cancel();
         if state.tasks.get(&key(&task)).is_some_and(|entry| entry.run == Some(id)) {
-            self.tell(&task, Err(failure));
+            self.tell(&task, outcome);
             state.tasks.remove(&key(&task));
         }
     }

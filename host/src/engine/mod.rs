@@ -23,6 +23,7 @@ mod remote;
 mod requests;
 mod retention;
 mod schedules;
+mod trace;
 mod turns;
 pub mod upgrade;
 pub mod versions;
@@ -48,6 +49,7 @@ pub use self::modules::{Modules, Upload};
 pub use self::queues::{QueueSettings, Rate, TaskLimits};
 pub use self::remote::{Claimed, LEASE_MS, MAX_CLAIM, MAX_LEASE_MS, Registration, Reported, Standing};
 pub use self::retention::Retention;
+pub use self::trace::{CALLER_TAG, Span, SpanKind, Spans};
 pub(crate) use self::turns::{bare_recorder, fresh_seed};
 pub use crate::core::calls::IdReuse;
 
@@ -99,6 +101,8 @@ pub struct EngineSettings {
     pub worker_losses: u32,
     /// What is done around every attempt of every activity.
     pub interceptors: Interceptors,
+    /// Who is told of what was done, as spans of a trace for each instance.
+    pub spans: Spans,
 }
 
 impl Default for EngineSettings {
@@ -116,6 +120,7 @@ impl Default for EngineSettings {
             activities: BTreeMap::new(),
             worker_losses: 3,
             interceptors: Interceptors::default(),
+            spans: Spans::default(),
         }
     }
 }
@@ -239,6 +244,8 @@ impl Engine {
             released,
             show_log: show_log.clone(),
             schedules: schedules.signal(),
+            spans: settings.spans.clone(),
+            clock: clock.clone(),
         };
         let (committing, why, links, tasks) = (store.clone(), stopped.clone(), workers.clone(), activities.clone());
         threads.push(thread("dacapo-commit", move || {
@@ -525,6 +532,11 @@ impl Engine {
     /// [`EngineError::Stopped`] with why, if its store failed or it was shut down.
     pub fn running(&self) -> Result<(), EngineError> {
         self.stopped.get().map_or(Ok(()), |why| Err(EngineError::Stopped(Some(why.clone()))))
+    }
+
+    /// Whether somebody is told of spans.
+    pub fn tells_spans(&self) -> bool {
+        self.settings().spans.is_on()
     }
 
     /// Guests in memory.

@@ -81,7 +81,7 @@ pub struct Claimed {
     pub token: String,
     /// The task, as interceptors left it.
     pub task: Arc<Task>,
-    /// What interceptors gave along.
+    /// What interceptors gave along, and `traceparent` where spans are told.
     pub headers: BTreeMap<String, String>,
     /// Until when it is leased.
     pub lease_until: TimestampMs,
@@ -199,7 +199,7 @@ impl Activities {
 
     /// A leased task is not with its worker any more, and waits again.
     fn give_back(&self, state: &mut State, run: RunId) {
-        let Some(task) = state.take_run(run) else { return };
+        let Some(task) = state.take_run(run).map(|run| run.task) else { return };
         let wanted = state.tasks.get_mut(&key(&task)).filter(|entry| entry.run == Some(run));
         if let Some(entry) = wanted {
             entry.run = None;
@@ -259,7 +259,10 @@ impl Activities {
         let mut claimed = Vec::new();
         for ((run, task), token) in runs.into_iter().zip(tokens) {
             match self.interceptors.before(task) {
-                Ok((task, headers)) => {
+                Ok((task, mut headers)) => {
+                    if let Some(traceparent) = &task.traceparent {
+                        headers.entry("traceparent".to_owned()).or_insert_with(|| traceparent.clone());
+                    }
                     claimed.push(Claimed { token, task, headers, lease_until: now.plus(length_ms) });
                 }
                 Err(failure) => drop(self.end(run, Err(failure), None)),

@@ -32,6 +32,7 @@ use super::error::EngineError;
 use super::mail::{posted, send};
 use super::modules::Modules;
 use super::requests::{Asked, Callers};
+use super::trace::About;
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::calls::{Call, Caller, ParentClose};
 use crate::core::event::{ActivityScheduled, Event, Origin, Started};
@@ -994,14 +995,15 @@ fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outboun
     slot.armed = due.or(slot.armed);
     // It is longer now.
     slot.history = None;
-    Outbound { instance, execution, turn, sealed, logs, replies, due, posts, adopted: None }
+    let about = About::of(&recorder.execution, &sealed.record);
+    Outbound { instance, execution, turn, sealed, logs, replies, due, posts, about, adopted: None }
 }
 
 fn tasks(activities: &Activities, execution: &Execution, calls: Vec<(Arc<ActivityScheduled>, Turn)>) -> Vec<Arc<Task>> {
     let (instance, number) = (&execution.started.instance, execution.started.execution);
     let task = |(call, turn): (Arc<ActivityScheduled>, Turn)| {
         let key_execution = execution.started.key_execution(call.operation);
-        activities.task(instance, number, key_execution, &call, turn)
+        activities.task((instance, execution.started.birth), number, key_execution, &call, turn)
     };
     calls.into_iter().map(task).collect()
 }

@@ -136,7 +136,11 @@ impl ActivityModule {
             wasi: granted(grants, &secrets, task.as_ref())?,
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
-            hooks: Outbound { granted: grants.hosts.clone(), resolver: self.resolver.clone() },
+            hooks: Outbound {
+                granted: grants.hosts.clone(),
+                resolver: self.resolver.clone(),
+                traceparent: task.as_ref().and_then(|task| task.traceparent.as_deref()?.parse().ok()),
+            },
             scrubber: secrets.scrubber,
             limits: wasmtime::StoreLimitsBuilder::new()
                 .memory_size(self.memory_bytes)
@@ -164,6 +168,9 @@ fn failure_of(name: &str, error: &wasmtime::Error) -> Failure {
 /// What the grants make of the world.
 fn granted(grants: &Grants, secrets: &Granted, task: Option<&Arc<Task>>) -> wasmtime::Result<WasiCtx> {
     let mut wasi = WasiCtxBuilder::new();
+    if let Some(traceparent) = task.and_then(|task| task.traceparent.as_deref()) {
+        wasi.env("TRACEPARENT", traceparent);
+    }
     for (name, value) in &grants.env {
         wasi.env(name, value);
     }

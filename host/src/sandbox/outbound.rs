@@ -58,6 +58,8 @@ impl std::fmt::Debug for Resolver {
 pub(super) struct Outbound {
     pub(super) granted: Vec<String>,
     pub(super) resolver: Resolver,
+    /// Said with every request that says nothing of a trace itself.
+    pub(super) traceparent: Option<http::HeaderValue>,
 }
 
 /// An answer, and what drives its connection until it has ended.
@@ -76,9 +78,12 @@ impl Outbound {
     /// Sends a request where it may go.
     pub(super) fn send(
         &self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> BoxFuture<'static, Sent> {
+        if let Some(traceparent) = &self.traceparent {
+            request.headers_mut().entry("traceparent").or_insert_with(|| traceparent.clone());
+        }
         let Some(target) = self.target(request.uri()) else {
             let wanted = request.uri().authority().map_or("no host", |authority| authority.as_str());
             let granted = &self.granted;
@@ -364,7 +369,8 @@ mod tests {
     #[test]
     fn a_grant_names_a_host_or_a_host_and_its_port() {
         let may = |granted: &str, uri: &str| {
-            let outbound = Outbound { granted: vec![granted.to_owned()], resolver: Resolver::default() };
+            let outbound =
+                Outbound { granted: vec![granted.to_owned()], resolver: Resolver::default(), traceparent: None };
             outbound.target(&uri.parse().unwrap()).is_some()
         };
         assert!(may("api.example.org", "https://API.example.org/x"));

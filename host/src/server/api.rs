@@ -227,6 +227,11 @@ impl Api {
             .ok_or_else(|| Problem::new("stopped", "no engine runs here; start one with `dacapo serve`"))
     }
 
+    /// Whether somebody is told of spans.
+    pub(super) fn tells_spans(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.tells_spans())
+    }
+
     /// Becomes true when the server ends.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.clone()

@@ -54,6 +54,8 @@ pub struct ServerConfig {
     pub log: Option<String>,
     /// How it is logged.
     pub log_format: Option<LogFormat>,
+    /// Where spans are sent, see [`super::otlp`].
+    pub otlp_endpoint: Option<String>,
     /// See [`crate::store::redb::Options::payloads_above`].
     pub large_payload_bytes: Option<usize>,
     /// See [`crate::store::redb::Options::cache_bytes`].

@@ -51,6 +51,7 @@ pub mod listing;
 pub mod logs;
 pub mod metrics;
 pub mod openapi;
+pub mod otlp;
 pub mod paths;
 pub mod problem;
 mod query;
@@ -92,7 +93,8 @@ use self::api::{Api, HistoryQuery, ListQuery, RecordingQuery, StartBody, blockin
 use self::problem::Problem;
 use self::tls::Tls;
 use crate::core::payload::Payload;
-use crate::engine::{StartOutcome, Upload};
+use crate::core::trace;
+use crate::engine::{CALLER_TAG, StartOutcome, Upload};
 use crate::store::Grants;
 
 /// Where webhooks are.
@@ -337,7 +339,16 @@ async fn list(Scoped(api): Scoped, Query(query): Query<ListQuery>) -> Answer {
     blocking(move || api.list(query)).await.map(Json)
 }
 
-async fn start(Scoped(api): Scoped, JsonBody(body): JsonBody<StartBody>) -> Result<Response, Problem> {
+async fn start(
+    Scoped(api): Scoped,
+    headers: HeaderMap,
+    JsonBody(mut body): JsonBody<StartBody>,
+) -> Result<Response, Problem> {
+    // So that the instance's trace can name whoever started it, also after a restart.
+    let caller = headers.get("traceparent").and_then(|header| header.to_str().ok());
+    if let Some(caller) = caller.filter(|text| api.tells_spans() && trace::parse(text).is_some()) {
+        body.tags.entry(CALLER_TAG.to_owned()).or_insert_with(|| caller.to_owned());
+    }
     let (outcome, answer) = api.start(body).await?;
     let status = if outcome == StartOutcome::Started { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(answer)).into_response())

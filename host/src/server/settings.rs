@@ -67,6 +67,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("tls_key", Kind::Text, "file", "", "its private key in PEM"),
     setting("log", Kind::Text, "filter", "info", "what is logged: a level, or `part=level` with commas between them"),
     setting("log_format", Kind::Text, "text or json", "text", "how it is logged; `json` is an object for each line"),
+    setting("otlp_endpoint", Kind::Text, "URL", "", "an OpenTelemetry collector that spans are sent to, as http://127.0.0.1:4318; else OTEL_EXPORTER_OTLP_ENDPOINT"),
     setting("large_payload_bytes", Kind::Number, "bytes", "32768", "payloads of more stand in the store's table of large ones, each once; at least 1024"),
     setting("store_cache_bytes", Kind::Number, "bytes", "268435456", "how much of the journal's file is kept in memory; at least 1048576"),
     setting("compress_above", Kind::Number, "bytes", "", "rows of the journal with more are compressed; none are without it"),

@@ -20,6 +20,8 @@ pub(crate) struct Call {
     pub(crate) input: String,
     pub(crate) attempt: u32,
     pub(crate) key: String,
+    /// The context that it was told, where spans are told.
+    pub(crate) traceparent: Option<String>,
     /// Whether the journal held the call, at that moment.
     pub(crate) was_durable: bool,
 }
@@ -125,6 +127,7 @@ impl Desk {
             input: task.input.to_string(),
             attempt: task.attempt,
             key: task.idempotency_key(),
+            traceparent: task.traceparent.clone(),
             was_durable,
         });
         let is_held = state.held_names.contains(&task.name);

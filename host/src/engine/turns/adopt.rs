@@ -3,7 +3,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Body, Outbound, Reply, Worker, being_removed, posted, tasks};
+use super::{About, Body, Outbound, Reply, Worker, being_removed, posted, tasks};
 use crate::core::turn::{Recorder, SealedTurn};
 use crate::engine::error::EngineError;
 
@@ -61,6 +61,7 @@ impl Worker {
                 replies,
                 due: due.filter(|_| is_last),
                 posts,
+                about: About::default(),
                 adopted: Some(again),
             });
         }

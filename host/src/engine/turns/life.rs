@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 use super::{
-    Body, Inbound, Message, NotNow, Resident, Worker, being_removed, ended_error, not_delivered, outbound, tasks,
+    About, Body, Inbound, Message, NotNow, Resident, Worker, being_removed, ended_error, not_delivered, outbound, tasks,
 };
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::rewind;
@@ -132,6 +132,7 @@ impl Worker {
                 replies: Vec::new(),
                 due: None,
                 posts: Vec::new(),
+                about: About::default(),
                 adopted: Some(Vec::new()),
             });
             first_event += events;
