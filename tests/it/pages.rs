@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::cli_support::{Data, Served, root};
+use crate::guests::guest;
 
 const INPUT: &str = r#"{"subject":"A loom","amount":250000,"patience":86400}"#;
 const AS_JSON: &str = "content-type: application/json\r\n";
@@ -83,6 +84,8 @@ fn instances_are_filtered_followed_live_and_acted_on() {
         "performance.timeOrigin !== {loads} && document.querySelectorAll('#rows tbody tr').length === 2"
     ));
     assert_eq!(browser.eval("location.search"), "?prefix=e");
+    // Its script runs by then, and hears the key.
+    browser.sees("#live", "live");
     browser.press("j");
     browser.until("document.activeElement.textContent === 'e2'");
     // A new instance comes by itself.
@@ -303,5 +306,108 @@ fn orchestrations_are_started_from_their_schema_and_modules_and_schedules_are_ke
     browser.go("/ui/host");
     browser.sees("#tiles", "Commits per second");
     browser.until("document.querySelector('[data-rate=commits]').textContent !== '–'");
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
+/// Drops a file on the page, as a hand would.
+fn drop_on(browser: &Browser, file: &str) {
+    browser.eval(&format!(
+        "(() => {{ const data = new DataTransfer(); data.items.add({file});
+           document.querySelector('#main').dispatchEvent(new DragEvent('drop', {{ dataTransfer: data, bubbles: true, cancelable: true }})); }})()"
+    ));
+}
+
+#[test]
+fn a_recording_that_is_dropped_on_the_page_opens_although_its_instance_is_gone() {
+    let data = Data::new("pages-recording");
+    let served = served(&data);
+    let browser = Browser::open("recording", &served.address, 1360, false);
+    browser.go("/");
+    browser.eval(
+        "fetch('/api/v1/instances/t1/recording?with_module=true').then((r) => r.blob())
+            .then((b) => { window.recorded = new File([b], 't1.dacapo'); })",
+    );
+    data.run(&["purge", "t1"]).ok();
+    browser.until("!document.querySelector('#rows').textContent.includes('t1')");
+    drop_on(&browser, "window.recorded");
+    browser.sees("h1.id", "t1");
+    browser.sees(".head", "nothing of it is kept here");
+    browser.sees(".facts", "(inside)");
+    browser.sees("#timeline", "hotel.reserve");
+    browser.sees(".badge", "failed");
+    assert_eq!(browser.eval("document.title"), "Recording · dacapo");
+    // Its history is searched, payloads included, and folded out.
+    let shown = "[...document.querySelectorAll('#events > li')].filter((e) => !e.hidden).length";
+    let all = browser.eval(shown).as_u64().unwrap();
+    browser.fill("#search", "hotel.reserve");
+    browser.until(&format!("{shown} > 0 && {shown} < {all}"));
+    browser.fill("#search", "nothing of that kind");
+    browser.until(&format!("{shown} === 0"));
+    browser.eval("(() => { const s = document.querySelector('#search'); s.value = ''; s.dispatchEvent(new Event('input', { bubbles: true })); })()");
+    browser.click("#unfold");
+    browser.until("document.querySelector('#events details').open");
+    assert_eq!(browser.barriers(), Vec::<String>::new());
+    // What changes on the host does not take it away.
+    data.run(&["terminate", "e1"]).ok();
+    browser.sees("h1.id", "t1");
+    assert_eq!(browser.errors(), Vec::<String>::new());
+
+    // What is none is said, and the page stays. A file may also be chosen.
+    browser.go("/");
+    drop_on(&browser, "new File(['hello'], 'letter.txt')");
+    browser.sees(".toast", "letter.txt: not a recording");
+    browser.sees("h1", "Instances");
+    browser.errors();
+    let file = data.path().join("e2.dacapo");
+    data.run(&["history", "e2", "--output", file.to_str().unwrap()]).ok();
+    browser.give("#recording-file", &file);
+    browser.sees("h1.id", "e2");
+    browser.sees(".facts", "(not inside)");
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
+#[test]
+fn callers_and_called_upgrade_checks_and_timers_are_shown() {
+    let data = Data::new("pages-family");
+    let project = Data::new("pages-family-project");
+    let manifest = "name = \"peers\"\n[orchestration]\npath = \"peers.wasm\"\n";
+    std::fs::write(project.path().join("dacapo.toml"), manifest).unwrap();
+    std::fs::write(project.path().join("peers.wasm"), guest("peers")).unwrap();
+    let served = data.serve();
+    data.run(&["upload", project.path().to_str().unwrap()]).ok();
+    data.run(&["start", "branches", "--id", "tree", "--input", "2"]).ok();
+    data.run(&["start", "waits", "--id", "sleeper", "--input", "86400000"]).ok();
+    let browser = Browser::open("family", &served.address, 1360, false);
+
+    browser.go("/ui/instances/tree");
+    browser.sees("#children h2", "2 instances called by it");
+    browser.until("document.querySelectorAll('#children .badge.is-running').length === 2");
+    assert_eq!(browser.barriers(), Vec::<String>::new());
+    browser.follow("#children a");
+    browser.sees("#waits", "step.square");
+    browser.follow("#parent");
+    browser.sees("h1", "tree");
+
+    // The check replays what runs; then it can be moved.
+    let mut other = guest("peers").to_vec();
+    other.extend(b"\0\x06\x04note!");
+    std::fs::write(project.path().join("peers.wasm"), other).unwrap();
+    data.run(&["upload", project.path().to_str().unwrap()]).ok();
+    let modules = get(&served, "/modules")["modules"].clone();
+    let hash = modules[0]["hash"].as_str().unwrap();
+    browser.go("/ui/modules");
+    browser.follow(&format!("#m-{} a[href*=check]", &hash[..12]));
+    browser.sees(".check", "4 could go on with it, 0 could not");
+    browser.sees(".check li", "tree");
+    assert_eq!(browser.barriers(), Vec::<String>::new());
+    browser.click(&format!("[data-opens=migrate-{}]", &hash[..12]));
+    browser.click(&format!("#migrate-{} [type=submit]", &hash[..12]));
+    browser.sees(".toast", "\"migrated\": 4");
+    assert_eq!(get(&served, "/instances/tree")["module"], hash);
+
+    // The sleeper is the one who waits for a time.
+    browser.go("/ui/host");
+    browser.sees("#tiles", "Timers1the next in 23 h 59 min");
+    assert_eq!(get(&served, "/stats")["timers"], 1);
     assert_eq!(browser.errors(), Vec::<String>::new());
 }

@@ -58,7 +58,7 @@ use self::commit::{GROUPS_AHEAD, Release};
 use self::requests::Asked;
 use self::retention::Sweeper;
 use self::schedules::Schedules;
-use self::turns::{Inbound, Message, Parts, Worker, WorkerLink};
+use self::turns::{Armed, Inbound, Message, Parts, Worker, WorkerLink};
 use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::keys::Keys;
@@ -167,6 +167,7 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stopped: Arc<OnceLock<String>>,
     resident_guests: Arc<AtomicU64>,
+    armed: Vec<Arc<Armed>>,
     /// As many queries at a time as there are workers.
     queries: Arc<tokio::sync::Semaphore>,
     show_log: ShowLog,
@@ -213,6 +214,7 @@ impl Engine {
             Activities::new(tokio::runtime::Handle::current(), clock.clone(), &settings, outcomes_to(workers.clone()));
         let (groups, gathered) = mpsc::sync_channel(GROUPS_AHEAD);
         let resident_guests = Arc::new(AtomicU64::new(0));
+        let armed: Vec<Arc<Armed>> = workers.iter().map(|_| Arc::default()).collect();
         let released: Vec<_> = (0..count).map(|_| Arc::new(AtomicU64::new(0))).collect();
         let mut threads = Vec::new();
         for (number, inbox) in inboxes.into_iter().enumerate() {
@@ -227,6 +229,7 @@ impl Engine {
                 groups: groups.clone(),
                 released: released[number].clone(),
                 resident_guests: resident_guests.clone(),
+                armed: armed[number].clone(),
             });
             threads.push(thread(&format!("dacapo-turns-{number}"), move || worker.run(&inbox)));
             let link = workers[number].clone();
@@ -278,6 +281,7 @@ impl Engine {
             threads,
             stopped,
             resident_guests,
+            armed,
             queries: Arc::new(tokio::sync::Semaphore::new(count)),
             show_log,
             epoch,
@@ -539,6 +543,14 @@ impl Engine {
         self.settings().spans.is_on()
     }
 
+    /// Timers that are armed, and when the first of them is due. One stands for all
+    /// that an instance waits for.
+    pub fn timers(&self) -> (u64, Option<TimestampMs>) {
+        let count = self.armed.iter().map(|armed| armed.count.load(Ordering::Relaxed)).sum();
+        let next = self.armed.iter().map(|armed| armed.next.load(Ordering::Relaxed)).filter(|next| *next > 0).min();
+        (count, next.map(TimestampMs))
+    }
+
     /// Guests in memory.
     pub fn resident_guests(&self) -> u64 {
         self.resident_guests.load(Ordering::Relaxed)
@@ -585,6 +597,7 @@ impl Engine {
             threads: Mutex::default(),
             stopped: self.stopped.clone(),
             resident_guests: self.resident_guests.clone(),
+            armed: self.armed.clone(),
             queries: self.queries.clone(),
             show_log: self.show_log.clone(),
             epoch: self.epoch,

@@ -170,6 +170,17 @@ pub(super) struct Parts {
     pub(super) groups: Groups,
     pub(super) released: Arc<AtomicU64>,
     pub(super) resident_guests: Arc<AtomicU64>,
+    /// What it waits for, to be looked at from outside.
+    pub(super) armed: Arc<Armed>,
+}
+
+/// The timers of one worker as they stand.
+#[derive(Debug, Default)]
+pub(super) struct Armed {
+    /// How many there are.
+    pub(super) count: AtomicU64,
+    /// When the first one is due; 0: there is none.
+    pub(super) next: AtomicU64,
 }
 
 pub(super) struct Worker {
@@ -319,7 +330,14 @@ impl Worker {
                 return;
             }
             self.evict_idle();
+            self.tell_armed();
         }
+    }
+
+    fn tell_armed(&self) {
+        let next = self.timers.peek().map_or(0, |Reverse((due, _))| due.0);
+        self.parts.armed.count.store(self.timers.len() as u64, Ordering::Relaxed);
+        self.parts.armed.next.store(next, Ordering::Relaxed);
     }
 
     /// How long there is nothing to do by itself.

@@ -537,6 +537,11 @@ pub fn module_json(module: &Module) -> Value {
     })
 }
 
+/// The first `most` events of a history as JSON, each with its line for people.
+pub(super) fn events_of(records: &[TurnRecord], most: usize) -> Vec<Value> {
+    events_json(records, 0..most)
+}
+
 /// Those events as JSON, each with its line for people.
 fn events_json(records: &[TurnRecord], page: Range<usize>) -> Vec<Value> {
     let summaries = records.iter().flat_map(|record| &record.events).map(|event| event.summary(SUMMARY_BYTES));

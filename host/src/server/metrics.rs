@@ -21,6 +21,7 @@ pub const METRICS: &[(&str, &str, &str, f64, &str)] = &[
     ("dacapo_uptime_seconds", "gauge", "uptime_ms", 1e3, "Since when this host runs."),
     ("dacapo_instances", "gauge", "instances", 1.0, "Instances in the store, by status."),
     ("dacapo_resident_guests", "gauge", "resident_guests", 1.0, "Guests in memory."),
+    ("dacapo_timers", "gauge", "timers", 1.0, "Instances that wait for a time."),
     ("dacapo_tasks_waiting", "gauge", "tasks_waiting", 1.0, "Activities that wait in queues."),
     ("dacapo_tasks_unserved", "gauge", "tasks_unserved", 1.0, "Activities that wait and that nobody serves."),
     ("dacapo_tasks_running", "gauge", "tasks_running", 1.0, "Activities that run, here or at remote workers."),

@@ -39,6 +39,7 @@ impl Api {
         let queues = engine.queues();
         let workers = engine.workers();
         let written = self.store().written();
+        let (timers, next_timer) = engine.timers();
         let mut stats = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
@@ -46,6 +47,8 @@ impl Api {
             "instances": counts.by_status.iter().map(|(s, n)| (s.to_string(), Value::from(*n))).collect::<serde_json::Map<_, _>>(),
             "instances_total": counts.total,
             "resident_guests": engine.resident_guests(),
+            "timers": timers,
+            "next_timer_in_ms": next_timer.map(|at| at.0.saturating_sub(engine.now().0)),
             "tasks_waiting": queues.iter().map(|queue| queue.waiting).sum::<usize>(),
             "tasks_unserved": queues.iter().flat_map(|queue| queue.unserved.values()).sum::<usize>(),
             "tasks_running": queues.iter().map(|queue| queue.running).sum::<usize>(),

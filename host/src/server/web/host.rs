@@ -32,6 +32,9 @@ fn render(api: &Api) -> Result<Markup> {
             (tile("A commit takes", &format!("{:.2} ms", per(number("commit_us"), commits) / 1000.0), html! { (bytes(number("turn_bytes"))) " written" }, None))
             (tile("Guests in memory", &number("resident_guests").to_string(), html! { "of " (stats["instances"]["running"].as_u64().unwrap_or(0)) " that run" }, None))
             (tile("Tasks", &format!("{} running", number("tasks_running")), html! { (number("tasks_waiting")) " waiting, " (number("tasks_unserved")) " not served" }, None))
+            (tile("Timers", &number("timers").to_string(), html! {
+                @match stats["next_timer_in_ms"].as_u64() { Some(0) => "one is due now", Some(ms) => { "the next in " (duration(ms)) }, None => "nothing waits for a time" }
+            }, None))
             (tile("On the disk", &stats["disk_bytes"].as_u64().map_or("?".to_owned(), bytes), html! { @if let Some(folder) = api.folder() { (folder.display()) } }, None))
             (tile("Watching", &number("change_listeners").to_string(), html! { (count(number("workers"), "worker")) ", " (count(number("schedules"), "schedule")) }, None))
         }

@@ -124,6 +124,9 @@ fn render(shown: &Shown) -> Markup {
                 @if shown.latest > 1 {
                     div { dt { "Execution" } dd.executions { (executions(shown)) } }
                 }
+                @if let Some(parent) = view["parent"].as_str() {
+                    div { dt { "Called by" } dd { a #parent href=(instance_href(parent)) { (parent) } } }
+                }
                 @if let Some(from) = view.get("forked_from").filter(|from| !from.is_null()) {
                     div { dt { "Forked from" } dd { a href=(instance_href(text(from, "instance"))) { (text(from, "instance")) } " at event " (from["event"]) } }
                 }
@@ -147,6 +150,7 @@ fn render(shown: &Shown) -> Markup {
         section #timeline data-live aria-labelledby="timeline-title" {
             (Timeline::of(shown.events(), shown.now_ms, !shown.status.is_final() && shown.is_current()).render())
         }
+        (children(shown))
         (replay(shown))
         div.two #payloads data-live {
             section.panel { h2 { "Input" } (payload(&view["input"])) }
@@ -156,6 +160,26 @@ fn render(shown: &Shown) -> Markup {
             }
         }
         (history(shown))
+    }
+}
+
+/// The instances that it called.
+fn children(shown: &Shown) -> Markup {
+    let children = shown.view["children"].as_array().filter(|_| shown.is_current()).map_or(&[][..], Vec::as_slice);
+    html! {
+        section #children data-live aria-labelledby="children-title" hidden[children.is_empty()] {
+            h2 #children-title { (count(children.len() as u64, "instance")) " called by it" }
+            ul.waits {
+                @for child in children {
+                    li {
+                        span.kind.k-orchestration { "#" (child["operation"]) }
+                        a href=(instance_href(text(child, "id"))) { (text(child, "id")) }
+                        span.dim { (text(child, "orchestration")) }
+                        @match child["status"].as_str() { Some(status) => (badge(status)), None => span.dim { "not there" } }
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -317,7 +341,8 @@ fn history(shown: &Shown) -> Markup {
     }
 }
 
-fn event_row(event: &Value, start: u64) -> Markup {
+/// An event of a history, folded.
+pub(super) fn event_row(event: &Value, start: u64) -> Markup {
     let number = event["event"].as_u64().unwrap_or(0);
     let kind = text(event, "kind");
     let mut details = event.clone();

@@ -120,7 +120,12 @@ fn render(api: &Api, asked: &Asked) -> Result<Markup> {
     Ok(html! {
         div.head {
             h1 { "Instances" }
-            div.head-end { (bulk(asked)?) a.button.primary href="/ui/start" { "Start" } }
+            div.head-end {
+                button type="button" data-picks="recording-file" title="Look at a file that was recorded elsewhere, or drop it anywhere on the page" { "Open a recording" }
+                input #recording-file type="file" aria-label="Recording" hidden data-recording;
+                (bulk(asked)?)
+                a.button.primary href="/ui/start" { "Start" }
+            }
         }
         nav.tabs #tabs aria-label="Status" data-live {
             a href=(asked.href(|a| a.status.clear())) aria-current=[asked.status.is_empty().then_some("true")] {

@@ -7,7 +7,8 @@
 //! | `GET /` | instances |
 //! | `GET /ui/instances/{id}?execution=&from=` | one of them |
 //! | `GET /ui/start` | a form for each orchestration |
-//! | `GET /ui/modules`, `/ui/schedules`, `/ui/queues`, `/ui/host` | |
+//! | `GET /ui/modules?check=`, `/ui/schedules`, `/ui/queues`, `/ui/host` | |
+//! | `POST /ui/recording` | a recording, looked at and not kept |
 //! | `GET`, `POST /ui/sign-in`, `POST /ui/sign-out` | with a token, which a cookie holds then |
 //! | `GET /assets/{name}` | |
 
@@ -17,6 +18,7 @@ mod list;
 mod modules;
 mod parts;
 mod queues;
+mod recording;
 mod schedules;
 mod sign_in;
 mod start;
@@ -48,6 +50,7 @@ pub(super) fn routes(api: Api) -> Router {
         .route("/ui/schedules", get(schedules::page))
         .route("/ui/queues", get(queues::page))
         .route("/ui/host", get(host::page))
+        .merge(recording::routes())
         .route("/ui/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/ui/sign-out", post(sign_in::sign_out))
         .route("/assets/{name}", get(asset))

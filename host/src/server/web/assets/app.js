@@ -79,6 +79,8 @@ let rendering = false;
 let again = false;
 
 async function refresh() {
+  // A recording has no page of its own to look at again.
+  if (document.body.dataset.offline) return;
   if (rendering) { again = true; return; }
   rendering = true;
   try {
@@ -190,7 +192,7 @@ async function act(form) {
   const answer = await call(form.dataset.method, path + said.path, fixed ? JSON.parse(fixed) : said.body);
   form.closest("dialog").close();
   const name = $("h2", form).textContent;
-  toast(`${name}: done`, answer && typeof answer === "object" && "queries updates fork restart trigger".split(" ").some((word) => path.includes(word)) ? answer : undefined);
+  toast(`${name}: done`, answer && typeof answer === "object" && "queries updates fork restart trigger migrate".split(" ").some((word) => path.includes(word)) ? answer : undefined);
   if (form.dataset.then) location.assign(form.dataset.then); else refreshSoon();
 }
 
@@ -228,7 +230,45 @@ async function bulk(form) {
   refreshSoon();
 }
 
+// ---- a recording: dropped anywhere, or chosen; shown and not kept ----
+
+async function openRecording(file) {
+  try {
+    const response = await fetch("/ui/recording", { method: "POST", body: file });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (!response.ok) throw new Error($("#main .lead", page)?.textContent ?? `the host answered ${response.status}`);
+    document.body.dataset.offline = "yes";
+    document.title = page.title;
+    $("#main").replaceChildren(...$("#main", page).childNodes);
+    $("#live").className = "live";
+    $("#live").textContent = "recording";
+    scrollTo(0, 0);
+    $("#main").focus();
+    tick();
+  } catch (error) {
+    toast(`${file.name}: ${error.message}`);
+  }
+}
+
+document.addEventListener("dragover", (event) => {
+  if ([...event.dataTransfer.types].includes("Files")) event.preventDefault();
+});
+document.addEventListener("drop", (event) => {
+  const file = event.dataTransfer.files[0];
+  // Fields for files take them themselves.
+  if (!file || event.target.matches("[type=file]")) return;
+  event.preventDefault();
+  openRecording(file);
+});
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-recording]") || !event.target.files.length) return;
+  openRecording(event.target.files[0]);
+  event.target.value = "";
+});
+
 document.addEventListener("click", (event) => {
+  const picker = event.target.closest("[data-picks]");
+  if (picker) document.getElementById(picker.dataset.picks).click();
   const opener = event.target.closest("[data-opens]");
   if (opener) {
     const dialog = document.getElementById(opener.dataset.opens);
@@ -462,12 +502,14 @@ $("#theme").addEventListener("click", () => {
   setTheme(theme);
   toast(`Theme: ${theme || "as the system has it"}`);
 });
-$("#search")?.addEventListener("input", search);
+document.addEventListener("input", (event) => { if (event.target.id === "search") search(); });
 $("#show-logs")?.addEventListener("change", () => { placeLogs(); search(); });
-$("#unfold")?.addEventListener("click", (event) => {
-  const open = event.currentTarget.getAttribute("aria-pressed") !== "true";
-  event.currentTarget.setAttribute("aria-pressed", open);
-  event.currentTarget.textContent = open ? "Fold all" : "Unfold all";
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("#unfold");
+  if (!button) return;
+  const open = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", open);
+  button.textContent = open ? "Fold all" : "Unfold all";
   $$("#events details").forEach((details) => { details.open = open; });
 });
 $("#upload-file")?.addEventListener("change", (event) => {
