@@ -36,12 +36,22 @@ fn instances_are_started_raised_followed_and_ended_through_a_server() {
     let unknown = data.run(&["update", "a 1/ü", "shorten"]).failed(1);
     assert!(unknown.stderr.contains("now there are: extend"), "{}", unknown.stderr);
 
+    // Watched, it is shown again after each change, until it has ended.
+    let mut watched = data.spawn(&["show", "a 1/ü", "--watch", "--json"]);
+    assert!(watched.line().contains("\"running\""));
+    let watched_list = data.spawn(&["list", "--watch", "--json"]);
+    assert!(watched_list.line().contains("\"running\""));
+
     let approval = r#"{"by":"Grace"}"#;
     data.run(&["raise", "a 1/ü", "approved", "--value", approval]).ok();
     let (code, lines) = follow.rest();
     assert_eq!(code, Some(0), "following ends with the instance");
     let last: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
     assert_eq!((&last["kind"], &last["output"]), (&json!("completed"), &json!({ "approved": { "by": "Grace" } })));
+    let (code, lines) = watched.rest();
+    assert!(code == Some(0) && lines.last().unwrap().contains("\"completed\""), "{lines:?}");
+    watched_list.line_with("\"completed\"");
+    drop(watched_list);
     data.run(&["update", "a 1/ü", "extend", "--input", "1"]).failed(4);
     let late = data.run(&["raise", "a 1/ü", "approved", "--json"]).failed(4);
     assert_eq!(late.error()["code"], "instance-ended");

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Access, Client};
+use super::client::{Access, Client, escaped, has_ended};
 use super::error::{CliError, Result};
 use super::output::{Table, brief, clean, err, field, out};
 use super::progress::pending_line;
 use super::which::Which;
-use super::{Common, input, output, run};
+use super::{Common, input, output, run, watch};
 use crate::core::payload::{Failure, Payload};
 use crate::engine::IdReuse;
 use crate::server::api::{ListQuery, Order, StartBody};
@@ -53,12 +53,18 @@ pub(super) struct ListArgs {
     /// Those created last first
     #[arg(long)]
     newest: bool,
+    /// Again whenever something has changed
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowArgs {
     /// The instance
     id: String,
+    /// Again whenever something has changed, until it has ended
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,8 +117,13 @@ pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
         output::json(&answer);
     } else {
         out(&id);
-        if !client.outlives() {
-            err("it goes on as soon as the data folder is served: `dacapo serve`");
+        match &client {
+            Client::Remote(server) => err(format_args!(
+                "follow it with `dacapo history {id} --follow`, or at {}/ui/instances/{}",
+                server.address(),
+                escaped(id.as_str())
+            )),
+            Client::Local(..) => err("it goes on as soon as the data folder is served: `dacapo serve`"),
         }
     }
     Ok(())
@@ -120,16 +131,17 @@ pub(super) async fn start(args: StartArgs, common: &Common) -> Result<()> {
 
 pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
     let client = Client::open(common, Access::Read).await?;
-    let answer = client.list(ListQuery {
+    let query = ListQuery {
         after: args.after,
         limit: Some(args.limit),
         order: if args.newest { Order::Newest } else { Order::Id },
         ..Selection::from(args.which).query()?
-    })?;
-    if common.json {
-        output::json(&answer);
-        return Ok(());
-    }
+    };
+    let fetch = || client.list(query.clone());
+    watch::show(args.watch, (&client, common), fetch, print_list, |_| false).await
+}
+
+fn print_list(answer: &Value) {
     let mut table = Table::new(&["ID", "STATUS", "ORCHESTRATION", "EVENTS", "CREATED", "UPDATED", "NOTE"]);
     for row in answer["instances"].as_array().into_iter().flatten() {
         table.row([
@@ -146,16 +158,15 @@ pub(super) async fn list(args: ListArgs, common: &Common) -> Result<()> {
     if let Some(next) = answer["next"].as_str() {
         err(format_args!("there are more: add --after {:?}", clean(next)));
     }
-    Ok(())
 }
 
 pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
     let id = input::id(&args.id)?;
-    let view = Client::open(common, Access::Read).await?.instance(&id)?;
-    if common.json {
-        output::json(&view);
-        return Ok(());
-    }
+    let client = Client::open(common, Access::Read).await?;
+    watch::show(args.watch, (&client, common), || client.instance(&id), print_instance, has_ended).await
+}
+
+fn print_instance(view: &Value) {
     let line = |name: &str, text: String| {
         if !text.is_empty() {
             out(format_args!("{name:<15}{}", clean(&text)));
@@ -176,7 +187,7 @@ pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
         ("output", "output"),
         ("error", "error"),
     ] {
-        line(name, field(&view, key));
+        line(name, field(view, key));
     }
     if let Some(from) = view["forked_from"].as_object() {
         let text = |name: &str| from[name].to_string().trim_matches('"').to_owned();
@@ -195,7 +206,6 @@ pub(super) async fn show(args: &ShowArgs, common: &Common) -> Result<()> {
     for event in view["untaken_events"].as_array().into_iter().flatten() {
         line("not yet taken", format!("event {event}"));
     }
-    Ok(())
 }
 
 pub(super) async fn raise(args: &RaiseArgs, common: &Common) -> Result<()> {

@@ -38,6 +38,7 @@ mod testkit;
 mod tokens;
 mod top;
 mod verify;
+mod watch;
 mod which;
 mod workers;
 
