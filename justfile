@@ -25,6 +25,19 @@ histories:
 add-history FILE:
     DACAPO_HISTORY={{absolute_path(FILE)}} cargo test --release -p dacapo-tests --test it -- --exact histories::histories_add --ignored
 
+# Mixed load with slow clients, disconnects and floods on a real server, for ten minutes.
+soak SECONDS="600":
+    DACAPO_SOAK_SECONDS={{SECONDS}} cargo test --release -p dacapo-tests --test it -- --exact soak::soak --ignored
+
+# Asks a real server all that its OpenAPI description allows, and what it does not.
+fuzz-api:
+    cargo build --release -p dacapo
+    tests/fuzz/run.sh
+
+# What a new user does in the first five minutes.
+first-five-minutes:
+    tests/first-five-minutes.sh
+
 # Licences and advisories, where their lists can be read.
 deny:
     cargo deny check

@@ -220,6 +220,13 @@ impl Running {
         self.child.kill().and_then(|()| self.child.wait()).expect("it can be killed");
     }
 
+    /// Its memory, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     pub(crate) fn terminate(&self) {
         let killed = Command::new("kill").arg(self.child.id().to_string()).status();
         assert!(killed.expect("kill runs").success());
@@ -254,7 +261,7 @@ impl Served {
 
     /// [`Self::request`] with the whole head of the answer.
     pub(crate) fn whole(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (String, Vec<u8>) {
-        let mut stream = self.send(method, path, headers, body);
+        let mut stream = send(&self.address, method, path, headers, body);
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("an answer");
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer has a head");
@@ -266,23 +273,28 @@ impl Served {
     pub(crate) fn head(&self, method: &str, path: &str, token: Option<&str>) -> u16 {
         let authorization = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
         let mut line = String::new();
-        let stream = self.send(method, path, &authorization, b"");
+        let stream = send(&self.address, method, path, &authorization, b"");
         BufReader::new(stream).read_line(&mut line).expect("an answer");
         line[9..12].parse().expect("a status")
     }
+}
 
-    fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).expect("the server listens");
-        stream.set_read_timeout(Some(FOR_EVER)).expect("a timeout can be set");
-        let length = body.len();
-        let host = if headers.to_ascii_lowercase().contains("host:") {
-            String::new()
-        } else {
-            format!("host: {}\r\n", self.address)
-        };
-        let head =
-            format!("{method} {path} HTTP/1.1\r\n{host}connection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).expect("it can be sent");
-        stream
-    }
+/// One raw request to the server at `address`; the status and the body.
+pub(crate) fn request(address: &str, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    let mut answer = String::new();
+    send(address, method, path, headers, body.as_bytes()).read_to_string(&mut answer).expect("an answer of text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    (head[9..12].parse().expect("a status"), body.to_owned())
+}
+
+fn send(address: &str, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(FOR_EVER)).expect("a timeout can be set");
+    let length = body.len();
+    let host =
+        if headers.to_ascii_lowercase().contains("host:") { String::new() } else { format!("host: {address}\r\n") };
+    let head =
+        format!("{method} {path} HTTP/1.1\r\n{host}connection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).expect("it can be sent");
+    stream
 }

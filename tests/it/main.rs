@@ -59,6 +59,7 @@ mod s_versions;
 mod safety;
 mod seeded_bugs;
 mod snapshot;
+mod soak;
 mod store_contract;
 mod store_faults;
 mod store_format;

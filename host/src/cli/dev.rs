@@ -119,7 +119,8 @@ fn hint(kept: &[(Module, bool)], address: SocketAddr) {
     let orchestrations = kept.iter().filter(|(module, _)| module.kind == ModuleKind::Orchestration);
     match orchestrations.flat_map(|(module, _)| &module.offers).next() {
         Some(offer) => out(format_args!(
-            "start it at http://{address}/ui/start?orchestration={}, or with `dacapo start {0} --input JSON`",
+            "start it at http://{address}/ui/start?orchestration={}, or with `dacapo start {0} --input JSON`\n\
+             change a file and save: it is built and uploaded again, and new starts take it",
             offer.name
         )),
         None => out("it offers activities only; `dacapo workers` and the page show who calls them"),

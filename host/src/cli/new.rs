@@ -48,7 +48,8 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<()> {
     } else {
         output::out(format_args!(
             "made {path}. Next:\n\n  cd {path}\n  dacapo run . {ident} --input @input.json --id first\n  cargo test\n\n\
-             Kill the second line while it runs and repeat it: it goes on where it was."
+             Kill the second line while it runs and repeat it: it goes on where it was.\n\
+             `dacapo dev` serves it with a page, and builds it again whenever a file changes."
         ));
     }
     Ok(())
