@@ -237,6 +237,14 @@ impl Api {
         self.stopping.clone()
     }
 
+    /// Waits until the server ends; for ever where there is none, in a command.
+    async fn stops(&self) {
+        let mut stopping = self.stopping.clone();
+        if stopping.wait_for(|stopping| *stopping).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Whether an engine runs.
     pub fn is_running(&self) -> bool {
         self.engine.is_some()
@@ -391,11 +399,10 @@ impl Api {
         if let Some(engine) = &self.engine
             && wait_ms > 0
         {
-            let mut stopping = self.stopping.clone();
             tokio::select! {
                 ended = engine.ended(id) => drop(ended?),
                 () = tokio::time::sleep(bounded(wait_ms)) => {}
-                _ = stopping.wait_for(|stopping| *stopping) => {}
+                () = self.stops() => {}
             }
         }
         let summary = self.summary(id)?;
@@ -450,7 +457,7 @@ impl Api {
     /// The row as soon as `ready` says so, or as it is after `wait_ms`.
     async fn until(&self, id: &InstanceId, wait_ms: u64, ready: impl Fn(&Summary) -> bool) -> Result<Summary> {
         let deadline = Instant::now() + bounded(wait_ms);
-        let (mut changes, mut stopping) = (self.store.watch(id), self.stopping.clone());
+        let mut changes = self.store.watch(id);
         loop {
             let summary = self.summary(id)?;
             if ready(&summary) || wait_ms == 0 || self.engine.is_none() {
@@ -459,7 +466,7 @@ impl Api {
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep_until(deadline) => return self.summary(id),
-                _ = stopping.wait_for(|stopping| *stopping) => return Ok(summary),
+                () = self.stops() => return Ok(summary),
             }
         }
     }

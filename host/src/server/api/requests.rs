@@ -56,11 +56,10 @@ impl Api {
         asked: impl Future<Output = Result<Outcome, EngineError>>,
         wait_ms: Option<u64>,
     ) -> Result<Value> {
-        let mut stopping = self.stopping.clone();
         let outcome = tokio::select! {
             outcome = asked => Some(outcome?),
             () = tokio::time::sleep(bounded(wait_ms.unwrap_or(u64::MAX))) => None,
-            _ = stopping.wait_for(|stopping| *stopping) => None,
+            () = self.stops() => None,
         };
         Ok(match outcome {
             None => json!({ "status": "waiting" }),
