@@ -13,6 +13,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::activity_call::ActivityCall;
+use crate::entity::{Entity, EntityId};
+use crate::entity_call::{EntityCall, Locking};
 use crate::error::{Error, Result};
 use crate::executor::{self, Cancelled, JoinHandle};
 use crate::imports;
@@ -259,6 +261,72 @@ impl Context {
     ) -> Operation<()> {
         let request = SignalRequest { to: instance.into(), value: Payload::json(value) };
         Operation::new("signal", event.into(), Request::Signal(Box::new(request)))
+    }
+
+    /// The entity of that kind and key, to be called, signalled and locked; it need
+    /// not exist yet.
+    ///
+    /// ```no_run
+    /// # use dacapo_sdk::{Context, Result, entity};
+    /// # use dacapo_sdk::serde::{Deserialize, Serialize};
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # #[serde(crate = "dacapo_sdk::serde")]
+    /// # struct Account(u64);
+    /// # #[entity]
+    /// # impl Account {
+    /// #     pub fn deposit(&mut self, amount: u64) -> Result<u64> { self.0 += amount; Ok(self.0) }
+    /// # }
+    /// # async fn f(ctx: Context) -> Result<()> {
+    /// let ada = ctx.entity::<Account>("ada");
+    /// let balance = ada.deposit(5).await?;
+    /// ada.deposit(5).signal().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn entity<E: Entity>(&self, key: impl Into<String>) -> E::Proxy {
+        E::proxy(self, key.into())
+    }
+
+    /// Calls an operation of an entity by its name, where its type is not known; see
+    /// [`Context::entity`].
+    pub fn call_entity<T: DeserializeOwned>(
+        &self,
+        entity: EntityId,
+        operation: impl Into<Cow<'static, str>>,
+        input: &(impl Serialize + ?Sized),
+    ) -> EntityCall<T> {
+        EntityCall::new(entity, operation.into(), Payload::json(input))
+    }
+
+    /// Takes entities for this orchestration alone: until the lock is dropped, or
+    /// the execution ends in whatever way, only its own operations reach them. They
+    /// are locked one after the other in a fixed order, so lockers of overlapping
+    /// sets never wait for each other for ever. For the same reason, while a lock is
+    /// held there is no second one, and only locked entities are called.
+    ///
+    /// ```no_run
+    /// # use dacapo_sdk::{Context, Result, bail, entity};
+    /// # use dacapo_sdk::serde::{Deserialize, Serialize};
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # #[serde(crate = "dacapo_sdk::serde")]
+    /// # struct Account(i64);
+    /// # #[entity]
+    /// # impl Account {
+    /// #     pub fn add(&mut self, amount: i64) -> Result<i64> { self.0 += amount; Ok(self.0) }
+    /// # }
+    /// # async fn f(ctx: Context) -> Result<()> {
+    /// let (from, to) = (ctx.entity::<Account>("ada"), ctx.entity::<Account>("bob"));
+    /// let both = ctx.lock([&from, &to]).await?;
+    /// from.add(-5).await?;
+    /// to.add(5).await?;
+    /// drop(both);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind [`Unsupported`](crate::FailureKind::Unsupported) where it could wait for
+    /// ever; [`NotFound`](crate::FailureKind::NotFound) if no module offers a kind.
+    pub fn lock<I: Into<EntityId>>(&self, entities: impl IntoIterator<Item = I>) -> Locking {
+        Locking::new(entities.into_iter().map(Into::into).collect())
     }
 
     /// Runs `future` beside this one. What still runs when the orchestration

@@ -6,6 +6,7 @@ use futures::future::LocalBoxFuture;
 use crate::bindings::orchestration::exports::dacapo::workflow::guest::{Delivery, Description, Offer, Progress};
 use crate::bindings::types as wit;
 use crate::context::Context;
+use crate::entity::ExportedEntity;
 use crate::error::{Error, FailureKind, Result};
 use crate::payload::Payload;
 use crate::query::ExportedQuery;
@@ -76,7 +77,7 @@ pub const fn check_names(module: &[Exported]) {
     }
 }
 
-const fn is_same(one: &[u8], other: &[u8]) -> bool {
+pub(crate) const fn is_same(one: &[u8], other: &[u8]) -> bool {
     let mut at = 0;
     while at < one.len() && at < other.len() && one[at] == other[at] {
         at += 1;
@@ -85,14 +86,14 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The export `describe`.
-pub fn describe(module: &[Exported]) -> Description {
+pub fn describe(module: &[Exported], entities: &[ExportedEntity]) -> Description {
     prepare();
     Description {
         sdk: concat!("rust dacapo-sdk ", env!("CARGO_PKG_VERSION")).to_owned(),
         orchestrations: module.iter().map(offer).collect(),
         queries: queries(module),
         updates: module.iter().flat_map(updates).collect(),
-        entities: Vec::new(),
+        entities: entities.iter().map(ExportedEntity::offer).collect(),
     }
 }
 
@@ -122,8 +123,12 @@ fn updates(exported: &Exported) -> impl Iterator<Item = Offer> {
 }
 
 /// The export `start`.
-pub fn start(module: &[Exported], name: &str, input: wit::Payload) -> Progress {
+pub fn start(module: &[Exported], entities: &[ExportedEntity], name: &str, input: wit::Payload) -> Progress {
     prepare();
+    if let Some(serve) = ExportedEntity::find(entities, name) {
+        executor::start(serve(Context::new(), input.into()));
+        return run();
+    }
     let Some(exported) = module.iter().find(|exported| exported.name == name) else {
         let offered: Vec<&str> = module.iter().map(|exported| exported.name).collect();
         let message = format!("no orchestration {name:?} in this module; it offers {}", offered.join(", "));

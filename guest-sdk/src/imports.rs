@@ -3,7 +3,7 @@
 //! tests a script stands behind them; elsewhere there is no host to ask.
 
 pub(crate) use crate::bindings::orchestration::dacapo::workflow::context::{
-    ActivityOptions, InstanceInfo, OrchestrationOptions,
+    ActivityOptions, EntityId as WitEntityId, InstanceInfo, OrchestrationOptions,
 };
 pub(crate) use crate::bindings::types::{Failure, LogLine, Payload, Tag};
 
@@ -39,6 +39,9 @@ imports! {
     fn call_activity(name: &str, input: &Payload, options: &ActivityOptions) -> u32;
     fn delay(ms: i64) -> Option<u32>;
     fn wait_for_event(name: &str) -> u32;
+    fn call_entity(kind: &str, key: &str, operation: &str, input: &Payload, one_way: bool) -> u32;
+    fn lock_entities(entities: &[WitEntityId]) -> u32;
+    fn unlock_entities(lock: u32);
     fn received(operation: u32);
     fn call_orchestration(name: &str, input: &Payload, options: &OrchestrationOptions) -> u32;
     fn signal(instance: &str, event: &str, value: &Payload) -> u32;

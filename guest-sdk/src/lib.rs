@@ -61,6 +61,8 @@ mod activity_guest;
 #[doc(hidden)]
 pub mod bindings;
 mod context;
+mod entity;
+mod entity_call;
 mod error;
 mod executor;
 mod guest;
@@ -90,7 +92,9 @@ pub use activity::{
 };
 pub use activity_call::ActivityCall;
 pub use context::{Context, Guid, Info};
-pub use dacapo_sdk_macros::{activities, orchestration, query};
+pub use dacapo_sdk_macros::{activities, entity, orchestration, query};
+pub use entity::{Entity, EntityContext, EntityId, EntityOperation};
+pub use entity_call::{EntityCall, EntityLock, Locking};
 pub use error::{Error, Failure, FailureKind, Result};
 pub use executor::{Cancelled, JoinHandle};
 pub use guest::Orchestration;
@@ -112,6 +116,7 @@ pub mod __private {
     pub use crate::activity::handle;
     pub use crate::activity_guest::{describe as describe_activities, run as run_activity};
     pub use crate::bindings;
+    pub use crate::entity::{ExportedEntity, check_kinds, unknown_operation};
     pub use crate::guest::{Exported, check_names, describe, query, resume, start};
     pub use crate::query::ExportedQuery;
     pub use crate::schema::{Probe, WithSchema, WithoutSchema};
@@ -151,28 +156,57 @@ pub mod __private {
 /// dacapo_sdk::export_orchestrations!(nothing);
 /// # fn main() {}
 /// ```
+///
+/// Entities are listed behind them, see [`entity`]:
+///
+/// ```no_run
+/// # use dacapo_sdk::{Context, Result, entity, orchestration};
+/// # use dacapo_sdk::serde::{Deserialize, Serialize};
+/// #[derive(Clone, Default, Serialize, Deserialize)]
+/// # #[serde(crate = "dacapo_sdk::serde")]
+/// struct Counter(u64);
+///
+/// #[entity]
+/// impl Counter {
+///     pub fn add(&mut self, n: u64) -> Result<u64> {
+///         self.0 += n;
+///         Ok(self.0)
+///     }
+/// }
+///
+/// #[orchestration]
+/// async fn count(ctx: Context) -> Result<u64> {
+///     ctx.entity::<Counter>("visits").add(1).await
+/// }
+///
+/// dacapo_sdk::export_orchestrations!(count; entities: Counter);
+/// # fn main() {}
+/// ```
 #[macro_export]
 macro_rules! export_orchestrations {
-    ($($orchestration:path),+ $(,)?) => {
+    ($($orchestration:path),* $(,)? $(; entities: $($entity:ty),+ $(,)?)?) => {
         const _: () = {
             use $crate::__private::bindings::orchestration::{self as world, exports, dacapo};
             use exports::dacapo::workflow::guest;
             use dacapo::workflow::types;
 
             const MODULE: &[$crate::__private::Exported] =
-                &[$($crate::__private::Exported::of::<$orchestration>()),+];
+                &[$($crate::__private::Exported::of::<$orchestration>()),*];
+            const ENTITIES: &[$crate::__private::ExportedEntity] =
+                &[$($($crate::__private::ExportedEntity::of::<$entity>()),+)?];
 
             const _: () = $crate::__private::check_names(MODULE);
+            const _: () = $crate::__private::check_kinds(ENTITIES);
 
             struct Module;
 
             impl guest::Guest for Module {
                 fn describe() -> guest::Description {
-                    $crate::__private::describe(MODULE)
+                    $crate::__private::describe(MODULE, ENTITIES)
                 }
 
                 fn start(orchestration: String, input: types::Payload) -> guest::Progress {
-                    $crate::__private::start(MODULE, &orchestration, input)
+                    $crate::__private::start(MODULE, ENTITIES, &orchestration, input)
                 }
 
                 fn resume(deliveries: Vec<guest::Delivery>) -> guest::Progress {

@@ -11,9 +11,10 @@ use std::task::{Context as TaskContext, Poll, ready};
 use futures::future::FusedFuture;
 use serde::de::DeserializeOwned;
 
+use crate::entity::EntityId;
 use crate::error::{Error, Result};
 use crate::executor;
-use crate::imports::{self, ActivityOptions, OrchestrationOptions};
+use crate::imports::{self, ActivityOptions, OrchestrationOptions, WitEntityId};
 use crate::intercept::{self, CallKind, Called};
 use crate::payload::Payload;
 use crate::time::Timestamp;
@@ -57,11 +58,19 @@ pub(crate) enum Request {
     Event,
     Signal(Box<SignalRequest>),
     Orchestration(Box<OrchestrationRequest>),
+    Entity(Box<EntityRequest>),
+    Lock(Vec<EntityId>),
 }
 
 pub(crate) struct OrchestrationRequest {
     pub(crate) input: Result<Payload>,
     pub(crate) options: OrchestrationOptions,
+}
+
+pub(crate) struct EntityRequest {
+    pub(crate) entity: EntityId,
+    pub(crate) input: Result<Payload>,
+    pub(crate) one_way: bool,
 }
 
 pub(crate) struct SignalRequest {
@@ -137,7 +146,7 @@ impl<T> Operation<T> {
         }
     }
 
-    fn ask(&mut self) {
+    pub(crate) fn ask(&mut self) {
         let State::Lazy(_) = &self.state else { return };
         let State::Lazy(request) = std::mem::replace(&mut self.state, State::Ended) else {
             return;
@@ -165,6 +174,14 @@ impl<T> Operation<T> {
                 Some(imports::call_orchestration(name, &input, &request.options))
             }
             Request::Signal(request) => Some(imports::signal(&request.to, name, &request.value?.into())),
+            Request::Entity(request) => {
+                let EntityId { kind, key } = &request.entity;
+                Some(imports::call_entity(kind, key, name, &request.input?.into(), request.one_way))
+            }
+            Request::Lock(entities) => {
+                let named = |EntityId { kind, key }| WitEntityId { kind, key };
+                Some(imports::lock_entities(&entities.into_iter().map(named).collect::<Vec<_>>()))
+            }
             Request::Event => Some(imports::wait_for_event(name)),
             Request::Delay { ms } => imports::delay(ms),
             Request::DelayUntil(time) => {

@@ -37,6 +37,7 @@ mod s_children;
 mod s_codec;
 mod s_delivery;
 mod s_determinism;
+mod s_entities;
 mod s_exploration;
 mod s_exploration_others;
 mod s_instances;

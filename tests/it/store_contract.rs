@@ -325,6 +325,7 @@ fn keeps_modules<S: Store>(open: Box<dyn Fn() -> S>) {
         default_at: Some(TimestampMs(at)),
         updates: Vec::new(),
         queries: Vec::new(),
+        entities: Vec::new(),
     };
     let (first, second) = (module(&bytes, "orders", 1), module(&other, "billing", 2));
     assert!(store.module(&first.hash).unwrap().is_none());

@@ -34,6 +34,7 @@ fn module() -> Module {
         default_at: None,
         updates: Vec::new(),
         queries: Vec::new(),
+        entities: Vec::new(),
     }
 }
 

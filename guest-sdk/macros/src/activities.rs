@@ -70,7 +70,7 @@ fn service_options(arguments: TokenStream, definition: &ItemTrait) -> Result<(St
     Ok((service, retry))
 }
 
-fn snake_case(name: &str) -> String {
+pub(crate) fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     for character in name.chars() {
         if character.is_uppercase() && !snake.is_empty() {

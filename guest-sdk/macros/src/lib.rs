@@ -2,6 +2,7 @@
 //! function or a trait.
 
 mod activities;
+mod entity;
 mod orchestration;
 mod query;
 mod signature;
@@ -34,6 +35,21 @@ pub fn orchestration(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn query(arguments: TokenStream, item: TokenStream) -> TokenStream {
     beside(item.clone(), query::expand(arguments.into(), item.into()))
+}
+
+/// Makes the methods of a type operations of an entity kind.
+///
+/// The type is the state: `Clone`, `Default`, `Serialize` and `Deserialize`. Each
+/// `pub` method with `&mut self` or `&self` is an operation: it may take `ctx:
+/// EntityContext`, then one input, may be `async`, and returns a `Result`. If that is
+/// an error, the state is as it was before. From `impl Counter` comes `CounterProxy`,
+/// with which an orchestration calls, signals and locks a counter.
+///
+/// The kind has the type's name in snake case, or `#[entity(kind = "...")]`. After
+/// `keep = <n>` operations (500) an entity's history begins anew.
+#[proc_macro_attribute]
+pub fn entity(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    beside(item.clone(), entity::expand(arguments.into(), item.into()))
 }
 
 /// Makes a trait a service of activities.

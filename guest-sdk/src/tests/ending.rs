@@ -109,7 +109,7 @@ fn s32_queries_read_live_state() {
 fn s41_an_unknown_orchestration_is_told_what_there_is() {
     Script::install();
     let module = [Exported::of::<counting>(), Exported::of::<failing>()];
-    let progress = guest::start(&module, "countin", json("1"));
+    let progress = guest::start(&module, &[], "countin", json("1"));
     assert_eq!(show(progress), "failed no orchestration \"countin\" in this module; it offers counting, failing");
 }
 
@@ -126,7 +126,7 @@ fn bad_input_names_the_type_and_what_is_wrong() {
 #[test]
 fn a_failure_keeps_its_name() {
     Script::install();
-    let Progress::Failed(failure) = guest::start(&[Exported::of::<failing>()], "failing", json("null")) else {
+    let Progress::Failed(failure) = guest::start(&[Exported::of::<failing>()], &[], "failing", json("null")) else {
         panic!("expected a failure");
     };
     assert_eq!((failure.error_type.as_str(), failure.non_retryable), ("CardDeclined", false));

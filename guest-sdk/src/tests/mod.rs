@@ -97,6 +97,17 @@ impl Imports for Script {
         let instance = options.instance.as_deref().unwrap_or("an id of its own");
         self.operation(format!("orchestrate {name} {} as {instance}", String::from_utf8_lossy(&input.data)))
     }
+    fn call_entity(&self, kind: &str, key: &str, operation: &str, input: &wit::Payload, one_way: bool) -> u32 {
+        let (how, input) = (if one_way { "signal" } else { "call" }, String::from_utf8_lossy(&input.data).into_owned());
+        self.operation(format!("{how} {operation} of {kind} {key} {input}"))
+    }
+    fn lock_entities(&self, entities: &[imports::WitEntityId]) -> u32 {
+        let names: Vec<_> = entities.iter().map(|entity| format!("{} {}", entity.kind, entity.key)).collect();
+        self.operation(format!("lock {}", names.join(", ")))
+    }
+    fn unlock_entities(&self, lock: u32) {
+        self.note(format!("unlock {lock}"));
+    }
     fn received(&self, operation: u32) {
         self.note(format!("received {operation}"));
     }
@@ -119,7 +130,7 @@ impl Imports for Script {
 
 /// Starts the orchestration `O` with `input`, given as JSON.
 fn start<O: Orchestration>(input: &str) -> String {
-    show(guest::start(&[Exported::of::<O>()], O::NAME, json(input)))
+    show(guest::start(&[Exported::of::<O>()], &[], O::NAME, json(input)))
 }
 
 /// Completes operations with JSON, in this order, in one turn.

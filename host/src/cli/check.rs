@@ -130,7 +130,7 @@ fn check_file(candidate: &Candidate, file: &Path, named: bool, orchestration: Op
     let records = recording.map_err(|error| CliError::new(exit::INPUT, "bad-recording", format!("{name}: {error}")))?;
     let checked = candidate.check(&name, &records);
     let asked_for = orchestration.is_none_or(|wanted| wanted == checked.orchestration);
-    let of_another = !named && !candidate.offers(&checked.orchestration);
+    let of_another = !named && !candidate.runs(&checked.orchestration);
     Ok(Some(checked).filter(|_| asked_for && !of_another))
 }
 

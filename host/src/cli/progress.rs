@@ -163,6 +163,8 @@ pub(crate) fn pending_line(pending: &Value) -> String {
             let later = pending["next_attempt_at"].as_str().map(|at| format!(" at {at}")).unwrap_or_default();
             format!("{name} as {}, attempt {}{later}", field(pending, "instance"), field(pending, "attempt"))
         }
+        Some("entity") => format!("the operation {name:?} of {}", field(pending, "to")),
+        Some("lock") => format!("a lock over {}", pending["entities"]),
         Some("signal") => format!("{} to take the signal {name:?}", field(pending, "to")),
         _ => {
             let of = match pending["max_attempts"].as_u64() {

@@ -197,6 +197,7 @@ fn list_offers(bytes: &[u8], common: &Common) -> Result<()> {
         grants: crate::store::Grants::default(),
         updates: found.updates,
         queries: found.queries,
+        entities: found.entities,
     };
     if common.json {
         let offers = &crate::server::api::module_json(&module)["offers"];

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::calls::{Caller, OrchestrationScheduled};
+use super::entity::Gate;
 use super::fork::ForkedFrom;
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::keys::Keys;
@@ -299,6 +300,65 @@ pub enum Event {
         /// The call.
         call: MailKey,
     },
+
+    // ---- entities, see [`super::entity`] ----
+    /// A command: an operation of an entity is to be run.
+    EntityCalled(Box<EntityCalled>),
+    /// A delivery: a letter to an entity has its answer.
+    EntityAnswered {
+        /// Which.
+        letter: MailKey,
+        /// The answer.
+        #[serde(serialize_with = "readable_outcome")]
+        answer: Outcome,
+    },
+    /// A delivery, at the entity: another instance asks for an operation.
+    OperationReceived {
+        /// What.
+        request: Arc<Request>,
+        /// The lowest of their letters that had no answer then.
+        floor: MailKey,
+    },
+    /// A command: the guest wants these entities alone, in this order.
+    LockAsked {
+        /// Its operation.
+        operation: OperationId,
+        /// The entities.
+        entities: Vec<InstanceId>,
+    },
+    /// A command: the guest frees what it locked.
+    LockFreed {
+        /// The operation that asked for the lock.
+        lock: OperationId,
+    },
+    /// A delivery, at the entity: somebody wants it alone.
+    LockRequested {
+        /// Who.
+        holder: Source,
+        /// The lowest of their letters that had no answer then.
+        floor: MailKey,
+        /// The letter that will free it.
+        unlock: MailKey,
+    },
+    /// A delivery, at the entity: it is free again.
+    LockReleased {
+        /// Who frees it.
+        source: Source,
+        /// The lowest of their letters that had no answer then.
+        floor: MailKey,
+        /// The letter that asked for it.
+        lock: MailKey,
+    },
+    /// A delivery, at the entity: the host ended the guest while it ran this
+    /// operation, which is thereby answered; the guest is never told of it.
+    OperationAborted {
+        /// The request.
+        request: RequestId,
+        /// What the caller is told.
+        failure: Failure,
+    },
+    /// A delivery, at the entity: who holds it and who waits for it since the execution before; beside the start.
+    GateCarried(Box<Gate>),
 }
 
 /// What an execution starts from. See [`Event::ExecutionStarted`].
@@ -362,6 +422,21 @@ pub struct SignalSent {
 /// The operation that stands for a start at a later date. Its [`Event::TimerFired`]
 /// lets the guest begin; the guest's own operations are counted from 1.
 pub const START: OperationId = 0;
+
+/// An operation of an entity to run. See [`Event::EntityCalled`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EntityCalled {
+    /// Its operation.
+    pub operation: OperationId,
+    /// The entity.
+    pub to: InstanceId,
+    /// Which of its operations.
+    pub name: String,
+    /// The argument.
+    pub input: Payload,
+    /// The guest does not wait for what comes of it.
+    pub one_way: bool,
+}
 
 /// An activity to run. See [`Event::ActivityScheduled`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -458,7 +533,13 @@ impl Event {
             | Self::OrchestrationFailed { .. }
             | Self::OrchestrationAttemptFailed { .. }
             | Self::CallerLeft { .. }
-            | Self::OrchestrationAbandoned { .. } => Origin::Delivery,
+            | Self::OrchestrationAbandoned { .. }
+            | Self::OperationReceived { .. }
+            | Self::OperationAborted { .. }
+            | Self::GateCarried(_)
+            | Self::EntityAnswered { .. }
+            | Self::LockRequested { .. }
+            | Self::LockReleased { .. } => Origin::Delivery,
             Self::NowRead { .. }
             | Self::RandomDrawn { .. }
             | Self::GuidGenerated { .. }
@@ -473,7 +554,10 @@ impl Event {
             | Self::TagSet { .. }
             | Self::Responded { .. }
             | Self::SignalSent(_)
-            | Self::OrchestrationScheduled(_) => Origin::Guest,
+            | Self::OrchestrationScheduled(_)
+            | Self::EntityCalled(_)
+            | Self::LockAsked { .. }
+            | Self::LockFreed { .. } => Origin::Guest,
             Self::Completed { .. } | Self::Failed { .. } | Self::ContinuedAsNew { .. } | Self::Terminated { .. } => {
                 Origin::Outcome
             }
@@ -524,6 +608,15 @@ impl Event {
             Self::OrchestrationAttemptFailed { .. } => "orchestration-attempt-failed",
             Self::CallerLeft { .. } => "caller-left",
             Self::OrchestrationAbandoned { .. } => "orchestration-abandoned",
+            Self::OperationReceived { .. } => "operation-received",
+            Self::OperationAborted { .. } => "operation-aborted",
+            Self::GateCarried(_) => "gate-carried",
+            Self::EntityCalled(_) => "entity-called",
+            Self::EntityAnswered { .. } => "entity-answered",
+            Self::LockAsked { .. } => "lock-asked",
+            Self::LockFreed { .. } => "lock-freed",
+            Self::LockRequested { .. } => "lock-requested",
+            Self::LockReleased { .. } => "lock-released",
         }
     }
 
@@ -601,6 +694,24 @@ impl Event {
             Self::OrchestrationAbandoned { call } => of_mail(*call),
             Self::SignalDelivered { signal } => of_mail(*signal),
             Self::SignalFailed { signal, failure } => format!("{}: {}", of_mail(*signal), why(failure)),
+            Self::OperationReceived { request: r, .. } => {
+                let from = r.sender().map(|letter| format!(" from {}", letter.instance)).unwrap_or_default();
+                format!("?{} {}({}){from}", r.id, r.name, cut(&r.input))
+            }
+            Self::OperationAborted { request, failure } => format!("?{request} {}", why(failure)),
+            Self::GateCarried(gate) => gate.to_string(),
+            Self::EntityCalled(c) => format!("#{} {} of {}({})", c.operation, c.name, c.to, cut(&c.input)),
+            Self::EntityAnswered { letter, answer: Ok(output) } => format!("{} {}", of_mail(*letter), cut(output)),
+            Self::EntityAnswered { letter, answer: Err(failure) } => {
+                format!("{} failed: {}", of_mail(*letter), why(failure))
+            }
+            Self::LockAsked { operation, entities } => {
+                let names: Vec<_> = entities.iter().map(InstanceId::as_str).collect();
+                format!("#{operation} {}", names.join(", "))
+            }
+            Self::LockFreed { lock } => format!("#{lock}"),
+            Self::LockRequested { holder, .. } => format!("by {} {}", holder.instance, of_mail(holder.key())),
+            Self::LockReleased { source, lock, .. } => format!("by {} {}", source.instance, of_mail(*lock)),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! from outside (is this result still wanted? is there another attempt?) are
 //! questions that return the event to record, or none.
 
+mod entities;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use super::ids::{Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::keys::Keys;
 use super::mail::{Content, Letter, MailKey, Outbox, Post, Seen, Source};
 use super::payload::{Failure, FailureKind, Outcome, Payload};
-use super::request::{Request, Requests};
+use super::request::{Request, RequestKind, Requests, Source as Asker};
 use super::retry::{self, Attempt, RetryPolicy};
 use super::summary::Status;
 use super::task::Turn;
@@ -64,6 +66,18 @@ pub enum Pending {
         starts_at: Option<TimestampMs>,
         /// Why the attempt before failed.
         last_failure: Option<Failure>,
+    },
+    /// An operation of an entity.
+    Entity {
+        /// The entity.
+        to: InstanceId,
+        /// Which of its operations.
+        name: String,
+    },
+    /// A lock over entities.
+    Lock {
+        /// They, in the order in which they are locked.
+        entities: Arc<[InstanceId]>,
     },
 }
 
@@ -137,6 +151,8 @@ pub struct Execution {
     pub posts: Vec<Post>,
     /// Whether its caller went without it.
     pub caller_left: bool,
+    /// Locks that it holds or takes, by the operation that asked.
+    locks: BTreeMap<OperationId, Arc<[InstanceId]>>,
     next_operation: OperationId,
     waiters: HashMap<String, VecDeque<OperationId>>,
     /// Events that no wait has taken, by name and order of arrival.
@@ -172,6 +188,7 @@ impl Execution {
             seen: started.seen.clone(),
             posts: Vec::new(),
             caller_left: false,
+            locks: BTreeMap::new(),
             next_operation: 1,
             waiters: HashMap::new(),
             buffered: HashMap::new(),
@@ -191,6 +208,7 @@ impl Execution {
         for (name, value) in execution.started.buffered.clone() {
             execution.raise(&name, &value);
         }
+        execution.pass_gate();
         execution
     }
 
@@ -245,7 +263,10 @@ impl Execution {
 
     /// Whether a cancellation of `operation` would change anything.
     pub fn can_cancel(&self, operation: OperationId) -> bool {
-        self.pending.contains_key(&operation) || self.lent.contains_key(&operation) || self.is_ready(operation)
+        self.pending.contains_key(&operation)
+            || self.lent.contains_key(&operation)
+            || self.is_ready(operation)
+            || self.has_lock(operation)
     }
 
     /// Whether [`Event::Patched`] was answered for `id`, and how.
@@ -327,16 +348,6 @@ impl Execution {
             Event::Suspended { .. } => self.suspended = true,
             Event::Resumed { .. } => self.suspended = false,
             Event::ModuleMigrated { to, .. } => self.module = *to,
-            Event::RequestsCarried(carried) => {
-                let (requests, open) = Requests::of(carried);
-                self.requests = requests;
-                self.ready.extend(open.into_iter().map(Delivery::Requested));
-            }
-            Event::RequestReceived(request) => {
-                self.requests.receive(request);
-                self.ready.push(Delivery::Requested(request.clone()));
-            }
-            Event::Responded { request, answer } => drop(self.requests.answer(*request, answer)),
             Event::Rewound(from) => {
                 for operation in &from.operations {
                     if let Some(pending) = self.pending.get_mut(operation) {
@@ -378,6 +389,18 @@ impl Execution {
             Event::OrchestrationAbandoned { call } => drop(self.outbox.answered(*call)),
             Event::SignalDelivered { signal } => self.answered(*signal, Ok(Payload::null())),
             Event::SignalFailed { signal, failure } => self.answered(*signal, Err(failure.clone())),
+            Event::RequestsCarried(_)
+            | Event::GateCarried(_)
+            | Event::RequestReceived(_)
+            | Event::OperationReceived { .. }
+            | Event::Responded { .. }
+            | Event::OperationAborted { .. }
+            | Event::EntityCalled(_)
+            | Event::EntityAnswered { .. }
+            | Event::LockAsked { .. }
+            | Event::LockFreed { .. }
+            | Event::LockRequested { .. }
+            | Event::LockReleased { .. } => self.apply_entity(event),
         }
     }
 
@@ -489,6 +512,9 @@ impl Execution {
             (Content::Signal { .. }, Ok(_)) => Event::SignalDelivered { signal: key },
             (Content::Signal { .. }, Err(failure)) => Event::SignalFailed { signal: key, failure },
             (Content::Call(_), _) => Event::OrchestrationAbandoned { call: key },
+            (Content::EntityOperation { .. } | Content::EntityLock { .. } | Content::EntityUnlock { .. }, answer) => {
+                Event::EntityAnswered { letter: key, answer }
+            }
         })
     }
 
@@ -499,12 +525,24 @@ impl Execution {
             Content::Signal { name, value } => Some(Event::SignalReceived { source, floor, name, value }),
             // It is the start of an instance, not something for one.
             Content::Call(_) => None,
+            Content::EntityOperation { name, input, one_way } => {
+                let (id, kind) = (self.requests.next_id(), RequestKind::EntityOperation);
+                let source = Asker::Instance(source);
+                let request = Arc::new(Request { id, kind, name, input, source, one_way });
+                Some(Event::OperationReceived { request, floor })
+            }
+            Content::EntityLock { unlock } => Some(Event::LockRequested { holder: source, floor, unlock }),
+            Content::EntityUnlock { lock } => Some(Event::LockReleased { source, floor, lock }),
         }
     }
 
     /// Everything of which other instances may not have heard yet.
     pub fn posts_again(&self) -> Vec<Post> {
-        let letters = self.outbox.letters().map(|(key, _)| Post::Letter(key));
+        let sent = self.outbox.letters().filter(|(key, _)| !self.is_held_back(*key));
+        // Those that free come after what was asked of what they free.
+        let (frees, others): (Vec<_>, Vec<_>) =
+            sent.partition(|(_, letter)| matches!(letter.content, Content::EntityUnlock { .. }));
+        let letters = others.into_iter().chain(frees).map(|(key, _)| Post::Letter(key));
         let called = |(operation, pending): (&OperationId, &Pending)| match pending {
             Pending::Orchestration { starts_at, .. } => self.has_begun(*starts_at).then_some(Post::Call(*operation)),
             _ => None,
@@ -591,16 +629,22 @@ impl Execution {
         Caller { instance, birth, execution, operation, attempt, parent_close }
     }
 
-    /// Takes back what the guest asked for from `posts_from` on: the host ended
-    /// its turn, and nothing of it is recorded.
-    pub fn forget_asked(&mut self, posts_from: usize) {
+    /// Takes back what the guest asked for: posts from `posts_from` on, operations
+    /// from `operations_from` on. The host ended its turn, and nothing of it is
+    /// recorded. (That a lock of an earlier turn was freed stays: the end frees it.)
+    pub fn forget_asked(&mut self, posts_from: usize, operations_from: OperationId) {
+        self.requests.take_back();
+        let execution = self.started.execution;
+        self.outbox.retain(|key| key.0 != execution || key.1 < operations_from);
+        self.locks.retain(|lock, _| *lock < operations_from);
         for post in self.posts.split_off(posts_from.min(self.posts.len())) {
             match post {
-                Post::Letter(key) => drop(self.outbox.answered(key)),
+                Post::Letter(key) if self.outbox.get(key).is_some() => self.posts.push(Post::Letter(key)),
+                Post::Letter(_) => {}
                 Post::Call(operation) => drop(self.pending.remove(&operation)),
                 // The guest let it go in vain; it is left by the end that comes now.
                 Post::Leave(leave) => self.posts.push(Post::Leave(Leave { ended: true, ..leave })),
-                Post::Return => {}
+                Post::Answer(_) | Post::Return => {}
             }
         }
     }
@@ -733,6 +777,7 @@ impl Execution {
                 self.waiters.remove(&name);
             }
         }
+        self.end_lock(operation);
         self.ready.retain(|delivery| !matches!(delivery, Delivery::Completed(ready, _) if *ready == operation));
         if let Some(event) = self.lent.remove(&operation) {
             match self.next_waiter(&event.name) {
@@ -754,7 +799,9 @@ impl Execution {
         self.pending.clear();
         self.waiters.clear();
         self.ready.clear();
+        let goes_on = matches!(end, End::ContinuedAsNew(_));
         self.end = Some(end);
+        self.end_entities(goes_on);
     }
 }
 
@@ -765,7 +812,7 @@ impl Pending {
             Self::Timer { fire_at } => Some(*fire_at),
             Self::Activity { retry, .. } => retry.as_ref().map(|(at, _)| *at),
             Self::Orchestration { starts_at, .. } => starts_at.iter().copied().chain(self.due_unasked()).min(),
-            Self::Event { .. } | Self::Signal { .. } => None,
+            Self::Event { .. } | Self::Signal { .. } | Self::Entity { .. } | Self::Lock { .. } => None,
         }
     }
 
@@ -776,7 +823,11 @@ impl Pending {
             Self::Orchestration { call, scheduled_at, .. } => {
                 call.options.timeout_ms.map(|timeout| scheduled_at.plus(timeout))
             }
-            Self::Activity { .. } | Self::Event { .. } | Self::Signal { .. } => None,
+            Self::Activity { .. }
+            | Self::Event { .. }
+            | Self::Signal { .. }
+            | Self::Entity { .. }
+            | Self::Lock { .. } => None,
         }
     }
 

@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::entity::is_entity;
 use super::event::{Event, Origin};
 use super::execution::Pending;
 use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
@@ -125,6 +126,16 @@ pub enum ForkError {
         /// Its caller.
         instance: InstanceId,
     },
+    /// It is an entity, or holds some: it cannot be there twice.
+    #[error("{instance} {is}; fork {instead}")]
+    Alone {
+        /// The instance.
+        instance: InstanceId,
+        /// What it is or has.
+        is: &'static str,
+        /// What would do.
+        instead: &'static str,
+    },
     /// The history is not whole.
     #[error("the history cannot be forked: {0}")]
     Broken(String),
@@ -141,6 +152,10 @@ pub fn fork(records: &[TurnRecord], fork: Fork, limits: Limits) -> Result<(Recor
         return Err(ForkError::Broken("it does not begin with execution-started".to_owned()));
     };
     let (at, instance) = (fork.at, started.instance.clone());
+    if is_entity(&instance) || is_entity(&fork.id) {
+        let (is, instead) = ("is an entity, whose answers are for others", "what asks it, under an id without '@'");
+        return Err(ForkError::Alone { instance: if is_entity(&instance) { instance } else { fork.id }, is, instead });
+    }
     started.forked_from = Some(Box::new(ForkedFrom {
         instance: instance.clone(),
         execution: started.execution,
@@ -162,6 +177,10 @@ pub fn fork(records: &[TurnRecord], fork: Fork, limits: Limits) -> Result<(Recor
     }
     let sealed = seal(kept);
     let recorder = absorbed(&sealed, limits).map_err(ForkError::Broken)?;
+    if recorder.execution.has_locks() {
+        let is = "holds entities there, or waits for them, which are locked for it alone";
+        return Err(ForkError::Alone { instance, is, instead: "before the lock or after it" });
+    }
     for pending in recorder.execution.pending.values() {
         if let Pending::Orchestration { call, attempt, .. } = pending {
             let (name, called) = (call.name.clone(), call.called(*attempt));
@@ -206,8 +225,10 @@ fn cut(records: &[TurnRecord], at: u32, edit: Option<Outcome>) -> Result<Vec<Tur
         let last = &mut kept[index];
         if within < deliveries {
             // What the execution before left to answer is part of the beginning.
-            let begins = matches!(last.events.get(within + 1), Some(Event::RequestsCarried(_)));
-            last.events.truncate(within + 1 + usize::from(begins));
+            let since = &last.events[within + 1..];
+            let carried = |event: &&Event| matches!(event, Event::RequestsCarried(_) | Event::GateCarried(_));
+            let begins = since.iter().take_while(carried).count();
+            last.events.truncate(within + 1 + begins);
             last.ran = false;
             if let Some(outcome) = edit {
                 last.events[within] = edited(at, &last.events[within], outcome)?;
@@ -250,6 +271,7 @@ fn edited(at: u32, event: &Event, outcome: Outcome) -> Result<Event, ForkError> 
         (Event::RequestReceived(request), Ok(input)) => {
             Event::RequestReceived(Request { input, ..(*request).clone() }.into())
         }
+        (Event::EntityAnswered { letter, .. }, answer) => Event::EntityAnswered { letter, answer },
         (Event::SignalReceived { source, floor, name, .. }, Ok(value)) => {
             Event::SignalReceived { source, floor, name, value }
         }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{Call, Leave};
 use super::ids::{ExecutionNumber, Hash, InstanceId, OperationId};
-use super::payload::{Failure, FailureKind, Payload};
+use super::payload::{Failure, FailureKind, Outcome, Payload};
 use super::summary::Status;
 
 /// Names a letter among all that one instance ever sends: the execution and the
@@ -29,7 +29,7 @@ use super::summary::Status;
 pub type MailKey = (ExecutionNumber, OperationId);
 
 /// Who sent a letter, and which one it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Source {
     /// The sender.
     pub instance: InstanceId,
@@ -78,6 +78,37 @@ pub enum Content {
     /// A sub-orchestration whose caller has ended is to go on, or to begin: its
     /// caller may have ended before it was told to.
     Call(Box<Call>),
+    /// An operation of an entity is to be run. Its answer is what comes of it.
+    EntityOperation {
+        /// Its name.
+        name: String,
+        /// Its argument.
+        input: Payload,
+        /// Answered when it is taken.
+        one_way: bool,
+    },
+    /// The sender wants an entity alone. Answered when it has it.
+    EntityLock {
+        /// The letter that will free it.
+        unlock: MailKey,
+    },
+    /// The sender frees an entity.
+    EntityUnlock {
+        /// The letter that asked for it.
+        lock: MailKey,
+    },
+}
+
+impl Content {
+    /// Whether the letter is answered as soon as it is taken; else when there is
+    /// something to say.
+    pub fn is_answered_when_taken(&self) -> bool {
+        match self {
+            Self::Signal { .. } | Self::Call(_) | Self::EntityUnlock { .. } => true,
+            Self::EntityOperation { one_way, .. } => *one_way,
+            Self::EntityLock { .. } => false,
+        }
+    }
 }
 
 /// A letter on its way.
@@ -103,7 +134,7 @@ pub fn not_taken(receiver: &InstanceId, ended: Option<Status>) -> Failure {
 }
 
 /// What an execution lets other instances know once its turn is durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Post {
     /// A letter of its outbox.
     Letter(MailKey),
@@ -113,6 +144,8 @@ pub enum Post {
     Leave(Leave),
     /// It has ended; whoever called it is told.
     Return,
+    /// The answer to a letter that it took.
+    Answer(Box<(Source, Outcome)>),
 }
 
 /// Letters that have no answer yet.
@@ -138,6 +171,11 @@ impl Outbox {
     /// The letter, if it has no answer yet.
     pub fn get(&self, key: MailKey) -> Option<&Letter> {
         self.0.get(&key)
+    }
+
+    /// Keeps those letters of which `wanted` says so.
+    pub fn retain(&mut self, mut wanted: impl FnMut(MailKey) -> bool) {
+        self.0.retain(|key, _| wanted(*key));
     }
 
     /// Whether everything was answered.

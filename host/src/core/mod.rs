@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod divergence;
+pub mod entity;
 pub mod event;
 pub mod execution;
 pub mod fork;

@@ -3,15 +3,16 @@
 //! [`Requests`] is a part of an execution's state, so it is derived from events
 //! alone. It owns the numbering of requests, those that are not answered, and the
 //! answers that are remembered for callers who ask again. Requests that are not
-//! answered go along with continue-as-new.
+//! answered go along with continue-as-new, and so does the [`Gate`] of an entity.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ExecutionNumber, InstanceId, OperationId};
+use super::entity::Gate;
+use super::event::Event;
+use super::mail::Source as Letter;
 use super::payload::{Failure, Outcome, Payload};
 
 /// Names one request to an instance, counted from 1 over all its executions.
@@ -33,34 +34,8 @@ pub enum RequestKind {
 pub enum Source {
     /// Somebody outside, with a key of their own.
     Outside(String),
-    /// An operation of an instance.
-    Instance(Caller),
-}
-
-/// An operation of an execution that waits for another instance.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Caller {
-    /// The instance.
-    pub instance: InstanceId,
-    /// Which life of it.
-    pub execution: ExecutionNumber,
-    /// Its operation.
-    pub operation: OperationId,
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.instance, self.execution, self.operation)
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Outside(key) => f.write_str(key),
-            Self::Instance(caller) => caller.fmt(f),
-        }
-    }
+    /// A letter of an instance.
+    Instance(Letter),
 }
 
 /// A request as it is recorded.
@@ -79,6 +54,16 @@ pub struct Request {
     pub source: Source,
     /// Nobody waits for the answer.
     pub one_way: bool,
+}
+
+impl Request {
+    /// The letter that brought it, if one did.
+    pub fn sender(&self) -> Option<&Letter> {
+        match &self.source {
+            Source::Instance(letter) => Some(letter),
+            Source::Outside(_) => None,
+        }
+    }
 }
 
 /// An answer that is remembered.
@@ -110,7 +95,8 @@ pub enum Known {
     Answered(Outcome),
 }
 
-/// Answers remembered for callers who ask again: the last so many. A caller asks
+/// Answers remembered for callers outside who ask again: the last so many. (Those
+/// for instances are remembered as long as their letters can come again.) A caller asks
 /// again when a connection or a host was lost, not for ever.
 const ANSWERS_REMEMBERED: usize = 1000;
 
@@ -127,12 +113,17 @@ pub struct Requests {
     /// Whose answers are remembered, the oldest first.
     answered: VecDeque<Source>,
     answered_bytes: usize,
+    /// Letters of instances that were answered, and not just taken.
+    letters: Vec<Source>,
+    /// The order in which an entity is reached.
+    pub gate: Gate,
     /// Answered in the turn under way, which the host may yet take back.
     answered_now: Vec<Arc<Request>>,
 }
 
 impl Requests {
-    /// The state that an execution begins with; the requests to hand over.
+    /// The state that an execution begins with; the updates to hand over. Operations
+    /// are for the gate to let through.
     pub(super) fn of(carried: &Carried) -> (Self, Vec<Arc<Request>>) {
         let mut requests = Self { count: carried.count, ..Self::default() };
         for Answered { source, answer } in &carried.answered {
@@ -140,16 +131,27 @@ impl Requests {
         }
         let open: Vec<_> = carried.open.iter().cloned().map(Arc::new).collect();
         open.iter().for_each(|request| requests.open(request));
-        (requests, open)
+        let updates = open.into_iter().filter(|request| request.kind == RequestKind::Update);
+        (requests, updates.collect())
     }
 
-    /// What the next execution gets, if nobody has asked for anything: nothing.
-    pub fn carried_on(&self) -> Option<Box<Carried>> {
-        (self.count > 0).then(|| Box::new(self.carried()))
+    /// What the next execution begins with, if anything: the requests, and who waits
+    /// before the gate. Answers to letters go along where `may_come_again` says that
+    /// of the letter.
+    pub fn carried_on(&self, mut may_come_again: impl FnMut(&Letter) -> bool) -> Vec<Event> {
+        let mut carried = self.carried();
+        carried.answered.retain(|answered| match &answered.source {
+            Source::Instance(letter) => may_come_again(letter),
+            Source::Outside(_) => true,
+        });
+        let requests = (self.count > 0).then(|| Event::RequestsCarried(Box::new(carried)));
+        let gate = self.gate.carried(|request| self.sender(request));
+        let gate = (!gate.is_idle()).then(|| Event::GateCarried(Box::new(gate)));
+        requests.into_iter().chain(gate).collect()
     }
 
     fn carried(&self) -> Carried {
-        let answered = self.answered.iter().filter_map(|source| match self.known.get(source) {
+        let answered = self.letters.iter().chain(&self.answered).filter_map(|source| match self.known.get(source) {
             Some(Known::Answered(answer)) => Some(Answered { source: source.clone(), answer: answer.clone() }),
             _ => None,
         });
@@ -188,14 +190,31 @@ impl Requests {
         self.open.get(&id)
     }
 
+    /// Whether an entity may go: nothing is asked of it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.gate.is_idle()
+    }
+
     pub(super) fn receive(&mut self, request: &Arc<Request>) {
         self.count = self.count.max(request.id);
         self.open(request);
+        if request.kind == RequestKind::EntityOperation {
+            self.gate.ask(request.id, self.sender(request.id));
+        }
+    }
+
+    fn sender(&self, request: RequestId) -> Option<Letter> {
+        self.open.get(&request)?.sender().cloned()
     }
 
     pub(super) fn answer(&mut self, id: RequestId, answer: &Outcome) -> Option<Arc<Request>> {
         let request = self.open.remove(&id)?;
-        self.remember(request.source.clone(), answer.clone());
+        self.gate.answered(id);
+        match (&request.source, request.one_way) {
+            // It was answered when it was taken.
+            (Source::Instance(_), true) => drop(self.known.remove(&request.source)),
+            _ => self.remember(request.source.clone(), answer.clone()),
+        }
         self.answered_now.push(request.clone());
         Some(request)
     }
@@ -209,6 +228,7 @@ impl Requests {
     pub(super) fn take_back(&mut self) {
         for request in std::mem::take(&mut self.answered_now) {
             self.answered.retain(|source| *source != request.source);
+            self.letters.retain(|source| *source != request.source);
             self.open(&request);
         }
     }
@@ -219,6 +239,11 @@ impl Requests {
     }
 
     fn remember(&mut self, source: Source, answer: Outcome) {
+        if matches!(source, Source::Instance(_)) {
+            self.letters.push(source.clone());
+            self.known.insert(source, Known::Answered(answer));
+            return;
+        }
         self.answered_bytes += size_of_answer(&answer);
         self.known.insert(source.clone(), Known::Answered(answer));
         self.answered.push_back(source);

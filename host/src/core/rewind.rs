@@ -11,6 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::entity::is_entity;
 use super::event::{Event, Origin, Started};
 use super::execution::Pending;
 use super::ids::{ExecutionNumber, Hash, OperationId};
@@ -75,7 +76,17 @@ pub struct Plan {
 /// Says why it cannot be rewound. What other instances were told cannot be taken
 /// back: an execution that sent signals or called orchestrations is not rewound.
 pub fn plan(turns: &[TurnRecord], reason: &str, limits: Limits) -> Result<Plan, String> {
-    let told = |event: &Event| matches!(event, Event::SignalSent(_) | Event::OrchestrationScheduled(_));
+    if let Some(Event::ExecutionStarted(started)) = turns.first().and_then(|turn| turn.events.first())
+        && is_entity(&started.instance)
+    {
+        return Err(
+            "it is an entity, and whoever asked something of it was told that it has ended; purge it".to_owned()
+        );
+    }
+    let told = |event: &Event| {
+        use Event::{EntityCalled, LockAsked, OrchestrationScheduled, SignalSent};
+        matches!(event, SignalSent(_) | OrchestrationScheduled(_) | EntityCalled(_) | LockAsked { .. })
+    };
     if let Some(told) = turns.iter().flat_map(|turn| &turn.events).find(|event| told(event)) {
         let what = told.summary(40);
         return Err(format!("it told another instance something ({} {what}); restart it instead", told.kind()));

@@ -266,7 +266,10 @@ impl Summary {
                 }
             }
             Event::CallerLeft { .. } => self.caller_left = true,
-            Event::SignalReceived { .. } => self.took_mail = true,
+            Event::SignalReceived { .. }
+            | Event::OperationReceived { .. }
+            | Event::LockRequested { .. }
+            | Event::LockReleased { .. } => self.took_mail = true,
             Event::OrchestrationAbandoned { call } => {
                 self.outbox.remove(call);
             }
@@ -276,7 +279,21 @@ impl Summary {
             Event::SignalDelivered { signal } | Event::SignalFailed { signal, .. } => {
                 self.outbox.remove(signal);
             }
+            Event::EntityCalled(call) => {
+                self.outbox.insert((self.execution, call.operation));
+            }
+            // A letter to lock and one to free, for each.
+            Event::LockAsked { operation, entities } => {
+                let letters = (0..2 * entities.len() as OperationId).map(|n| (self.execution, operation + n));
+                self.outbox.extend(letters);
+            }
+            Event::EntityAnswered { letter, .. } => {
+                self.outbox.remove(letter);
+            }
             Event::ExecutionStarted(_)
+            | Event::LockFreed { .. }
+            | Event::GateCarried(_)
+            | Event::OperationAborted { .. }
             | Event::EventRaised { .. }
             | Event::EventRaisedOnce { .. }
             | Event::CancelRequested { .. }
@@ -324,6 +341,11 @@ fn tells(record: &TurnRecord) -> bool {
                 | Event::SignalReceived { .. }
                 | Event::SignalDelivered { .. }
                 | Event::SignalFailed { .. }
+                | Event::EntityAnswered { .. }
+                | Event::OperationReceived { .. }
+                | Event::OperationAborted { .. }
+                | Event::LockReleased { .. }
+                | Event::GateCarried(_)
         )
     })
 }

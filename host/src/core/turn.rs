@@ -22,11 +22,12 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{MAX_RETRIED_ID_BYTES, OrchestrationOptions, OrchestrationScheduled, generated_id};
 pub use super::divergence::Divergence;
+use super::entity::is_entity;
 use super::event::{ActivityOptions, ActivityScheduled, Event, Origin, SignalSent, Started};
 use super::execution::{Delivery, Execution};
 use super::ids::{Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::payload::{Failure, FailureKind, Outcome, Payload, shortened};
-use super::request::Carried;
+use super::request::RequestId;
 
 /// What is stored of a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -207,6 +208,12 @@ pub struct Recorder {
     turn_bytes: usize,
     /// Where the guest's part of [`Execution::posts`] begins.
     asked_posts: usize,
+    /// The first operation that the guest asks for in this turn.
+    asked_operations: OperationId,
+    /// Requests that the guest was told of in this turn.
+    told_requests: Vec<RequestId>,
+    /// See [`Self::take_fault`].
+    fault: Option<(RequestId, Failure)>,
 }
 
 impl Recorder {
@@ -226,28 +233,29 @@ impl Recorder {
             turn: Vec::new(),
             turn_bytes: 0,
             asked_posts: 0,
+            asked_operations: 1,
+            told_requests: Vec::new(),
+            fault: None,
         }
     }
 
     /// Records a new execution's first turn: that it exists.
     pub fn start(started: Box<Started>, limits: Limits, at: TimestampMs) -> (Self, SealedTurn) {
-        Self::start_with(started, None, limits, at)
+        Self::start_with(started, Vec::new(), limits, at)
     }
 
-    /// As [`Self::start`], for the execution after one that ended with requests to
-    /// answer, or to remember.
+    /// As [`Self::start`], for the execution after one that left it `carried`: see
+    /// [`super::request::Requests::carried_on`].
     pub fn start_with(
         started: Box<Started>,
-        carried: Option<Box<Carried>>,
+        carried: Vec<Event>,
         limits: Limits,
         at: TimestampMs,
     ) -> (Self, SealedTurn) {
         let mut recorder = Self::new(started, limits);
         recorder.begin(at);
         recorder.deliver(Event::ExecutionStarted(recorder.execution.started.clone()));
-        if let Some(carried) = carried {
-            recorder.deliver(Event::RequestsCarried(carried));
-        }
+        carried.into_iter().for_each(|event| recorder.deliver(event));
         let sealed = recorder.seal();
         (recorder, sealed)
     }
@@ -325,13 +333,19 @@ impl Recorder {
     pub fn hand_over(&mut self) -> HandOver {
         if !self.ran {
             self.asked_posts = self.execution.posts.len();
+            self.asked_operations = self.execution.next_operation();
         }
         self.ran = true;
         if !self.execution.begun {
             self.execution.begun = true;
             return HandOver::Start;
         }
-        HandOver::Resume(self.execution.take_ready())
+        let ready = self.execution.take_ready();
+        self.told_requests.extend(ready.iter().filter_map(|delivery| match delivery {
+            Delivery::Requested(request) => Some(request.id),
+            _ => None,
+        }));
+        HandOver::Resume(ready)
     }
 
     /// Whether, after the guest suspended, there is more that it can be told
@@ -357,6 +371,10 @@ impl Recorder {
     pub fn conclude(&mut self, progress: Progress) -> Result<(), Stop> {
         let event = match progress {
             Progress::Suspended => return self.expect_end(),
+            // A deleted entity of which more is asked begins anew.
+            Progress::Completed(_) if self.execution.is_busy_entity() => {
+                Event::ContinuedAsNew { input: Payload::null() }
+            }
             Progress::Completed(output) => {
                 self.check_size("the output", &output)?;
                 Event::Completed { output }
@@ -382,19 +400,32 @@ impl Recorder {
             let recorded = expected.pop_front();
             return Err(self.divergence(recorded, Some(event)));
         }
+        if let Event::Failed { failure, .. } = &event {
+            self.fault = self.at_fault().map(|request| (request, failure.clone()));
+        }
         self.turn.retain(|event| event.origin() == Origin::Delivery);
-        self.execution.requests.take_back();
-        self.execution.forget_asked(self.asked_posts);
+        self.execution.forget_asked(self.asked_posts, self.asked_operations);
         self.push(event);
         Ok(())
+    }
+
+    /// The operation of an entity at which the host ended this turn, if the turn could
+    /// do without it: the guest was told of it in this turn. Then the turn need not
+    /// count, see [`Event::OperationAborted`].
+    pub fn take_fault(&mut self) -> Option<(RequestId, Failure)> {
+        self.fault.take()
+    }
+
+    fn at_fault(&self) -> Option<RequestId> {
+        let at = self.execution.requests.gate.at();
+        at.filter(|request| self.told_requests.contains(request))
     }
 
     /// Takes the recorded verdict of a replayed turn that the host ended.
     pub fn repeat_verdict(&mut self, record: &TurnRecord) {
         if let Some(Event::Failed { failure, by_host: true }) = record.events.last() {
             self.turn.retain(|event| event.origin() == Origin::Delivery);
-            self.execution.requests.take_back();
-            self.execution.forget_asked(self.asked_posts);
+            self.execution.forget_asked(self.asked_posts, self.asked_operations);
             self.push(Event::Failed { failure: failure.clone(), by_host: true });
         }
     }
@@ -650,12 +681,6 @@ impl Recorder {
         Ok(())
     }
 
-    /// An operation that this host does not serve: it fails, and that is recorded.
-    pub fn unsupported(&mut self, asked: String) -> Result<OperationId, Stop> {
-        let message = format!("this host does not serve {asked} yet");
-        self.refuse(asked, Failure::fatal(FailureKind::Unsupported, message))
-    }
-
     /// What people see of the instance.
     pub fn set_custom_status(&mut self, status: Payload) -> Result<(), Stop> {
         self.check_size("the custom status", &status)?;
@@ -772,6 +797,8 @@ impl Recorder {
         self.execution.now = at;
         self.ran = false;
         self.turn.clear();
+        self.told_requests.clear();
+        self.fault = None;
         self.turn_bytes = 0;
         self.logs.clear();
         self.execution.requests.begin_turn();
@@ -807,6 +834,8 @@ impl Recorder {
             Event::Responded { answer: Ok(output), .. } => output.len(),
             Event::OrchestrationScheduled(call) => call.input.len(),
             Event::SignalSent(signal) => signal.name.len() + signal.value.len(),
+            Event::EntityCalled(call) => call.name.len() + call.input.len(),
+            Event::LockAsked { entities, .. } => entities.len() * super::ids::MAX_ID_BYTES,
             _ => 0,
         };
         let limits = &self.limits;
@@ -845,6 +874,9 @@ impl Recorder {
             return Err(failure);
         }
         let refuse = |message: String| Err(Failure::fatal(FailureKind::Unsupported, message));
+        if is_entity(&called) {
+            return refuse(format!("the id {called} is one of an entity; choose one without '@' at its beginning"));
+        }
         if called == self.execution.started.instance {
             return refuse(format!("{called} cannot call itself; continue as new, or choose another instance id"));
         }
@@ -867,7 +899,13 @@ impl Recorder {
         if name.is_empty() || name.len() > 200 {
             return Err(not_found(format!("an event's name has 1 to 200 bytes, found {}", name.len())));
         }
-        InstanceId::new(to).map_err(|invalid| not_found(invalid.to_string()))
+        let to = InstanceId::new(to).map_err(|invalid| not_found(invalid.to_string()))?;
+        if is_entity(&to) {
+            return Err(not_found(format!(
+                "{to} is an entity, which takes operations and no events; signal one of those"
+            )));
+        }
+        Ok(to)
     }
 
     /// Live, a refusal is the host's own; at replay, what was recorded counts.

@@ -228,6 +228,9 @@ impl Release {
                 Event::Responded { request, answer } => {
                     self.workers[worker].send(Message::Answered(instance.clone(), *request, answer.clone()));
                 }
+                Event::OperationAborted { request, failure } => {
+                    self.workers[worker].send(Message::Answered(instance.clone(), *request, Err(failure.clone())));
+                }
                 event if event.origin() == Origin::Outcome => self.activities.forget_all(&instance, execution),
                 _ => {}
             }

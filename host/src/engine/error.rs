@@ -17,6 +17,9 @@ pub enum EngineError {
         /// What is offered.
         exists: Vec<String>,
     },
+    /// No module offers an entity kind, or several do.
+    #[error("{0}")]
+    UnknownEntityKind(String),
     /// Several modules offer it.
     #[error("orchestration {name:?} is offered by the modules {}; say which with --module", modules.join(", "))]
     AmbiguousOrchestration {
@@ -182,6 +185,7 @@ impl EngineError {
         match self {
             Self::UnknownOrchestration { .. } => "unknown-orchestration",
             Self::AmbiguousOrchestration { .. } => "ambiguous-orchestration",
+            Self::UnknownEntityKind(_) => "unknown-entity-kind",
             Self::UnknownModule { .. } => "unknown-module",
             Self::ModuleInUse { .. } => "module-in-use",
             Self::VersionTaken { .. } => "version-taken",

@@ -41,6 +41,11 @@ pub(super) fn posted(execution: &Execution, posts: Vec<Post>) -> Vec<Posted> {
         }
         Post::Leave(leave) => super::calls::left(execution, &leave),
         Post::Return => super::calls::returned(execution),
+        Post::Answer(answer) => {
+            let (to, outcome) = *answer;
+            let answered = Inbound::Answered { birth: to.birth, key: to.key(), outcome };
+            Some((to.instance.clone(), Message::Deliver(to.instance, answered)))
+        }
     };
     posts.into_iter().filter_map(message).collect()
 }
@@ -98,13 +103,34 @@ impl Worker {
         let execution = &recorder.execution;
         if execution.seen.has(&source) {
             // Answered when what took it is durable, which it may not be yet.
-            self.replies.push(self.answer(source, Ok(crate::core::payload::Payload::null())));
+            if let Some(answer) = execution.answer_again(&source, &content) {
+                self.replies.push(self.answer(source, answer));
+            }
+        } else if execution.end.is_some() && self.is_made_again(execution, &content) {
+            // When its end is durable it is made again.
+            let (id, own) = (execution.started.instance.clone(), self.parts.links[self.parts.number].clone());
+            let envelope = Box::new(Envelope { source, floor, content });
+            self.replies.push(Box::new(move |durable| {
+                if durable.is_ok() {
+                    own.send(Message::Deliver(id, Inbound::Letter(envelope)));
+                }
+            }));
         } else if execution.end.is_some() {
-            let gone = not_taken(&execution.started.instance, Some(execution.status()));
+            let gone = match content {
+                Content::Signal { .. } | Content::Call(_) => {
+                    not_taken(&execution.started.instance, Some(execution.status()))
+                }
+                _ => execution.entity_has_ended(),
+            };
             self.replies.push(self.answer(source, Err(gone)));
-        } else if let Some(event) = execution.mail(source.clone(), floor, content) {
-            recorder.deliver(event);
-            replies.push(self.answer(source, Ok(crate::core::payload::Payload::null())));
+        } else {
+            let is_answered = content.is_answered_when_taken();
+            if let Some(event) = execution.mail(source.clone(), floor, content) {
+                recorder.deliver(event);
+            }
+            if is_answered {
+                replies.push(self.answer(source, Ok(crate::core::payload::Payload::null())));
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod calls;
 mod clock;
 mod commit;
 mod deadlines;
+mod entities;
 mod error;
 pub mod fork;
 mod intercept;
@@ -59,6 +60,7 @@ use self::requests::Asked;
 use self::retention::Sweeper;
 use self::schedules::Schedules;
 use self::turns::{Armed, Inbound, Message, Parts, Worker, WorkerLink};
+use crate::core::entity::is_entity;
 use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::keys::Keys;
@@ -352,6 +354,11 @@ impl Engine {
     pub async fn start(&self, request: StartRequest) -> Result<StartOutcome, EngineError> {
         let StartRequest { id, orchestration, module, input, tags, reuse, start_at } = request;
         self.check_size("the input", &input)?;
+        if is_entity(&id) {
+            return Err(EngineError::InvalidInput(format!(
+                "the id {id} is one of an entity, which is made when it is first used; choose one without '@' at its beginning"
+            )));
+        }
         if reuse == IdReuse::ReturnExisting
             && let Some(existing) = self.store.summary(&id)?
         {
@@ -399,7 +406,7 @@ impl Engine {
     /// # Errors
     /// If the instance is unknown or has ended, or the value too large.
     pub async fn raise(&self, id: &InstanceId, name: &str, value: Payload) -> Result<(), EngineError> {
-        self.check_event(name, &value)?;
+        self.check_event(id, name, &value)?;
         let name = name.to_owned();
         self.tell(id, |reply| Inbound::Event { name, value, reply }).await
     }
@@ -416,7 +423,7 @@ impl Engine {
         value: Payload,
         key: &str,
     ) -> Result<bool, EngineError> {
-        self.check_event(name, &value)?;
+        self.check_event(id, name, &value)?;
         if key.is_empty() || key.len() > 250 {
             return Err(EngineError::InvalidInput("an event's key has 1 to 250 bytes".to_owned()));
         }
@@ -427,10 +434,15 @@ impl Engine {
         }
     }
 
-    fn check_event(&self, name: &str, value: &Payload) -> Result<(), EngineError> {
+    fn check_event(&self, id: &InstanceId, name: &str, value: &Payload) -> Result<(), EngineError> {
         self.check_size("the event's value", value)?;
         if name.is_empty() || name.len() > 200 {
             return Err(EngineError::InvalidInput("an event's name has 1 to 200 bytes".to_owned()));
+        }
+        if is_entity(id) {
+            return Err(EngineError::InvalidInput(format!(
+                "{id} is an entity, which takes operations and no events; signal it one"
+            )));
         }
         Ok(())
     }
@@ -459,12 +471,7 @@ impl Engine {
     /// If the instance is unknown, has ended, or ends without an answer; if the
     /// input is too large. What the instance refuses is a failure in the outcome.
     pub async fn update(&self, id: &InstanceId, name: &str, input: Payload, key: &str) -> Result<Outcome, EngineError> {
-        self.check_size("the update's input", &input)?;
-        for (what, text) in [("name", name), ("id", key)] {
-            if text.is_empty() || text.len() > 200 {
-                return Err(EngineError::InvalidInput(format!("an update's {what} has 1 to 200 bytes")));
-            }
-        }
+        self.check_request("update", name, key, &input)?;
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             kind: RequestKind::Update,
@@ -658,6 +665,16 @@ impl Engine {
 
     async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, EngineError>>) -> Result<T, EngineError> {
         answer.await.unwrap_or_else(|_| Err(EngineError::Stopped(self.stopped.get().cloned())))
+    }
+
+    fn check_request(&self, what: &str, name: &str, key: &str, input: &Payload) -> Result<(), EngineError> {
+        self.check_size(&format!("the input of the {what}"), input)?;
+        for (part, text) in [("name", name), ("request id", key)] {
+            if text.is_empty() || text.len() > 200 {
+                return Err(EngineError::InvalidInput(format!("the {part} of an {what} has 1 to 200 bytes")));
+            }
+        }
+        Ok(())
     }
 
     fn check_size(&self, what: &str, payload: &Payload) -> Result<(), EngineError> {

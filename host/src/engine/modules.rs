@@ -99,6 +99,7 @@ impl Modules {
             default_at,
             updates: inspected.updates,
             queries: inspected.queries,
+            entities: inspected.entities,
         };
         self.put(&module, &inspected.component)?;
         Ok(module)
@@ -149,13 +150,7 @@ impl Modules {
                     exists: orchestrations.map(|m| format!("{}@{}", m.name, m.version)).collect(),
                 })?]
             }
-            None => {
-                let mut by_name = BTreeMap::<_, Vec<&Module>>::new();
-                for module in orchestrations {
-                    by_name.entry(&module.name).or_default().push(module);
-                }
-                by_name.into_values().filter_map(|versions| default_among(versions.into_iter())).collect()
-            }
+            None => defaults(orchestrations),
         };
         let offers = |module: &&&Module| module.offers.iter().any(|offer| offer.name == orchestration);
         match candidates.iter().filter(offers).collect::<Vec<_>>()[..] {
@@ -169,6 +164,33 @@ impl Modules {
                 modules: several.iter().map(|module| module.name.clone()).collect(),
             }),
         }
+    }
+
+    /// The module that offers an entity kind: of each name, its default counts.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn resolve_entity(&self, kind: &str) -> Result<Module, EngineError> {
+        let all = self.all()?;
+        let defaults: Vec<&Module> = defaults(all.iter());
+        let offers = |module: &&&Module| module.entities.iter().any(|entity| entity.kind == kind);
+        let why = match defaults.iter().filter(offers).collect::<Vec<_>>()[..] {
+            [only] if self.is_retired(only.hash) => {
+                format!("the module {} with the entity kind {kind:?} is being removed", only.name)
+            }
+            [only] => return Ok((*only).clone()),
+            [] => {
+                let kinds: Vec<_> =
+                    defaults.iter().flat_map(|module| &module.entities).map(|entity| entity.kind.as_str()).collect();
+                let there_are = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
+                format!("no module offers the entity kind {kind:?}; there are: {there_are}")
+            }
+            ref several => {
+                let names: Vec<_> = several.iter().map(|module| module.name.as_str()).collect();
+                format!("the modules {} all offer the entity kind {kind:?}; keep one of them", names.join(", "))
+            }
+        };
+        Err(EngineError::UnknownEntityKind(why))
     }
 
     /// Every module, the last uploaded first.
@@ -212,6 +234,13 @@ impl Modules {
     fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<ModuleHash, Arc<OrchestrationModule>>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The default of each name.
+fn defaults<'m>(modules: impl Iterator<Item = &'m Module>) -> Vec<&'m Module> {
+    let mut by_name = BTreeMap::<_, Vec<&Module>>::new();
+    modules.for_each(|module| by_name.entry(&module.name).or_default().push(module));
+    by_name.into_values().filter_map(|versions| default_among(versions.into_iter())).collect()
 }
 
 /// The module called `wanted`: `name` for its default (of activities, the last

@@ -110,7 +110,7 @@ impl Worker {
         let Asked { kind, name, input, source, one_way, reply } = asked;
         let request = match recorder.execution.requests.known(&source) {
             Some(Known::Answered(answer)) => {
-                let answer = answer.clone();
+                let answer = if one_way { Ok(Payload::null()) } else { answer.clone() };
                 // That answer may be of a turn that is not durable yet.
                 if let Some(reply) = reply {
                     self.replies.push(Box::new(move |durable| drop(reply.send(durable.map(|()| answer)))));
@@ -127,6 +127,9 @@ impl Worker {
         };
         match (reply, self.blocked.get(id)) {
             (None, _) => {}
+            (Some(reply), _) if one_way => {
+                self.replies.push(Box::new(move |durable| drop(reply.send(durable.map(|()| Ok(Payload::null()))))));
+            }
             (Some(reply), None) => self.callers.add(id, request, what, reply),
             // It is recorded, and answered once a host can run the instance again.
             (Some(reply), Some(why)) => {

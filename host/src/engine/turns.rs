@@ -422,8 +422,14 @@ impl Worker {
 
     /// Begins an execution under an id that is free.
     pub(super) fn begin(&mut self, started: Box<Started>, replies: Vec<Reply>) {
+        self.begin_with(started, Vec::new(), replies);
+    }
+
+    /// As [`Self::begin`], with what the execution before left to it.
+    pub(super) fn begin_with(&mut self, started: Box<Started>, carried: Vec<Event>, replies: Vec<Reply>) {
         let id = started.instance.clone();
-        let (recorder, sealed) = Recorder::start(started, self.parts.settings.limits, self.parts.clock.now());
+        let (limits, now) = (self.parts.settings.limits, self.parts.clock.now());
+        let (recorder, sealed) = Recorder::start_with(started, carried, limits, now);
         let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
         let turn = outbound(&mut slot, sealed, replies);
         slot.last_group = self.next_group();
@@ -433,6 +439,7 @@ impl Worker {
     }
 
     fn deliver(&mut self, id: InstanceId, inbound: Inbound) {
+        let Some(inbound) = self.make_entity(&id, inbound) else { return };
         if !self.live.contains_key(&id) {
             match self.load(&id, |summary| inbound.reaches(summary)) {
                 Ok(slot) => {
@@ -616,15 +623,22 @@ impl Worker {
         let mut put_off = false;
         if recorder.execution.wants_turn() {
             put_off = !self.wake(id, &mut slot, now);
-            if let Body::Guest(guest, _) = &mut slot.body
-                && let Err(trouble) = guest.run_turn()
-            {
-                put_off = true;
-                if let Err(reason) = self.abandon(id, &mut slot, now) {
+            if let Body::Guest(guest, _) = &mut slot.body {
+                let ran = guest.run_turn();
+                let fault = guest.recorder_mut().take_fault();
+                if (ran.is_err() || fault.is_some())
+                    && let Err(reason) = self.abandon(id, &mut slot, now)
+                {
                     self.give_up(id, reason);
                     return;
                 }
-                self.give_up(id, NotNow::Later(trouble.to_string()));
+                if let Err(trouble) = ran {
+                    put_off = true;
+                    self.give_up(id, NotNow::Later(trouble.to_string()));
+                } else if let Some((request, failure)) = fault {
+                    // The entity goes on without it, from the state before.
+                    slot.body.recorder().deliver(Event::OperationAborted { request, failure });
+                }
             }
         }
         self.seal(&mut slot, now, replies);
@@ -643,16 +657,12 @@ impl Worker {
         }
         let sealed = recorder.seal();
         let next = match &recorder.execution.end {
-            Some(End::ContinuedAsNew(input)) => {
-                let carried = recorder.execution.requests.carried_on();
-                Some((recorder.next_execution(input.clone(), fresh_seed()), carried))
-            }
+            Some(End::ContinuedAsNew(input)) => Some(self.next_life(recorder, input.clone())),
             _ => None,
         };
         slot.last_group = self.next_group();
         self.group.push(outbound(slot, sealed, replies));
-        if let Some((mut started, carried)) = next {
-            started.seen.retain(|sender, birth, key| self.may_come_again(sender, birth, key));
+        if let Some((started, carried)) = next {
             let (recorder, sealed) = Recorder::start_with(started, carried, self.parts.settings.limits, now);
             slot.body = Body::Bare(Box::new(recorder));
             self.group.push(outbound(slot, sealed, Vec::new()));
@@ -968,9 +978,18 @@ impl Worker {
         self.parts.released.load(Ordering::Acquire) >= slot.last_group
     }
 
+    /// How an instance in memory ended, and whether that is durable; the outer none:
+    /// it is not in memory.
+    pub(super) fn end_of_live(&mut self, id: &InstanceId) -> Option<Option<(End, bool)>> {
+        let released = self.parts.released.load(Ordering::Acquire);
+        let slot = self.live.get_mut(id)?;
+        let is_durable = released >= slot.last_group;
+        Some(slot.body.recorder().execution.end.clone().map(|end| (end, is_durable)))
+    }
+
     /// Takes an instance out of memory. What came in for it and was not looked at
     /// is answered from the journal.
-    fn drop_slot(&mut self, id: &InstanceId) {
+    pub(super) fn drop_slot(&mut self, id: &InstanceId) {
         if let Some(slot) = self.live.remove(id) {
             self.idle.remove(slot.stamp);
             slot.inbox.into_iter().for_each(|inbound| self.deliver(id.clone(), inbound));

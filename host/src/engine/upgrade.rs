@@ -21,6 +21,7 @@ use super::modules::{Modules, Upload};
 use super::turns::WorkerLink;
 use super::turns::{Fate, Message, Migration, Stood};
 use super::{Engine, partition};
+use crate::core::entity::orchestration_of;
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use crate::replay::check::{Candidate, Checked, Verdict, in_parallel, sandbox_of};
 use crate::sandbox::Sandbox;
@@ -75,7 +76,9 @@ pub fn candidate(sandbox: &Sandbox, bytes: &[u8]) -> Result<Candidate, EngineErr
     }
     let module = sandbox.load(found.hash, &found.component);
     let module = module.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
-    Ok(Candidate { module, offers: found.offers })
+    let kinds = found.entities.iter().map(|entity| orchestration_of(&entity.kind));
+    let runs = found.offers.iter().map(|offer| offer.name.clone()).chain(kinds).collect();
+    Ok(Candidate { module, runs })
 }
 
 /// Checks `candidate` against every running instance in `scope`; nothing changes.
@@ -103,7 +106,7 @@ fn in_scope(store: &dyn Store, candidate: &Candidate, scope: &Scope) -> Result<V
                 && match &scope.name {
                     // A version that lacks an orchestration of its name is found out.
                     Some(_) => versions.contains(&row.module),
-                    None => candidate.offers(&row.orchestration),
+                    None => candidate.runs(&row.orchestration),
                 }
         });
         found.extend(matches.map(|row| row.instance.clone()));

@@ -163,6 +163,22 @@ pub enum PendingView {
         #[serde(flatten)]
         attempts: AttemptsView,
     },
+    /// An operation of an entity.
+    Entity {
+        /// Its operation.
+        operation: OperationId,
+        /// The entity.
+        to: InstanceId,
+        /// Which of its operations.
+        name: String,
+    },
+    /// A lock over entities.
+    Lock {
+        /// Its operation.
+        operation: OperationId,
+        /// The entities.
+        entities: Vec<InstanceId>,
+    },
     /// A signal that its receiver has not taken yet.
     Signal {
         /// Its operation.
@@ -396,6 +412,8 @@ fn pending_view(
             instance: call.called(*attempt),
             attempts: AttemptsView::new(*attempt, call.options.retry.as_ref(), *starts_at, last_failure.as_ref()),
         },
+        Pending::Entity { to, name } => PendingView::Entity { operation, to: to.clone(), name: name.clone() },
+        Pending::Lock { entities } => PendingView::Lock { operation, entities: entities.to_vec() },
         Pending::Signal { to, name } => PendingView::Signal { operation, to: to.clone(), name: name.clone() },
     }
 }

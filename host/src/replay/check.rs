@@ -14,7 +14,6 @@ use crate::core::event::{Event, Origin};
 use crate::core::turn::{Divergence, TurnRecord};
 use crate::sandbox::settings::SandboxSettings;
 use crate::sandbox::{OrchestrationModule, Sandbox};
-use crate::store::Offer;
 
 /// Guests of one check that are in memory at the same time, at most.
 const THREADS: usize = 16;
@@ -38,8 +37,8 @@ pub enum Verdict {
 pub struct Candidate {
     /// The module, ready to run.
     pub module: OrchestrationModule,
-    /// What it offers.
-    pub offers: Vec<Offer>,
+    /// The orchestrations that it offers, and those of its entities.
+    pub runs: Vec<String>,
 }
 
 /// One line of a check's table.
@@ -63,8 +62,8 @@ pub struct Checked {
 
 impl Candidate {
     /// Whether it offers `orchestration`.
-    pub fn offers(&self, orchestration: &str) -> bool {
-        self.offers.iter().any(|offer| offer.name == orchestration)
+    pub fn runs(&self, orchestration: &str) -> bool {
+        self.runs.iter().any(|name| name == orchestration)
     }
 
     /// Replays `records` with it.
@@ -74,9 +73,8 @@ impl Candidate {
             _ => None,
         });
         let (orchestration, execution) = started.map_or((String::new(), 0), |s| (s.orchestration.clone(), s.execution));
-        let (verdict, matched) = if started.is_some() && !self.offers(&orchestration) {
-            let offers: Vec<&str> = self.offers.iter().map(|offer| offer.name.as_str()).collect();
-            let why = format!("the module has no orchestration {orchestration:?}, it has {}", offers.join(", "));
+        let (verdict, matched) = if started.is_some() && !self.runs(&orchestration) {
+            let why = format!("the module has no orchestration {orchestration:?}, it has {}", self.runs.join(", "));
             (Verdict::CannotRun(why), 0)
         } else {
             let replayed = replay(&self.module, records, &mut Unwatched);

@@ -119,7 +119,9 @@ impl Kit {
     /// # Errors
     /// If a history does not replay, or an instance calls what is not under test.
     pub fn go_on(&mut self) -> Result<Next, KitError> {
-        while self.begin_called()? || self.run_turn()? {}
+        while self.begin_called()? || self.run_turn()? {
+            self.neighbours().check()?;
+        }
         for running in &mut self.running {
             if let Some(call) = running.give_out(self.clock) {
                 return Ok(Next::Task(Box::new(call)));

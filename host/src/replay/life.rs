@@ -17,7 +17,6 @@ use crate::core::ids::{Hash, InstanceId, OperationId, TimestampMs};
 use crate::core::keys::Keys;
 use crate::core::mail::{Envelope, MailKey, Seen, birth};
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
-use crate::core::request::Carried as Requests;
 use crate::core::retry::{ALGORITHM, RetryPolicy};
 use crate::core::turn::{Limits, LogLine, Recorder, SealedTurn, TurnRecord};
 use crate::replay::recording::Recording;
@@ -116,7 +115,7 @@ impl Life {
         let passed_on = before.execution.outbox.letters().map(|(key, letter)| (key, letter.clone())).collect();
         (started.execution, started.birth) = (execution, before.execution.started.birth);
         (started.outbox, started.seen) = (passed_on, before.execution.seen.clone());
-        before.renew(started, None, at);
+        before.renew(started, Vec::new(), at);
         before
     }
 
@@ -213,8 +212,8 @@ impl Life {
             return Carried { logs, turn, renewed: false };
         };
         let started = recorder.next_execution(input, seed(self.id(), self.execution.started.execution + 1));
-        let requests = self.execution.requests.carried_on();
-        self.renew(started, requests, at);
+        let carried = self.execution.requests.carried_on(|_| true);
+        self.renew(started, carried, at);
         Carried { logs, turn, renewed: true }
     }
 
@@ -234,11 +233,11 @@ impl Life {
     }
 
     /// The next life of the id.
-    fn renew(&mut self, started: Box<Started>, requests: Option<Box<Requests>>, at: TimestampMs) {
+    fn renew(&mut self, started: Box<Started>, carried: Vec<Event>, at: TimestampMs) {
         self.past.push(Arc::new(self.history()));
         let caller = self.execution.started.caller.clone();
         self.answered.extend(caller.zip(self.outcome()));
-        let (recorder, first) = Recorder::start_with(started, requests, Limits::default(), at);
+        let (recorder, first) = Recorder::start_with(started, carried, Limits::default(), at);
         self.execution = recorder.execution;
         self.records.clear();
         self.turns.clear();

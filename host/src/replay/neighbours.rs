@@ -14,6 +14,7 @@
 use super::life::{Inbound, Life};
 use super::subject::Subjects;
 use crate::core::calls::{Call, Holder, Meets, ParentClose};
+use crate::core::entity::is_entity;
 use crate::core::event::Event;
 use crate::core::execution::Pending;
 use crate::core::ids::{InstanceId, OperationId, TimestampMs};
@@ -49,14 +50,29 @@ pub enum What {
     Left,
 }
 
-/// A call that cannot be served without a host.
+/// What cannot be served without a host.
 #[derive(Debug, thiserror::Error)]
-#[error("{caller} calls the orchestration {name:?}{of}, which is not here; {known}")]
-pub struct NotServed {
-    caller: InstanceId,
-    name: String,
-    of: String,
-    known: String,
+pub enum NotServed {
+    /// A call of what is not under test.
+    #[error("{caller} calls the orchestration {name:?}{of}, which is not here; {known}")]
+    Call {
+        /// Who calls.
+        caller: InstanceId,
+        /// What.
+        name: String,
+        /// Of which module.
+        of: String,
+        /// What there is.
+        known: String,
+    },
+    /// Something is asked of an entity.
+    #[error("{caller} asks something of {entity}; entities are served by a host only, run it with `dacapo run`")]
+    Entity {
+        /// Who asks.
+        caller: InstanceId,
+        /// The entity.
+        entity: InstanceId,
+    },
 }
 
 impl<'a> Neighbours<'a> {
@@ -192,6 +208,20 @@ impl<'a> Neighbours<'a> {
         is_news.then_some((what, ended))
     }
 
+    /// Whether all that they ask of each other can be served.
+    ///
+    /// # Errors
+    /// The first thing that cannot.
+    pub fn check(&self) -> Result<(), NotServed> {
+        for life in &self.lives {
+            let mut letters = life.execution.outbox.letters();
+            if let Some((_, letter)) = letters.find(|(_, letter)| is_entity(&letter.to)) {
+                return Err(NotServed::Entity { caller: life.id().clone(), entity: letter.to.clone() });
+            }
+        }
+        Ok(())
+    }
+
     // ---- what is to begin ----
 
     /// Calls whose instance is to begin.
@@ -201,7 +231,7 @@ impl<'a> Neighbours<'a> {
             // Of a caller that has ended, what is to go on.
             let abandoned = life.execution.outbox.letters().filter_map(|(_, letter)| match &letter.content {
                 Content::Call(call) => Some((**call).clone()),
-                Content::Signal { .. } => None,
+                _ => None,
             });
             calls.chain(abandoned).collect()
         };
@@ -229,7 +259,7 @@ impl<'a> Neighbours<'a> {
                 None => format!("the modules here are {}", subjects.names().collect::<Vec<_>>().join(", ")),
             };
             let of = module.map(|module| format!(" of the module {module:?}")).unwrap_or_default();
-            return Err(NotServed { caller: call.caller.instance.clone(), name: name.clone(), of, known });
+            return Err(NotServed::Call { caller: call.caller.instance.clone(), name: name.clone(), of, known });
         };
         let before = self.find(&call.scheduled.called(call.caller.attempt)).cloned();
         Ok(Life::called(call, subject.module.hash, self.now, before))

@@ -135,19 +135,19 @@ impl wit::Host for GuestState {
         kind: String,
         key: String,
         operation: String,
-        _input: types::Payload,
-        _one_way: bool,
+        input: types::Payload,
+        one_way: bool,
     ) -> wasmtime::Result<u32> {
-        self.turn("call-entity")?.unsupported(format!("call-entity {kind}/{key} {operation}")).map_err(stop)
+        self.turn("call-entity")?.call_entity(&kind, &key, operation, input.into(), one_way).map_err(stop)
     }
 
     fn lock_entities(&mut self, entities: Vec<wit::EntityId>) -> wasmtime::Result<u32> {
-        self.turn("lock-entities")?.unsupported(format!("lock-entities of {}", entities.len())).map_err(stop)
+        let entities: Vec<_> = entities.into_iter().map(|entity| (entity.kind, entity.key)).collect();
+        self.turn("lock-entities")?.lock_entities(&entities).map_err(stop)
     }
 
-    fn unlock_entities(&mut self, _lock: u32) -> wasmtime::Result<()> {
-        // No lock is ever granted, so there is none to give back.
-        self.turn("unlock-entities").map(drop)
+    fn unlock_entities(&mut self, lock: u32) -> wasmtime::Result<()> {
+        self.turn("unlock-entities")?.unlock_entities(lock).map_err(stop)
     }
 
     fn cancel(&mut self, operation: u32) -> wasmtime::Result<()> {

@@ -33,8 +33,9 @@ use self::guest::{Guest, GuestState};
 use self::inspect::Refused;
 use self::layout::Layout;
 use self::settings::{SandboxSettings, TICK};
+use crate::core::entity::fault_of_kind;
 use crate::core::ids::ModuleHash;
-use crate::store::{ModuleKind, Offer};
+use crate::store::{EntityOffer, ModuleKind, Offer};
 
 /// The engines and what is shared by all guests.
 pub struct Sandbox {
@@ -79,6 +80,8 @@ pub struct Inspected {
     pub updates: Vec<Offer>,
     /// The queries that it said its orchestrations answer.
     pub queries: Vec<Offer>,
+    /// The entity kinds that it offers.
+    pub entities: Vec<EntityOffer>,
 }
 
 impl Sandbox {
@@ -125,12 +128,14 @@ impl Sandbox {
         let hash = ModuleHash::of(&component);
         let compiled = self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?;
         let mut queries = Vec::new();
+        let mut entities = Vec::new();
         let (kind, offers, updates) = match inspect::kind_of(&compiled, &self.orchestrations)? {
             ModuleKind::Orchestration => {
                 let module = self.link(hash, &compiled, None).map_err(not_a_component)?;
                 let said = Guest::describe(&module).map_err(|error| Refused::Describe(format!("{:#}", error)))?;
                 queries = said.queries.into_iter().map(offer).collect();
                 let updates = said.updates.into_iter().map(offer).collect();
+                entities = said.entities.into_iter().map(entity_offer).collect();
                 (ModuleKind::Orchestration, said.orchestrations.into_iter().map(offer).collect(), updates)
             }
             ModuleKind::Activity => {
@@ -139,8 +144,9 @@ impl Sandbox {
                 (ModuleKind::Activity, offers, Vec::new())
             }
         };
-        check_offers(kind, &offers)?;
-        Ok(Inspected { hash, component, kind, offers, updates, queries })
+        check_offers(kind, &offers, entities.is_empty())?;
+        check_entities(&entities)?;
+        Ok(Inspected { hash, component, kind, offers, updates, queries, entities })
     }
 
     /// Loads a module with orchestrations that was checked at upload.
@@ -224,19 +230,40 @@ fn offer(offer: bindings::orchestration::exports::dacapo::workflow::guest::Offer
     }
 }
 
-fn check_offers(kind: ModuleKind, offers: &[Offer]) -> Result<(), Refused> {
+fn entity_offer(offered: bindings::orchestration::exports::dacapo::workflow::guest::EntityOffer) -> EntityOffer {
+    EntityOffer { kind: offered.kind, operations: offered.operations.into_iter().map(offer).collect() }
+}
+
+fn check_entities(entities: &[EntityOffer]) -> Result<(), Refused> {
+    let mut kinds = std::collections::BTreeSet::new();
+    for EntityOffer { kind, .. } in entities {
+        if let Some(fault) = fault_of_kind(kind) {
+            return Err(Refused::Offer(format!("an entity that cannot be: {fault}")));
+        }
+        if !kinds.insert(kind) {
+            return Err(Refused::Offer(format!("the entity kind {kind:?} twice")));
+        }
+    }
+    Ok(())
+}
+
+fn check_offers(kind: ModuleKind, offers: &[Offer], needed: bool) -> Result<(), Refused> {
     let what = match kind {
         ModuleKind::Orchestration => "orchestration",
         ModuleKind::Activity => "activity",
     };
-    if offers.is_empty() {
+    if offers.is_empty() && needed {
         return Err(Refused::Offer(format!("no {what}")));
     }
     let mut names = std::collections::BTreeSet::new();
     for offer in offers {
-        if offer.name.is_empty() || offer.name.len() > 200 || offer.name.chars().any(char::is_control) {
+        if offer.name.is_empty()
+            || offer.name.len() > 200
+            || offer.name.starts_with('@')
+            || offer.name.chars().any(char::is_control)
+        {
             return Err(Refused::Offer(format!(
-                "the {what} name {:?}, which is not 1 to 200 plain characters",
+                "the {what} name {:?}, which is not 1 to 200 plain characters that do not begin with '@'",
                 offer.name
             )));
         }

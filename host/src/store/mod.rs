@@ -174,6 +174,17 @@ pub struct Module {
     pub updates: Vec<Offer>,
     /// Queries that its orchestrations answer, as far as `describe` said.
     pub queries: Vec<Offer>,
+    /// Entity kinds that it offers.
+    pub entities: Vec<EntityOffer>,
+}
+
+/// An entity kind of a module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EntityOffer {
+    /// Its name.
+    pub kind: String,
+    /// What can be asked of such an entity.
+    pub operations: Vec<Offer>,
 }
 
 /// One orchestration or activity of a module.

@@ -8,15 +8,15 @@
 //! they are due. What is asked for and not in the recording has no answer: it waits
 //! for whoever debugs ([`WhatIf::answer`]), and no time passes meanwhile.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Session;
-use crate::core::event::{Event, SignalSent};
+use crate::core::event::{EntityCalled, Event, SignalSent};
 use crate::core::execution::{End, Pending};
 use crate::core::fork::what_if;
 use crate::core::ids::{InstanceId, OperationId, TimestampMs};
-use crate::core::mail::Content;
+use crate::core::mail::{Content, MailKey};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::turn::TurnRecord;
 use crate::replay::life::{Inbound, Life};
@@ -57,6 +57,7 @@ enum Asked {
     Activity(String, Payload),
     Orchestration(String, Payload),
     Signal(InstanceId, String, Payload),
+    Entity(InstanceId, String, Payload),
 }
 
 impl Asked {
@@ -67,6 +68,7 @@ impl Asked {
                 (call.operation, Self::Orchestration(call.name.clone(), call.input.clone()))
             }
             Event::SignalSent(s) => (s.operation, Self::Signal(s.to.clone(), s.name.clone(), s.value.clone())),
+            Event::EntityCalled(c) => (c.operation, Self::Entity(c.to.clone(), c.name.clone(), c.input.clone())),
             _ => return None,
         })
     }
@@ -123,6 +125,8 @@ impl WhatIf {
     /// Takes what the recording has behind its first `shared` events.
     fn remember(&mut self, turns: &[TurnRecord], shared: usize) {
         let mut by_operation: HashMap<OperationId, usize> = HashMap::new();
+        // What is asked of entities in the part that is shared; locks, that is.
+        let of_entities: BTreeSet<MailKey> = self.life.execution.outbox.letters().map(|(key, _)| key).collect();
         let timed = turns.iter().flat_map(|turn| turn.events.iter().map(move |event| (turn.at, event)));
         for (index, (at, event)) in timed.enumerate() {
             if let Some((operation, asked)) = Asked::by(event) {
@@ -151,8 +155,14 @@ impl WhatIf {
                     | Event::SignalFailed { .. }
                     | Event::OrchestrationAbandoned { .. }
                     | Event::CallerLeft { .. }
+                    | Event::OperationReceived { .. }
+                    | Event::LockRequested { .. }
+                    | Event::LockReleased { .. }
                     | Event::RequestReceived(_),
                 ) => self.outside.push_back(((at, index), event.clone())),
+                (None, Event::EntityAnswered { letter, .. }) if of_entities.contains(letter) => {
+                    self.outside.push_back(((at, index), event.clone()));
+                }
                 _ => {}
             }
         }
@@ -170,6 +180,9 @@ impl WhatIf {
             // An earlier execution's letters are nothing that is asked for here.
             Event::SignalDelivered { signal } | Event::SignalFailed { signal, .. } => {
                 (signal.0 == self.life.execution.started.execution).then_some(signal.1)
+            }
+            Event::EntityAnswered { letter, .. } => {
+                (letter.0 == self.life.execution.started.execution).then_some(letter.1)
             }
             _ => None,
         }
@@ -240,7 +253,7 @@ impl WhatIf {
             Pending::Orchestration { attempt, starts_at, .. } if starts_at.is_none_or(|at| at <= self.clock) => {
                 Some((*operation, *attempt))
             }
-            Pending::Signal { .. } => Some((*operation, 1)),
+            Pending::Signal { .. } | Pending::Entity { .. } => Some((*operation, 1)),
             _ => None,
         })
     }
@@ -254,11 +267,17 @@ impl WhatIf {
             Pending::Signal { to, name } => {
                 let value = match &execution.outbox.get((execution.started.execution, operation))?.content {
                     Content::Signal { value, .. } => value.clone(),
-                    Content::Call(_) => return None,
+                    _ => return None,
                 };
                 Event::SignalSent(Box::new(SignalSent { operation, to: to.clone(), name: name.clone(), value }))
             }
-            Pending::Timer { .. } | Pending::Event { .. } => return None,
+            Pending::Entity { to, name } => {
+                let content = &execution.outbox.get((execution.started.execution, operation))?.content;
+                let Content::EntityOperation { input, one_way, .. } = content else { return None };
+                let (to, name, input, one_way) = (to.clone(), name.clone(), input.clone(), *one_way);
+                Event::EntityCalled(Box::new(EntityCalled { operation, to, name, input, one_way }))
+            }
+            Pending::Timer { .. } | Pending::Event { .. } | Pending::Lock { .. } => return None,
         })
     }
 
@@ -299,6 +318,7 @@ impl WhatIf {
             }
             Event::SignalDelivered { .. } => Event::SignalDelivered { signal },
             Event::SignalFailed { failure, .. } => Event::SignalFailed { signal, failure },
+            Event::EntityAnswered { answer, .. } => Event::EntityAnswered { letter: signal, answer },
             other => other,
         }))
     }
@@ -321,6 +341,9 @@ impl WhatIf {
             }
         }
         match names.as_slice() {
+            [] if self.life.execution.pending.values().any(|pending| matches!(pending, Pending::Lock { .. })) => {
+                "it waits for entities, which are not there to be locked".to_owned()
+            }
             [] => "it waits for nothing that could come".to_owned(),
             [first, ..] => format!("it waits for {}; `raise {first} VALUE`", names.join(", ")),
         }
@@ -373,7 +396,9 @@ impl WhatIf {
         self.stands_for.remove(&operation);
         let execution = &self.life.execution;
         let inbound = match execution.pending.get(&operation) {
-            Some(Pending::Signal { .. }) => Inbound::Answered((execution.started.execution, operation), outcome),
+            Some(Pending::Signal { .. } | Pending::Entity { .. }) => {
+                Inbound::Answered((execution.started.execution, operation), outcome)
+            }
             Some(Pending::Orchestration { call, .. }) => {
                 let caller = execution.as_caller(operation, attempt, call.options.parent_close);
                 Inbound::Returned(Box::new(caller), outcome)

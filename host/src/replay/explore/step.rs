@@ -147,7 +147,7 @@ impl<M: Model> State<M> {
         let turned = turns.run(&self.lives[&instance], self.clock, inbound, explorer)?;
         self.lives.insert(instance, turned);
         self.follow(instance);
-        Ok(())
+        self.neighbours().check().map_err(|error| error.to_string())
     }
 
     fn begin(&mut self, call: &calls::Call, explorer: &Explorer<M>, turns: &mut Turns) -> Result<(), String> {
