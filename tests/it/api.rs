@@ -135,6 +135,7 @@ fn bodies_and_queries_take_what_the_description_says() {
 fn concrete(path: &str) -> String {
     let hash = "0".repeat(64);
     let path = format!("/api/v1{path}");
+    let path = path.replace("{kind}", "nothing").replace("{key}", "nobody").replace("{operation}", "nothing");
     path.replace("{id}", "nobody").replace("{name}", "nothing").replace("{hash}", &hash)
 }
 

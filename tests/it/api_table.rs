@@ -43,6 +43,8 @@ const GOOD: &[(&str, &str, &str, u16)] = &[
     ("GET", "/instances/{ended}/outcome?wait_ms=1000", "", 200),
     ("POST", "/instances/{waiting}/events/other", "1", 202),
     ("POST", "/instances/{waiting}/updates/extend?id=u1&wait_ms=60000", "60", 200),
+    ("POST", "/entities/account/ada/deposit?id=e1&wait_ms=60000", "5", 200),
+    ("POST", "/entities/account/ada/deposit?one_way=true", "5", 202),
     ("POST", "/instances/{waiting}/queries/standing", "null", 200),
     ("POST", "/instances/{waiting}/terminate", "{}", 202),
     ("POST", "/instances/{waiting}/cancel", r#"{"reason":"late"}"#, 202),
@@ -97,6 +99,7 @@ const BAD: &[(&str, &str, &str, u16, &str)] = &[
     ("GET", "/instances?module=none", "", 404, "unknown-module"),
     ("POST", "/instances", r#"{"id":"x","orchestration":"none"}"#, 404, "unknown-orchestration"),
     ("POST", "/instances", r#"{"id":"","orchestration":"approval"}"#, 400, "invalid-id"),
+    ("POST", "/instances", r#"{"id":"@a@b","orchestration":"approval"}"#, 400, "invalid-input"),
     ("POST", "/instances", r#"{"id":"\u001fother\u001fx","orchestration":"approval"}"#, 400, "invalid-id"),
     ("POST", "/instances", r#"{"id":"{waiting}","orchestration":"approval"}"#, 409, "already-exists"),
     ("POST", "/instances", r#"{"id":"x","orchestration":"approval","start_at":"soon"}"#, 400, "invalid-input"),
@@ -121,6 +124,9 @@ const BAD: &[(&str, &str, &str, u16, &str)] = &[
     ("POST", "/instances/{ended}/events/e", "1", 409, "instance-ended"),
     ("POST", "/instances/nobody/updates/u", "1", 404, "unknown-instance"),
     ("POST", "/instances/{ended}/updates/extend", "1", 409, "instance-ended"),
+    ("POST", "/entities/none/ada/deposit", "1", 404, "unknown-entity-kind"),
+    ("POST", "/entities/%40/ada/deposit", "1", 400, "invalid-input"),
+    ("POST", "/entities/account/ada/deposit?one_way=perhaps", "1", 400, "invalid-input"),
     ("POST", "/instances/nobody/queries/q", "1", 404, "unknown-instance"),
     ("POST", "/instances/{waiting}/queries/q", "1", 404, "unknown-query"),
     ("POST", "/instances/nobody/terminate", "{}", 404, "unknown-instance"),
@@ -205,6 +211,7 @@ impl Host {
         let served = data.serve();
         data.run_with(&["upload", "examples/approval"], &[("DACAPO_TOKEN", &all)]).ok();
         data.run_with(&["upload", "examples/film"], &[("DACAPO_TOKEN", &all)]).ok();
+        data.run_with(&["upload", "examples/transfer"], &[("DACAPO_TOKEN", &all)]).ok();
         let mut host = Self { served, all, wasm: Vec::new(), hash: String::new(), made: 0.into() };
         let modules = host.json("GET", "/modules", "");
         let of_approval = |module: &&Value| module["name"] == "approval" && module["kind"] == "orchestration";

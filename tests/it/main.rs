@@ -10,6 +10,7 @@ mod cli_bench;
 mod cli_config;
 mod cli_debug;
 mod cli_dev;
+mod cli_entities;
 mod cli_examples;
 mod cli_explore;
 mod cli_life;

@@ -126,6 +126,9 @@ enum Command {
     Raise(instances::RaiseArgs),
     /// Ask a running instance for a change and print its answer
     Update(requests::UpdateArgs),
+    /// Ask something of an entity
+    #[command(subcommand)]
+    Entity(requests::EntityCommand),
     /// End an instance at once
     Terminate(instances::EndArgs),
     /// Ask an instance to end; its code decides how
@@ -238,6 +241,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Workers => workers::workers(common).await,
         Command::Raise(args) => instances::raise(&args, common).await,
         Command::Update(args) => requests::update(&args, common).await,
+        Command::Entity(command) => requests::entity(command, common).await,
         Command::Terminate(args) => instances::terminate(&args, common).await,
         Command::Cancel(args) => instances::cancel(&args, common).await,
         Command::Suspend(args) => life::suspend(&args, common).await,

@@ -229,7 +229,9 @@ fn print_modules(modules: &serde_json::Value, common: &Common) {
     }
     let mut table = Table::new(&["NAME", "VERSION", "DEFAULT", "KIND", "HASH", "BYTES", "UPLOADED", "OFFERS"]);
     for module in modules["modules"].as_array().into_iter().flatten() {
-        let offers = module["offers"].as_array().into_iter().flatten().map(|offer| field(offer, "name"));
+        let list = |what: &str| module[what].as_array().into_iter().flatten();
+        let offers = list("offers").map(|offer| field(offer, "name"));
+        let offers = offers.chain(list("entities").map(|entity| format!("@{}", field(entity, "kind"))));
         table.row([
             field(module, "name"),
             field(module, "version"),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::InstanceId;
 use super::mail::{MailKey, Source};
+use super::namespace::local;
 use super::request::RequestId;
 
 /// The id of an entity.
@@ -44,12 +45,12 @@ pub fn fault_of_kind(kind: &str) -> Option<String> {
 
 /// Whether an id is one of an entity, or looks like it: others may not begin so.
 pub fn is_entity(id: &InstanceId) -> bool {
-    id.as_str().starts_with('@')
+    local(id.as_str()).starts_with('@')
 }
 
 /// The kind in an entity's id.
 pub fn kind_of(id: &InstanceId) -> Option<&str> {
-    id.as_str().strip_prefix('@')?.split_once('@').map(|(kind, _)| kind)
+    local(id.as_str()).strip_prefix('@')?.split_once('@').map(|(kind, _)| kind)
 }
 
 /// Who waits before a gate.

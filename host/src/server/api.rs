@@ -28,7 +28,7 @@ use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, Up
 use crate::replay::recording::Recording;
 use crate::store::{Filter, History, Module, Offer, Store as _};
 
-pub use self::requests::RequestQuery;
+pub use self::requests::{OperationPath, OperationQuery, RequestQuery, request_id};
 pub use super::listing::Order;
 
 /// No request waits longer; ask again.
@@ -534,6 +534,10 @@ pub fn module_json(module: &Module) -> Value {
         "uploaded_at": module.uploaded_at.to_string(),
         "offers": offers(&module.offers),
         "queries": offers(&module.queries),
+        "entities": module.entities.iter().map(|entity| json!({
+            "kind": entity.kind,
+            "operations": entity.operations.iter().map(|offer| &offer.name).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
         "updates": module.updates.iter().map(|offer| &offer.name).collect::<Vec<_>>(),
         "grants": {
             "env": module.grants.env.keys().collect::<Vec<_>>(),

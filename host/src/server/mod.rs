@@ -19,6 +19,7 @@
 //! | `GET instances/{id}/replay?event=&execution=&module=` | see [`replay`] |
 //! | `POST instances/{id}/updates/{name}?id=&wait_ms=` | the input as JSON; 202 if it is not answered yet |
 //! | `POST instances/{id}/events/{name}` | the value as JSON; with the header `idempotency-key` once for that key |
+//! | `POST entities/{kind}/{key}/{operation}?id=&wait_ms=&one_way=` | the input as JSON; as updates |
 //! | `POST instances/{id}/terminate`, `cancel`, `suspend`, `resume` | `{"reason": ".."}` |
 //! | `GET schedules` | |
 //! | `PUT schedules/{name}` | [`schedules::ScheduleBody`]: makes or changes it |

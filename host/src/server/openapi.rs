@@ -114,6 +114,7 @@ pub const OPERATIONS: &[Operation] = &[
     op("GET", "/instances/{id}/outcome", "instances", "Its output or failure; waits for its end", READ, &["wait_ms:integer"], Body::None, (200, "Outcome")),
     op("POST", "/instances/{id}/events/{name}", "instances", "Raise an event; once for the header idempotency-key", OPERATE, NONE, Body::Any, (202, "")),
     op("POST", "/instances/{id}/updates/{name}", "instances", "Ask for a change and wait for the answer; 202 if there is none yet", OPERATE, &["id:string", "wait_ms:integer"], Body::Any, (200, "")),
+    op("POST", "/entities/{kind}/{key}/{operation}", "entities", "Run an operation, on an entity that is made if there is none, and wait for the answer; 202 if there is none yet", OPERATE, &["id:string", "wait_ms:integer", "one_way:boolean"], Body::Any, (200, "")),
     op("POST", "/instances/{id}/queries/{name}", "instances", "Ask its code; nothing is changed", READ, NONE, Body::Any, (200, "")),
     op("POST", "/instances/{id}/terminate", "instances", "End it at once", OPERATE, NONE, Body::Of("Reason"), (202, "")),
     op("POST", "/instances/{id}/cancel", "instances", "Ask it to end", OPERATE, NONE, Body::Of("Reason"), (202, "")),
@@ -184,6 +185,11 @@ pub fn description() -> Value {
     })
 }
 
+/// Whether it may be too early for the answer.
+fn is_answered_later(path: &str) -> bool {
+    path.ends_with("/updates/{name}") || path.ends_with("/{operation}")
+}
+
 impl Operation {
     fn json(&self) -> Value {
         let in_path = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
@@ -210,7 +216,7 @@ impl Operation {
         if matches!(self.needs, Needs::Host(_)) {
             described["x-namespace"] = "default".into();
         }
-        if self.path == "/instances" && self.method == "POST" || self.path.ends_with("/updates/{name}") {
+        if self.path == "/instances" && self.method == "POST" || is_answered_later(self.path) {
             let other = if status == 201 { "200" } else { "202" };
             described["responses"][other] = self.answer_json(answer);
         }

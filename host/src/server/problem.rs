@@ -39,6 +39,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("unknown-instance", 404, "no instance of that id"),
     ("unknown-schedule", 404, "no schedule of that name"),
     ("unknown-query", 404, "the orchestration answers no such query"),
+    ("unknown-entity-kind", 404, "no module offers entities of that kind, or several do"),
     ("unknown-worker", 404, "the worker was never registered, or was not heard of for too long"),
     ("already-exists", 409, "the id is taken"),
     ("other-orchestration", 409, "the id is taken by an instance of something else"),

@@ -8,12 +8,14 @@ use axum::{Json, Router};
 use serde_json::Value;
 
 use super::access::Scoped;
-use super::api::{Api, RequestQuery, instance_id};
+use super::api::{Api, OperationPath, OperationQuery, RequestQuery, instance_id};
 use super::problem::Problem;
 use super::{JsonText, Query};
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/instances/{id}/updates/{name}", post(update))
+    Router::new()
+        .route("/instances/{id}/updates/{name}", post(update))
+        .route("/entities/{kind}/{key}/{operation}", post(entity))
 }
 
 async fn update(
@@ -25,8 +27,21 @@ async fn update(
     Ok(answered(api.update(&instance_id(&id)?, &name, input, &query).await?))
 }
 
+async fn entity(
+    Scoped(api): Scoped,
+    Path(path): Path<OperationPath>,
+    Query(query): Query<OperationQuery>,
+    JsonText(input): JsonText,
+) -> Result<Response, Problem> {
+    Ok(answered(api.entity(&path, input, &query).await?))
+}
+
 /// 200 with the answer, 202 if there is none yet.
 fn answered(answer: Value) -> Response {
-    let status = if answer["status"] == "waiting" { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let status = if matches!(answer["status"].as_str(), Some("waiting" | "accepted")) {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
     (status, Json(answer)).into_response()
 }

@@ -1,4 +1,4 @@
-//! Requests that are waited for: updates of instances.
+//! Requests that are waited for: updates of instances, operations of entities.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,19 +20,41 @@ pub struct RequestQuery {
     pub wait_ms: Option<u64>,
 }
 
-impl RequestQuery {
-    /// The request's id, made if there is none.
-    ///
-    /// # Errors
-    /// If this machine has no randomness.
-    pub fn key(&self) -> Result<String> {
-        if let Some(id) = &self.id {
-            return Ok(id.clone());
-        }
-        let mut random = [0; 12];
-        getrandom::fill(&mut random).map_err(|error| Problem::new("internal", format!("no randomness: {error}")))?;
-        Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+/// As [`RequestQuery`], of an operation of an entity.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationQuery {
+    /// The caller's name for this request.
+    pub id: Option<String>,
+    /// Wait so long for the answer, milliseconds; none: as long as may be.
+    pub wait_ms: Option<u64>,
+    /// Do not wait for what comes of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_way: bool,
+}
+
+/// Which operation of which entity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OperationPath {
+    /// The entity's kind.
+    pub kind: String,
+    /// Its key.
+    pub key: String,
+    /// The operation.
+    pub operation: String,
+}
+
+/// The request's id, made if none is given.
+///
+/// # Errors
+/// If this machine has no randomness.
+pub fn request_id(given: Option<&String>) -> Result<String> {
+    if let Some(id) = given {
+        return Ok(id.clone());
     }
+    let mut random = [0; 12];
+    getrandom::fill(&mut random).map_err(|error| Problem::new("internal", format!("no randomness: {error}")))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl Api {
@@ -42,11 +64,31 @@ impl Api {
     /// # Errors
     /// Those of [`crate::engine::Engine::update`].
     pub async fn update(&self, id: &InstanceId, name: &str, input: Payload, query: &RequestQuery) -> Result<Value> {
-        let key = query.key()?;
+        let key = request_id(query.id.as_ref())?;
         let asked = self.engine()?.update(id, name, input, &key);
         let mut answer = self.waited(asked, query.wait_ms).await?;
         answer["id"] = id.as_str().into();
         answer["request"] = key.into();
+        Ok(answer)
+    }
+
+    /// Runs an operation of an entity, or only asks for it: then `status` is
+    /// `accepted`. Otherwise as [`Api::update`].
+    ///
+    /// # Errors
+    /// Those of [`crate::engine::Engine::call_entity`].
+    pub async fn entity(&self, path: &OperationPath, input: Payload, query: &OperationQuery) -> Result<Value> {
+        let request = request_id(query.id.as_ref())?;
+        let (engine, OperationPath { kind, key, operation }) = (self.engine()?, path);
+        let mut answer = if query.one_way {
+            engine.signal_entity(kind, key, operation, input, &request).await?;
+            json!({ "status": "accepted" })
+        } else {
+            self.waited(engine.call_entity(kind, key, operation, input, &request), query.wait_ms).await?
+        };
+        answer["kind"] = kind.as_str().into();
+        answer["key"] = key.as_str().into();
+        answer["request"] = request.into();
         Ok(answer)
     }
 

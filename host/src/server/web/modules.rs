@@ -139,6 +139,10 @@ fn card(module: &Module, used: &Usage, checked: Option<&Value>) -> Markup {
                         @if !offer.description.is_empty() { span.dim { (offer.description.lines().next().unwrap_or_default()) } }
                     }
                 }
+                @for entity in &module.entities {
+                    @let operations: Vec<_> = entity.operations.iter().map(|offer| offer.name.as_str()).collect();
+                    li { span.kind.k-event { "entity" } code { (entity.kind) } span.dim { (operations.join(", ")) } }
+                }
                 @for (kind, offers) in [("query", &module.queries), ("update", &module.updates)] {
                     @for offer in offers { li { span.kind.k-event { (kind) } code { (offer.name) } span.dim { (offer.description.lines().next().unwrap_or_default()) } } }
                 }
