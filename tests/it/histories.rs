@@ -27,7 +27,7 @@ use crate::harness::{DAY, Host, World, failed, id, replay_sandbox, start};
 
 /// Kinds of events that must be among the recordings. A new kind comes here with
 /// the recording that shows it.
-const KINDS: [&str; 41] = [
+const KINDS: [&str; 50] = [
     "execution-started",
     "activity-completed",
     "activity-failed",
@@ -69,6 +69,15 @@ const KINDS: [&str; 41] = [
     "orchestration-attempt-failed",
     "caller-left",
     "orchestration-abandoned",
+    "entity-called",
+    "entity-answered",
+    "operation-received",
+    "operation-aborted",
+    "lock-asked",
+    "lock-freed",
+    "lock-requested",
+    "lock-released",
+    "gate-carried",
 ];
 
 fn folder() -> PathBuf {
@@ -152,12 +161,17 @@ fn histories_write() {
 
 /// Keeps every execution of an instance that is there.
 fn write(host: &Host<'_>, instance: &str) {
+    write_as(host, instance, instance);
+}
+
+/// As [`write`], where the id is no name for a file.
+fn write_as(host: &Host<'_>, instance: &str, name: &str) {
     let last = host.engine().summary(&id(instance)).unwrap().expect("its row").execution;
     for execution in 1..=last {
         let Ok(history) = host.engine().history(&id(instance), Some(execution)) else { continue };
         let recording = Recording::of(&history, None).unwrap();
         let module = host.engine().modules().bytes(recording.module_hash).unwrap();
-        let name = if last == 1 { instance.to_owned() } else { format!("{instance}-{execution}") };
+        let name = if last == 1 { name.to_owned() } else { format!("{name}-{execution}") };
         keep(&name, &recording, &module);
     }
     host.assert_sound(instance);

@@ -4,22 +4,24 @@
 use dacapo::core::ids::TimestampMs;
 use dacapo::core::payload::Payload;
 use dacapo::engine::{IdReuse, StartRequest};
+use dacapo::store::schedule::{Overlap, ScheduleSpec, Timing};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 
-use super::write;
+use super::{write, write_as};
 use crate::guests::small_guest;
 use crate::harness::{DAY, Host, SECOND, World, failed, id, start};
 
 /// Records all of them.
 pub(super) fn write_all(world: &World, host: &Host<'_>) {
-    for name in ["asks", "deliveries", "life", "tasks"] {
+    for name in ["asks", "deliveries", "entities", "life", "tasks"] {
         host.upload(name, None, &small_guest(name)).unwrap();
     }
     write_deliveries(world, host);
     write_updates(world, host);
     write_attempts(world, host);
     write_lives(world, host);
+    write_entities(host);
 }
 
 /// A turn that is told of much at once, and a payload that the store keeps apart.
@@ -108,6 +110,7 @@ fn write_lives(world: &World, host: &Host<'_>) {
     world.clock.advance(2 * DAY);
     host.output("start-at");
     write(host, "start-at");
+    write_scheduled(world, host);
     for input in ["beer", "wine"] {
         let again = StartRequest { reuse: IdReuse::ReplaceFinished, ..start("replaced", "two_calls", json!(input)) };
         host.try_start(again).unwrap();
@@ -121,4 +124,37 @@ fn write_lives(world: &World, host: &Host<'_>) {
     host.advance_to_end("backs-out", SECOND).unwrap();
     host.failure("backs-out");
     write(host, "backs-out");
+}
+
+/// What a schedule starts.
+fn write_scheduled(world: &World, host: &Host<'_>) {
+    let spec = ScheduleSpec {
+        timing: Timing::Every { interval_ms: DAY },
+        orchestration: "two_calls".to_owned(),
+        module: Some("steps".to_owned()),
+        input: Payload::json("\"wine\""),
+        tags: [("desk".to_owned(), "3".to_owned())].into(),
+        overlap: Overlap::Allow,
+        catch_up_ms: DAY,
+    };
+    host.engine().put_schedule("daily", spec).unwrap();
+    world.clock.advance(DAY);
+    let started = host.wait_schedule("daily", "its first start", |row| row.started == 1).last.expect("its id");
+    host.engine().delete_schedule("daily").unwrap();
+    host.output(started.as_str());
+    write_as(host, started.as_str(), "scheduled");
+}
+
+/// An entity that is called, locked, signalled, trapped, and that begins anew while
+/// it is locked; and who does that to it.
+fn write_entities(host: &Host<'_>) {
+    host.run("survives", "survives", json!("kept"));
+    host.run("fills", "fills", json!("kept"));
+    host.run("pokes", "pokes", json!("kept"));
+    host.run("moves", "moves", json!({ "from": "kept", "to": "other", "amount": 5 }));
+    host.wait_summary("moves", "that it has let go", |summary| summary.outbox.is_empty());
+    host.wait_kind("@counter@other", "lock-released", 1);
+    ["survives", "fills", "pokes", "moves"].into_iter().for_each(|instance| write(host, instance));
+    write_as(host, "@counter@kept", "entity");
+    write_as(host, "@counter@other", "entity-moved");
 }
