@@ -100,7 +100,9 @@ fn nothing_is_replaced_and_all_goes_on_as_it_did_from_every_event_of_every_recor
         // Somebody else's decision is not foreseen, and a budget is not run out of again.
         let ends = records.last().and_then(|turn| turn.events.last()).cloned().expect("an event");
         let migrated = records.iter().flat_map(|turn| &turn.events).any(|e| e.kind() == "module-migrated");
-        if migrated || matches!(ends, Event::Terminated { .. }) || ends.origin() != Origin::Outcome {
+        // There are no entities to be locked.
+        let locks = records.iter().flat_map(|turn| &turn.events).any(|e| e.kind() == "lock-asked");
+        if migrated || locks || matches!(ends, Event::Terminated { .. }) || ends.origin() != Origin::Outcome {
             continue;
         }
         let bytes = std::fs::read(folder.join(format!("modules/{}.wasm", recording.module_hash))).expect("its module");

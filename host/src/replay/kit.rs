@@ -163,7 +163,7 @@ impl Kit {
         };
         let inbox = std::mem::take(&mut running.inbox).into_iter().chain(news).collect();
         let carried = running.life.carry_on(&mut guest, self.clock, inbox, &|_| None);
-        if !carried.renewed {
+        if !carried.spent {
             running.guest = Some(guest);
         }
         let id = running.life.id().clone();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::core::calls::{Call, Caller, ParentClose};
-use crate::core::event::{Event, FORMAT, Started};
+use crate::core::event::{Event, FORMAT, Origin, Started};
 use crate::core::execution::{End, Execution, Pending};
 use crate::core::ids::{Hash, InstanceId, OperationId, TimestampMs};
 use crate::core::keys::Keys;
@@ -72,8 +72,10 @@ pub struct Carried {
     pub logs: Vec<LogLine>,
     /// The turn; none if there was nothing to record.
     pub turn: Option<Arc<TurnRecord>>,
-    /// The execution continued as new: what is next needs a new guest.
+    /// The execution continued as new.
     pub renewed: bool,
+    /// What is next needs a new guest.
+    pub spent: bool,
 }
 
 impl Life {
@@ -199,6 +201,10 @@ impl Life {
         }
         let recorder = guest.recorder_mut();
         let logs = std::mem::take(&mut recorder.logs);
+        if let Some((request, failure)) = recorder.take_fault() {
+            let turn = self.without(recorder.under_way(), Event::OperationAborted { request, failure });
+            return Carried { logs: Vec::new(), turn, renewed: false, spent: true };
+        }
         // What it has to tell others follows from its state.
         recorder.execution.posts.clear();
         if !recorder.has_recorded() {
@@ -209,12 +215,12 @@ impl Life {
         self.append(sealed);
         let turn = self.records.last().cloned();
         let Some(End::ContinuedAsNew(input)) = self.execution.end.clone() else {
-            return Carried { logs, turn, renewed: false };
+            return Carried { logs, turn, ..Carried::default() };
         };
         let started = recorder.next_execution(input, seed(self.id(), self.execution.started.execution + 1));
         let carried = self.execution.requests.carried_on(|_| true);
         self.renew(started, carried, at);
-        Carried { logs, turn, renewed: true }
+        Carried { logs, turn, renewed: true, spent: true }
     }
 
     /// Somebody ends it, whatever it does.
@@ -222,10 +228,22 @@ impl Life {
         if self.execution.end.is_some() {
             return;
         }
+        self.record_without_guest(at, [Event::Terminated { reason: reason.to_owned() }]);
+    }
+
+    /// An entity goes on without the operation at which its guest was ended, from the
+    /// state before the turn: as in an engine.
+    fn without(&mut self, (at, turn): (TimestampMs, Vec<Event>), aborted: Event) -> Option<Arc<TurnRecord>> {
+        let came_in = turn.into_iter().filter(|event| event.origin() == Origin::Delivery);
+        self.record_without_guest(at, came_in.chain([aborted]));
+        self.records.last().cloned()
+    }
+
+    fn record_without_guest(&mut self, at: TimestampMs, events: impl IntoIterator<Item = Event>) {
         let mut recorder = Recorder::of_history(&self.records[0], Limits::default()).expect("its own beginning");
         self.records.iter().for_each(|record| recorder.absorb(record).expect("its own history"));
         recorder.begin(at);
-        recorder.deliver(Event::Terminated { reason: reason.to_owned() });
+        events.into_iter().for_each(|event| recorder.deliver(event));
         recorder.execution.posts.clear();
         let sealed = recorder.seal();
         self.execution = recorder.execution;

@@ -373,7 +373,7 @@ impl WhatIf {
         };
         let carried = self.life.carry_on(&mut guest, self.clock, inbound, &|_| None);
         self.renewed |= carried.renewed;
-        self.guest = Some(guest).filter(|_| !carried.renewed);
+        self.guest = Some(guest).filter(|_| !carried.spent);
         match carried.turn {
             Some(turn) => WentOn::Turn(turn),
             None => WentOn::Waits("nothing came of it".to_owned()),
