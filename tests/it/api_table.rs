@@ -1,6 +1,5 @@
 //! Every route of the API, row by row: good input, bad input of each kind, a missing and
-//! a wrong token, a wrong scope, and what a token of another namespace gets. A route
-//! without rows fails the first test.
+//! a wrong token, a wrong scope. A route without rows fails the first test.
 
 use std::collections::BTreeSet;
 

@@ -64,6 +64,9 @@ fn a_token_is_shown_once_listed_without_its_secret_and_taken_back() {
     assert_eq!(error(&data.run(&["token", "revoke", "none", "--json"]).failed(3)).0, "not-found");
     data.run(&["token", "create", "--scope", "everything"]).failed(2);
     data.run(&["token", "create", "--scope", "read", "--namespace", "A b"]).failed(2);
+    // It would see everything.
+    let elsewhere = data.run(&["token", "create", "--scope", "read", "--namespace", "acme", "--json"]).failed(2);
+    assert!(error(&elsewhere).1.contains("expected default"), "{elsewhere:?}");
 }
 
 #[test]
