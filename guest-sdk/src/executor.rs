@@ -8,7 +8,7 @@
 //!   request follows the outcome.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use futures::future::LocalBoxFuture;
+use rustc_hash::FxBuildHasher;
 
 use crate::error::{Failure, Result};
 use crate::imports;
@@ -24,17 +25,18 @@ use crate::payload::Payload;
 
 thread_local! {
     /// A component instance runs one orchestration, on one thread.
-    static EXECUTOR: Executor = Executor::default();
+    static EXECUTOR: Executor = const { Executor::new() };
 }
 
 pub(crate) type QueryHandler = Rc<dyn Fn(Payload) -> Result<Payload>>;
 
-#[derive(Default)]
+/// Nothing here is walked through, so a map's order is no matter. Its hashes are the
+/// same in every run.
 struct Executor {
     next_task: Cell<u64>,
-    tasks: RefCell<BTreeMap<u64, Task>>,
+    tasks: RefCell<HashMap<u64, Task, FxBuildHasher>>,
     ready: RefCell<VecDeque<u64>>,
-    operations: RefCell<BTreeMap<u32, Slot>>,
+    operations: RefCell<HashMap<u32, Slot, FxBuildHasher>>,
     cancellation: RefCell<Cancellation>,
     queries: RefCell<BTreeMap<String, QueryHandler>>,
     outcome: RefCell<Option<Result<Payload>>>,
@@ -53,11 +55,25 @@ enum Slot {
     Completed(Result<Payload, Failure>),
 }
 
-#[derive(Default)]
 struct Cancellation {
     reason: Option<String>,
     next_waiter: u64,
     waiters: BTreeMap<u64, Waker>,
+}
+
+impl Executor {
+    const fn new() -> Self {
+        Self {
+            next_task: Cell::new(0),
+            tasks: RefCell::new(HashMap::with_hasher(FxBuildHasher)),
+            ready: RefCell::new(VecDeque::new()),
+            operations: RefCell::new(HashMap::with_hasher(FxBuildHasher)),
+            cancellation: RefCell::new(Cancellation { reason: None, next_waiter: 0, waiters: BTreeMap::new() }),
+            queries: RefCell::new(BTreeMap::new()),
+            outcome: RefCell::new(None),
+            ended: Cell::new(false),
+        }
+    }
 }
 
 struct TaskWaker {
@@ -160,11 +176,14 @@ pub(crate) fn expect_operation(id: u32) {
 pub(crate) fn poll_operation(id: u32, cx: &mut TaskContext<'_>) -> Poll<Result<Payload, Failure>> {
     EXECUTOR.with(|e| {
         let mut operations = e.operations.borrow_mut();
+        if let Some(Slot::Waiting(waker)) = operations.get_mut(&id) {
+            *waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         match operations.remove(&id) {
             Some(Slot::Completed(outcome)) => Poll::Ready(outcome),
             _ => {
-                let waker = Some(cx.waker().clone());
-                operations.insert(id, Slot::Waiting(waker));
+                operations.insert(id, Slot::Waiting(Some(cx.waker().clone())));
                 Poll::Pending
             }
         }

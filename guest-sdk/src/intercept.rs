@@ -77,11 +77,21 @@ pub(crate) fn add(interceptor: Rc<dyn CallInterceptor>) {
 }
 
 pub(crate) fn before(called: Called<'_>, input: Payload) -> Result<Payload> {
+    if is_empty() {
+        return Ok(input);
+    }
     all().iter().try_fold(input, |input, interceptor| interceptor.before(called, input))
 }
 
 pub(crate) fn after(called: Called<'_>, outcome: Result<Payload>) -> Result<Payload> {
+    if is_empty() {
+        return outcome;
+    }
     all().iter().rev().fold(outcome, |outcome, interceptor| interceptor.after(called, outcome))
+}
+
+fn is_empty() -> bool {
+    AROUND.with(|around| around.borrow().is_empty())
 }
 
 /// Not borrowed while they run: one may call another activity.

@@ -66,6 +66,8 @@ mod entity_call;
 mod error;
 mod executor;
 mod guest;
+#[cfg(all(target_family = "wasm", feature = "heap"))]
+mod heap;
 #[cfg(feature = "http")]
 pub mod http;
 mod imports;

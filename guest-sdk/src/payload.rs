@@ -64,6 +64,10 @@ impl Payload {
             return Err(invalid(format!("as {JSON}, found content type {:?}", self.content_type)));
         }
         let text: &[u8] = if self.data.is_empty() { b"null" } else { &self.data };
+        if let Ok(value) = serde_json::from_slice(text) {
+            return Ok(value);
+        }
+        // Once more for the message, at the price of keeping track of the path.
         let mut json = serde_json::Deserializer::from_slice(text);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
@@ -75,6 +79,9 @@ impl Payload {
     }
 
     fn is_json(&self) -> bool {
+        if self.content_type == JSON {
+            return true;
+        }
         let media_type = self.content_type.split(';').next().unwrap_or("").trim();
         media_type == JSON || media_type.ends_with("+json") || self.data.is_empty()
     }

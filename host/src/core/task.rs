@@ -149,8 +149,8 @@ impl Task {
     /// Of kind `too-large`; such progress is not kept.
     pub fn heartbeat(&self, progress: Option<Payload>) -> Result<bool, Failure> {
         if let Some(progress) = progress {
-            let what = || format!("the heartbeat of {}", self.name);
-            if let Some(failure) = too_large(&what(), progress.len(), self.pulse().payload_bytes) {
+            let what = format_args!("the heartbeat of {}", self.name);
+            if let Some(failure) = too_large(what, progress.len(), self.pulse().payload_bytes) {
                 return Err(failure);
             }
             *self.progress_slot() = Some(progress);

@@ -308,13 +308,21 @@ impl Recorder {
             ));
         }
         self.open_turn(record.at);
-        self.mode = Mode::Live;
+        // The one of the turn before has been used up, and its room serves again.
+        let mut expected = match std::mem::replace(&mut self.mode, Mode::Live) {
+            Mode::Replay(rest) => rest,
+            _ => VecDeque::new(),
+        };
         let guest_part = record.events.iter().position(|e| e.origin() != Origin::Delivery);
-        let (deliveries, expected) = record.events.split_at(guest_part.unwrap_or(record.events.len()));
+        let (deliveries, asked) = record.events.split_at(guest_part.unwrap_or(record.events.len()));
         deliveries.iter().for_each(|event| self.deliver(event.clone()));
-        self.mode = match expected {
+        self.mode = match asked {
             [.., Event::Failed { by_host: true, .. }] if record.ran => Mode::Unrecorded,
-            _ => Mode::Replay(expected.iter().cloned().collect()),
+            _ => {
+                expected.clear();
+                expected.extend(asked.iter().cloned());
+                Mode::Replay(expected)
+            }
         };
         Ok(record.ran)
     }
@@ -552,7 +560,7 @@ impl Recorder {
 
     /// Records a value that the guest computed; at replay the recorded one.
     pub fn record_value(&mut self, name: String, value: Payload) -> Result<Payload, Stop> {
-        self.check_size(&format!("the recorded value {name:?}"), &value)?;
+        self.check_size(format_args!("the recorded value {name:?}"), &value)?;
         let asked = Event::ValueRecorded { name, value: value.clone() };
         let same_name = |recorded: &Event, asked: &Event| match (recorded, asked) {
             (Event::ValueRecorded { name: a, .. }, Event::ValueRecorded { name: b, .. }) => a == b,
@@ -816,7 +824,7 @@ impl Recorder {
 
     // ---- limits ----
 
-    fn check_size(&self, what: &str, payload: &Payload) -> Result<(), Stop> {
+    fn check_size(&self, what: impl fmt::Display, payload: &Payload) -> Result<(), Stop> {
         match too_large(what, payload.len(), self.limits.payload_bytes) {
             Some(failure) if matches!(self.mode, Mode::Live) => Err(Stop::Failed(failure)),
             _ => Ok(()),
@@ -853,7 +861,7 @@ impl Recorder {
     }
 
     fn refusal_of_call(&self, name: &str, input: &Payload, options: &ActivityOptions) -> Option<Failure> {
-        if let Some(failure) = too_large(&format!("the input of {name}"), input.len(), self.limits.payload_bytes) {
+        if let Some(failure) = too_large(format_args!("the input of {name}"), input.len(), self.limits.payload_bytes) {
             return Some(failure);
         }
         let refuse = |message: String| Some(Failure::fatal(FailureKind::Unsupported, message));
@@ -870,7 +878,7 @@ impl Recorder {
         called: InstanceId,
         options: &OrchestrationOptions,
     ) -> Result<InstanceId, Failure> {
-        if let Some(failure) = too_large(&format!("the input of {name}"), input.len(), self.limits.payload_bytes) {
+        if let Some(failure) = too_large(format_args!("the input of {name}"), input.len(), self.limits.payload_bytes) {
             return Err(failure);
         }
         let refuse = |message: String| Err(Failure::fatal(FailureKind::Unsupported, message));
@@ -892,7 +900,7 @@ impl Recorder {
     }
 
     fn receiver(&self, to: &str, name: &str, value: &Payload) -> Result<InstanceId, Failure> {
-        if let Some(failure) = too_large(&format!("the signal {name:?}"), value.len(), self.limits.payload_bytes) {
+        if let Some(failure) = too_large(format_args!("the signal {name:?}"), value.len(), self.limits.payload_bytes) {
             return Err(failure);
         }
         let not_found = |message: String| Failure::fatal(FailureKind::NotFound, message);
@@ -951,7 +959,7 @@ pub enum HandOver {
 }
 
 /// The failure of a payload over the limit, if it is.
-pub fn too_large(what: &str, found: usize, limit: usize) -> Option<Failure> {
+pub fn too_large(what: impl fmt::Display, found: usize, limit: usize) -> Option<Failure> {
     (found > limit).then(|| {
         Failure::fatal(
             FailureKind::TooLarge,

@@ -573,7 +573,7 @@ impl Activities {
 
     fn within_limits(&self, name: &str, outcome: Outcome) -> Outcome {
         let output = outcome?;
-        match too_large(&format!("the result of {name}"), output.len(), self.payload_bytes) {
+        match too_large(format_args!("the result of {name}"), output.len(), self.payload_bytes) {
             Some(failure) => Err(failure),
             None => Ok(output),
         }

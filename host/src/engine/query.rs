@@ -71,7 +71,7 @@ impl Asked {
         let (outcome, logs) = guest.query(&name, input);
         logs.iter().for_each(|line| show_log(&id, execution, line));
         let outcome = outcome.and_then(|answer| {
-            let too_large = too_large(&format!("the answer to {name:?}"), answer.len(), limits.payload_bytes);
+            let too_large = too_large(format_args!("the answer to {name:?}"), answer.len(), limits.payload_bytes);
             too_large.map_or(Ok(answer), Err)
         });
         outcome.map_err(|failure| EngineError::QueryFailed { id, name, failure: Box::new(failure) })

@@ -5,7 +5,7 @@
 use crate::core::calls::{IdReuse, OrchestrationOptions, ParentClose};
 use crate::core::event::ActivityOptions;
 use crate::core::ids::TimestampMs;
-use crate::core::payload::{Failure, FailureKind, Payload};
+use crate::core::payload::{Failure, FailureKind};
 use crate::core::retry::RetryPolicy;
 use crate::core::turn::{LogLevel, LogLine};
 
@@ -14,6 +14,7 @@ pub mod orchestration {
         path: "../wit",
         world: "orchestration",
         imports: { default: trappable },
+        with: { "dacapo:workflow/types": crate::sandbox::types },
     });
 }
 
@@ -23,24 +24,12 @@ pub mod activity {
         world: "activity",
         imports: { default: trappable },
         exports: { default: async },
-        with: { "dacapo:workflow/types": super::orchestration::dacapo::workflow::types },
+        with: { "dacapo:workflow/types": crate::sandbox::types },
     });
 }
 
+use crate::sandbox::types as wit;
 use orchestration::dacapo::workflow::context as wit_context;
-use orchestration::dacapo::workflow::types as wit;
-
-impl From<wit::Payload> for Payload {
-    fn from(payload: wit::Payload) -> Self {
-        Self::new(&payload.content_type, payload.data)
-    }
-}
-
-impl From<Payload> for wit::Payload {
-    fn from(payload: Payload) -> Self {
-        Self { content_type: payload.content_type.as_str().to_owned(), data: payload.data.to_vec() }
-    }
-}
 
 macro_rules! kinds {
     ($($kind:ident),*) => {

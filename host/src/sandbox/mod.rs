@@ -18,6 +18,8 @@ pub mod outbound;
 pub mod secrets;
 pub mod settings;
 pub mod snapshot;
+#[doc(hidden)]
+pub mod types;
 mod wasi;
 
 use std::path::PathBuf;

@@ -89,7 +89,7 @@ impl Recorder {
         input: &Payload,
         one_way: bool,
     ) -> Result<InstanceId, Failure> {
-        if let Some(failure) = too_large(&format!("the input of {name}"), input.len(), self.limits.payload_bytes) {
+        if let Some(failure) = too_large(format_args!("the input of {name}"), input.len(), self.limits.payload_bytes) {
             return Err(failure);
         }
         let entity = entity_of(kind, key)?;
