@@ -6,6 +6,7 @@
 //! whole process, as the operating system accounts for it: workers that a workload
 //! has are in it too.
 
+mod count;
 mod disk;
 mod floor;
 mod histories;
@@ -21,6 +22,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use self::count::{COUNTED, Counted, count, run as run_counted};
 
 /// A workload.
 #[derive(Clone, Copy, Debug)]

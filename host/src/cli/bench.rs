@@ -1,12 +1,13 @@
 //! `dacapo bench`: see [`crate::bench`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use serde::de::DeserializeOwned;
 
 use super::error::{CliError, Result};
 use super::{Common, output};
-use crate::bench::{Measured, Settings, WORKLOADS};
+use crate::bench::{COUNTED, Counted, Measured, Settings, WORKLOADS};
 use crate::project::Project;
 
 /// What `bench` takes.
@@ -24,6 +25,13 @@ pub(crate) struct Args {
     /// What an earlier run printed: say how much better each workload is
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
+    /// Count instructions instead, under valgrind: what does not depend on how busy the
+    /// machine is. With --compare, 5 % more than before is an error
+    #[arg(long, conflicts_with = "workloads")]
+    instructions: bool,
+    /// What --instructions runs under valgrind
+    #[arg(long, hide = true, value_name = "WORKLOAD")]
+    counted: Option<String>,
 }
 
 fn workloads() -> impl Iterator<Item = PossibleValue> {
@@ -35,7 +43,15 @@ pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
     if !(args.scale > 0.0 && args.scale.is_finite()) {
         return Err(CliError::input(format!("--scale must be more than 0, found {}", args.scale)));
     }
-    let before = args.compare.as_deref().map(earlier).transpose()?.unwrap_or_default();
+    if let Some(workload) = &args.counted {
+        let done = crate::bench::run_counted(workload, &common.data);
+        output::out(done.map_err(|error| CliError::host(format!("{workload}: {error:#}")))?);
+        return Ok(());
+    }
+    if args.instructions {
+        return count(args, common);
+    }
+    let before: Vec<Measured> = earlier(args)?;
     let mut modules = Project::open(&args.module)?.build(&mut |_| {})?.into_iter().map(|module| module.bytes);
     let module = modules.next().ok_or_else(|| CliError::input("there is no module to measure"))?;
     let activities = modules.next();
@@ -60,13 +76,49 @@ pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
     Ok(())
 }
 
+/// Instructions of each workload that is counted; an error if one takes many more than
+/// it did.
+fn count(args: &Args, common: &Common) -> Result<()> {
+    let before: Vec<Counted> = earlier(args)?;
+    let mut modules = Project::open(&args.module)?.build(&mut |_| {})?.into_iter();
+    let module = modules.next().ok_or_else(|| CliError::input("there is no module to measure"))?.bytes;
+    let folder = common.data.join("bench");
+    let mut worse = Vec::new();
+    for workload in COUNTED {
+        let _ = std::fs::remove_dir_all(&folder);
+        let settings = Settings { module: module.clone(), activities: None, folder: folder.clone(), scale: 1.0 };
+        let counted = crate::bench::count(workload.name, &settings);
+        let _ = std::fs::remove_dir_all(&folder);
+        let counted = counted.map_err(|error| CliError::host(format!("{}: {error:#}", workload.name)))?;
+        output::json(&serde_json::to_value(&counted).map_err(|error| CliError::host(error.to_string()))?);
+        if let Some(old) = before.iter().find(|old| old.counted == counted.counted && counted.is_worse_than(old)) {
+            worse.push(format!(
+                "{} takes {} instructions a {}, {:.1} % more than {}",
+                counted.counted,
+                counted.instructions,
+                counted.unit,
+                (counted.instructions / old.instructions - 1.0) * 100.0,
+                old.instructions
+            ));
+        }
+    }
+    if worse.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::host(format!(
+        "{}; if that is meant, keep what this printed as the file compared with, and say why",
+        worse.join("; ")
+    )))
+}
+
 /// Reads what an earlier run printed, one JSON object after the other.
-fn earlier(path: &Path) -> Result<Vec<Measured>> {
+fn earlier<T: DeserializeOwned>(args: &Args) -> Result<Vec<T>> {
+    let Some(path) = &args.compare else { return Ok(Vec::new()) };
     let wrong = |why: String| {
         CliError::input(format!("cannot compare with {}: {why}; expected what `dacapo bench` printed", path.display()))
     };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let objects = serde_json::Deserializer::from_str(&text).into_iter::<Measured>();
+    let objects = serde_json::Deserializer::from_str(&text).into_iter::<T>();
     objects.collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))
 }
 
