@@ -205,8 +205,9 @@ pub fn main() -> ExitCode {
     };
     let done = logging.and_then(|()| runtime()).and_then(|runtime| {
         let done = runtime.block_on(dispatch(command, &common));
-        // An activity that still runs is repeated where the folder is opened next.
-        runtime.shutdown_background();
+        // An activity that still runs is repeated where the folder is opened next. It ends
+        // with the process: a runtime that shuts down cancels what it waits for, and that panics.
+        std::mem::forget(runtime);
         done
     });
     match done {
