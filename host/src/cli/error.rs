@@ -73,7 +73,7 @@ fn exit_of(code: &str) -> u8 {
         | "unknown-schedule"
         | "unknown-query"
         | "not-found" => exit::NOT_FOUND,
-        "module-in-use" | "version-taken" => exit::CONFLICT,
+        "quota-reached" | "module-in-use" | "version-taken" => exit::CONFLICT,
         "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "wrong-status" => {
             exit::CONFLICT
         }

@@ -71,19 +71,23 @@ impl Namespace {
 
     /// `name` in this namespace, and in no other, whatever is in it.
     pub fn qualify(&self, name: &str) -> String {
-        let name = name.replace(MARK, "\u{fffd}");
-        format!("{}{name}", self.prefix())
+        qualified(self.key(), &name.replace(MARK, "\u{fffd}"))
     }
 
     /// What every qualified name of it begins with.
     pub fn prefix(&self) -> String {
-        self.0.as_ref().map(|own| format!("{MARK}{own}{MARK}")).unwrap_or_default()
+        qualified(self.key(), "")
     }
 
     /// Whether the qualified name is one of this namespace.
     pub fn has(&self, qualified: &str) -> bool {
         split(qualified).0 == self.key()
     }
+}
+
+/// A name without marks in it, in the namespace with that key.
+pub(crate) fn qualified(key: &str, name: &str) -> String {
+    if key.is_empty() { name.to_owned() } else { format!("{MARK}{key}{MARK}{name}") }
 }
 
 /// The namespace of a qualified name (empty for the default one), and the name in it.

@@ -36,7 +36,8 @@ use super::api::Result;
 use super::problem::Problem;
 use super::settings::Settings;
 use super::webhooks::Webhook;
-use crate::engine::{EngineSettings, QueueSettings, Rate, TaskLimits};
+use crate::core::namespace::Namespace;
+use crate::engine::{EngineSettings, NamespaceSettings, QueueSettings, Rate, TaskLimits};
 
 /// What the file says. See the module's page.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -70,6 +71,8 @@ pub struct ServerConfig {
     pub queues: BTreeMap<String, QueueSettings>,
     /// Activities with bounds, by name.
     pub activities: BTreeMap<String, TaskLimits>,
+    /// Bounds of namespaces, by name.
+    pub namespaces: BTreeMap<String, NamespaceSettings>,
     /// How long instances that ended are kept, by status: `30d`.
     pub retention: BTreeMap<String, String>,
     /// Its webhooks.
@@ -156,6 +159,16 @@ impl ServerConfig {
                 return Err(Problem::invalid(format!("{of}: the weight of {key:?} is 0, expected at least 1")));
             }
         }
+        for (name, limits) in &self.namespaces {
+            Namespace::new(name).map_err(|error| Problem::invalid(error.to_string()))?;
+            check_limits(&format!("namespace {name:?}"), None, limits.starts)?;
+            if let Some(found) = limits.guest_memory_bytes.filter(|found| *found < 1 << 20) {
+                let least = 1 << 20;
+                return Err(Problem::invalid(format!(
+                    "namespace {name:?}: guest_memory_bytes is {found}, expected at least {least}"
+                )));
+            }
+        }
         for (name, limits) in &self.activities {
             check_limits(&format!("activity {name:?}"), limits.concurrency, limits.rate)?;
         }
@@ -184,6 +197,7 @@ impl ServerConfig {
         set(&mut settings.limits.payload_bytes, payload_bytes);
         settings.queues.extend(self.queues.clone());
         settings.activities.extend(self.activities.clone());
+        settings.namespaces.extend(self.namespaces.clone());
     }
 }
 

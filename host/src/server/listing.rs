@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::api::{Api, ListQuery, Result, instance_id};
+use super::api::{Api, ListQuery, Result};
 use super::problem::Problem;
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::summary::{Status, Summary};
@@ -103,15 +103,15 @@ impl Api {
         let filter = self.filter(query)?;
         let (rows, next, counts) = match order {
             Order::Id => {
-                let after = after.as_deref().map(instance_id).transpose()?;
+                let after = after.as_deref().map(|id| self.id(id)).transpose()?;
                 let mut rows = self.store().list(&filter, after.as_ref(), limit + 1)?;
                 let more = rows.len() > limit;
                 rows.truncate(limit);
-                let next = rows.last().filter(|_| more).map(|row| row.instance.to_string());
+                let next = rows.last().filter(|_| more).map(|row| row.instance.local().to_owned());
                 (rows, next, with_counts.then(|| self.survey(&filter, None, 0)).transpose()?.map(|(_, counts)| counts))
             }
             Order::Newest => {
-                let after = after.as_deref().map(cursor).transpose()?;
+                let after = after.as_deref().map(|text| self.cursor(text)).transpose()?;
                 let (mut rows, counts) = self.survey(&filter, after.as_ref(), limit + 1)?;
                 let more = rows.len() > limit;
                 rows.truncate(limit);
@@ -158,12 +158,12 @@ impl Api {
         }
         Ok((newest.into_values().rev().collect(), counts))
     }
-}
 
-fn cursor(text: &str) -> Result<Cursor> {
-    let parts = text.split_once('.').and_then(|(at, id)| Some((TimestampMs(at.parse().ok()?), id)));
-    let (at, id) = parts.ok_or_else(|| {
-        Problem::invalid(format!("after is {text:?}: with order=newest, expected the next of an answer before"))
-    })?;
-    Ok((at, instance_id(id)?))
+    fn cursor(&self, text: &str) -> Result<Cursor> {
+        let parts = text.split_once('.').and_then(|(at, id)| Some((TimestampMs(at.parse().ok()?), id)));
+        let (at, id) = parts.ok_or_else(|| {
+            Problem::invalid(format!("after is {text:?}: with order=newest, expected the next of an answer before"))
+        })?;
+        Ok((at, self.id(id)?))
+    }
 }

@@ -88,7 +88,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::access::{Admission, Caller, Needs, Scoped};
-use self::api::{Api, HistoryQuery, ListQuery, RecordingQuery, StartBody, blocking, instance_id};
+use self::api::{Api, HistoryQuery, ListQuery, RecordingQuery, StartBody, blocking};
 use self::problem::Problem;
 use self::tls::Tls;
 use crate::core::payload::Payload;
@@ -344,12 +344,12 @@ async fn start(Scoped(api): Scoped, JsonBody(body): JsonBody<StartBody>) -> Resu
 }
 
 async fn instance(Scoped(api): Scoped, Path(id): Path<String>) -> Answer {
-    let id = instance_id(&id)?;
+    let id = api.id(&id)?;
     blocking(move || api.instance(&id)).await.map(Json)
 }
 
 async fn history(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<HistoryQuery>) -> Answer {
-    api.history(&instance_id(&id)?, query).await.map(Json)
+    api.history(&api.id(&id)?, query).await.map(Json)
 }
 
 async fn recording(
@@ -357,7 +357,7 @@ async fn recording(
     Path(id): Path<String>,
     Query(query): Query<RecordingQuery>,
 ) -> Result<Response, Problem> {
-    let id = instance_id(&id)?;
+    let id = api.id(&id)?;
     let bytes = blocking(move || api.recording(&id, &query)).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
@@ -370,7 +370,7 @@ struct WaitQuery {
 }
 
 async fn outcome(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<WaitQuery>) -> Answer {
-    api.outcome(&instance_id(&id)?, query.wait_ms).await.map(Json)
+    api.outcome(&api.id(&id)?, query.wait_ms).await.map(Json)
 }
 
 async fn raise(
@@ -381,7 +381,7 @@ async fn raise(
 ) -> Result<StatusCode, Problem> {
     let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str());
     let key = key.transpose().map_err(|_| Problem::invalid("the header idempotency-key is not text"))?;
-    api.raise(&instance_id(&id)?, &name, value, key).await?;
+    api.raise(&api.id(&id)?, &name, value, key).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -397,7 +397,7 @@ async fn terminate(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
-    api.terminate(&instance_id(&id)?, &body.reason).await?;
+    api.terminate(&api.id(&id)?, &body.reason).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -406,7 +406,7 @@ async fn cancel(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
-    api.cancel(&instance_id(&id)?, &body.reason).await?;
+    api.cancel(&api.id(&id)?, &body.reason).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use serde_json::Value;
 
 use super::access::Scoped;
-use super::api::{Api, RequestQuery, instance_id};
+use super::api::{Api, RequestQuery};
 use super::problem::Problem;
 use super::{JsonText, Query};
 
@@ -22,7 +22,7 @@ async fn update(
     Query(query): Query<RequestQuery>,
     JsonText(input): JsonText,
 ) -> Result<Response, Problem> {
-    Ok(answered(api.update(&instance_id(&id)?, &name, input, &query).await?))
+    Ok(answered(api.update(&api.id(&id)?, &name, input, &query).await?))
 }
 
 /// 200 with the answer, 202 if there is none yet.

@@ -35,7 +35,7 @@ impl Api {
     /// If the store fails.
     pub fn stats(&self) -> Result<Value> {
         let engine = self.engine()?;
-        let counts = self.counts(&Filter::default())?;
+        let counts = self.counts(&Filter::everything())?;
         let queues = engine.queues();
         let workers = engine.workers();
         let written = self.store().written();

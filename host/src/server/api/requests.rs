@@ -45,7 +45,7 @@ impl Api {
         let key = query.key()?;
         let asked = self.engine()?.update(id, name, input, &key);
         let mut answer = self.waited(asked, query.wait_ms).await?;
-        answer["id"] = id.as_str().into();
+        answer["id"] = id.local().into();
         answer["request"] = key.into();
         Ok(answer)
     }

@@ -18,7 +18,7 @@ pub(super) async fn page(Scoped(api): Scoped) -> Response {
 }
 
 fn render(api: &Api) -> Result<Markup> {
-    let mut modules = api.store().modules()?;
+    let mut modules = api.own_modules()?;
     // The versions of a name stand together, the last uploaded first.
     modules.sort_by(|a, b| a.name.cmp(&b.name).then(b.uploaded_at.cmp(&a.uploaded_at)));
     let usage = usage(&**api.store())?;
@@ -34,7 +34,7 @@ fn render(api: &Api) -> Result<Markup> {
 }
 
 fn card(module: &Module, used: &Usage) -> Markup {
-    let called = format!("{}@{}", module.name, module.version);
+    let called = module.called();
     let is_orchestration = module.kind == ModuleKind::Orchestration;
     let body = json!({ "module": module.hash }).to_string();
     let short = module.hash.short();
@@ -50,7 +50,7 @@ fn card(module: &Module, used: &Usage) -> Markup {
     html! {
         article.panel id=(format!("m-{short}")) {
             div.head {
-                h2 { (module.name) span.dim { "@" (module.version) } }
+                h2 { (module.local_name()) span.dim { "@" (module.version) } }
                 span.badge { (if is_orchestration { "orchestrations" } else { "activities" }) }
                 @if used.default { span.badge.is-completed title="New starts of its name take it" { "default" } }
                 div.head-end.actions {

@@ -303,13 +303,15 @@ impl Store for RedbStore {
 
     fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
         let among = if filter.status.is_some_and(|status| !status.is_final()) { Among::Unfinished } else { Among::All };
-        let prefix = filter.id_prefix.as_deref().unwrap_or_default();
+        let prefix = filter.key_prefix();
+        // Ids of other namespaces begin with a mark and come before all of the default one.
+        let least = if prefix.is_empty() && !filter.everywhere { " " } else { &prefix };
         let from = match after {
-            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
-            _ => Bound::Included(prefix),
+            Some(after) if after.as_str() >= least => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(least),
         };
         let wanted = |summary: &Summary| filter.matches(summary);
-        guarded(|| self.view()?.scan(among, from, |id| id.starts_with(prefix), wanted, limit))
+        guarded(|| self.view()?.scan(among, from, |id| id.starts_with(&prefix), wanted, limit))
     }
 
     fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {

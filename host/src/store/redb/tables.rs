@@ -272,7 +272,7 @@ pub fn decode_log_row(
         for _ in 0..count {
             let id_bytes = rest.take(1)?[0];
             let id = std::str::from_utf8(rest.take(id_bytes.into())?).ok()?;
-            let instance = InstanceId::new(id).ok()?;
+            let instance = InstanceId::stored(id).ok()?;
             let (execution, turn) = (rest.u32()?, rest.u32()?);
             turns.push((instance, execution, turn, rest.stored()?));
         }

@@ -204,7 +204,7 @@ impl Positions<'_> {
 }
 
 fn id_of_key(key: &str) -> Result<InstanceId, StoreError> {
-    InstanceId::new(key).map_err(|error| corrupt("the key of an instance", error))
+    InstanceId::stored(key).map_err(|error| corrupt("the key of an instance", error))
 }
 
 /// Says of a payload that cannot be read where it belongs: after what was read so far.

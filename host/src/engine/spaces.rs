@@ -1,0 +1,109 @@
+//! The queues of every namespace. Each namespace has its own, with the bounds that
+//! are set for their names, and sees nothing of the others'.
+//!
+//! What they share is this process, which runs what modules and the host itself
+//! serve: namespaces take turns there, whatever the number of their queues, so one
+//! that floods its own waits behind itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::queues::{QueueSettings, Queues, TaskLimits};
+use crate::core::ids::TimestampMs;
+use crate::core::task::Task;
+
+/// Queues by namespace; the default one's key is empty.
+pub(super) struct Spaces {
+    queues: BTreeMap<String, QueueSettings>,
+    activities: BTreeMap<String, TaskLimits>,
+    /// Kept when they are empty, since rates are remembered in them. As many as there
+    /// are namespaces, which are the operator's to make.
+    spaces: BTreeMap<Box<str>, Queues>,
+    /// The namespace that was served last: the next one is served next.
+    served_last: Option<Box<str>>,
+}
+
+impl Spaces {
+    pub(super) fn new(queues: &BTreeMap<String, QueueSettings>, activities: &BTreeMap<String, TaskLimits>) -> Self {
+        let spaces = BTreeMap::from([("".into(), Queues::new(queues, activities))]);
+        Self { queues: queues.clone(), activities: activities.clone(), spaces, served_last: None }
+    }
+
+    fn of(&mut self, space: &str) -> &mut Queues {
+        if !self.spaces.contains_key(space) {
+            self.spaces.insert(space.into(), Queues::new(&self.queues, &self.activities));
+        }
+        self.spaces.get_mut(space).expect("it was put there")
+    }
+
+    /// Whether nothing waits anywhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.spaces.values().all(Queues::is_empty)
+    }
+
+    /// Whether the host's own activities serve that queue.
+    pub(super) fn is_served_here(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_none_or(|settings| !settings.remote_only)
+    }
+
+    /// Takes a slot for a task that did not wait. False: it has to.
+    pub(super) fn admit(&mut self, task: &Task, now: TimestampMs) -> bool {
+        self.of(task.instance.space()).admit(task, now)
+    }
+
+    /// Puts a task in its queue.
+    pub(super) fn push(&mut self, task: Arc<Task>) {
+        self.of(task.instance.space()).push(task.clone());
+    }
+
+    /// The next task that the host's own activities serve, and a slot for it.
+    /// Namespaces take turns.
+    pub(super) fn take_here(
+        &mut self,
+        now: TimestampMs,
+        is_served: impl Fn(&str, &str) -> bool,
+        is_wanted: impl Fn(&Task) -> bool,
+    ) -> Option<Arc<Task>> {
+        let waiting = self.spaces.iter().filter(|(_, queues)| !queues.is_empty());
+        let mut names: Vec<Box<str>> = waiting.map(|(name, _)| name.clone()).collect();
+        if let Some(last) = &self.served_last {
+            let next = names.partition_point(|name| name <= last);
+            names.rotate_left(next);
+        }
+        for name in names {
+            let queues = self.spaces.get_mut(&name)?;
+            if let Some(task) = queues.take_here(now, |activity| is_served(&name, activity), &is_wanted) {
+                self.served_last = Some(name);
+                return Some(task);
+            }
+        }
+        None
+    }
+
+    /// The next task of a queue, and a slot for it.
+    pub(super) fn take(
+        &mut self,
+        space: &str,
+        queue: &str,
+        now: TimestampMs,
+        is_served: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&Task) -> bool,
+    ) -> Option<Arc<Task>> {
+        self.spaces.get_mut(space)?.take(queue, now, is_served, is_wanted)
+    }
+
+    /// A task that had a slot has none any more.
+    pub(super) fn release(&mut self, task: &Task) {
+        self.of(task.instance.space()).release(task);
+    }
+
+    /// When a rate next lets something start that waits, if one holds it up.
+    pub(super) fn next_start(&self, now: TimestampMs) -> Option<TimestampMs> {
+        self.spaces.values().filter_map(|queues| queues.next_start(now)).min()
+    }
+
+    /// Bounds and load of each queue of a namespace, by name.
+    pub(super) fn load(&self, space: &str) -> impl Iterator<Item = (&str, &QueueSettings, usize)> {
+        self.spaces.get(space).into_iter().flat_map(Queues::load)
+    }
+}
