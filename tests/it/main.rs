@@ -42,6 +42,7 @@ mod s_exploration_others;
 mod s_instances;
 mod s_life;
 mod s_look;
+mod s_namespaces;
 mod s_payloads;
 mod s_purge;
 mod s_queues;

@@ -107,3 +107,48 @@ impl Spaces {
         self.spaces.get(space).into_iter().flat_map(Queues::load)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::{ActivityOptions, ActivityScheduled};
+    use crate::core::ids::InstanceId;
+    use crate::core::namespace::Namespace;
+    use crate::core::payload::Payload;
+    use crate::core::task::Turn;
+
+    fn task(namespace: &str, operation: u32, queue: &str) -> Arc<Task> {
+        let options = ActivityOptions { queue: Some(queue.to_owned()), ..ActivityOptions::default() };
+        let call = ActivityScheduled { operation, name: "a.b".to_owned(), input: Payload::null(), options };
+        let now: crate::core::task::Now = Arc::new(|| TimestampMs(0));
+        let id = InstanceId::within(&Namespace::new(namespace).unwrap(), "one").unwrap();
+        Arc::new(Task::of(&id, 1, 1, &call, Turn::first(TimestampMs(0)), &now, 1 << 20))
+    }
+
+    #[test]
+    fn namespaces_take_turns_whatever_the_number_of_their_queues() {
+        let mut spaces = Spaces::new(&BTreeMap::new(), &BTreeMap::new());
+        for n in 0..40 {
+            spaces.push(task("flood", n, &format!("queue-{}", n % 8)));
+        }
+        (40..43).for_each(|n| spaces.push(task("quiet", n, "queue-0")));
+        (50..53).for_each(|n| spaces.push(task("default", n, "default")));
+        let take = || spaces.take_here(TimestampMs(0), |_, _| true, |_| true).map(|task| task.instance.namespace());
+        let first: Vec<String> = std::iter::from_fn(take).take(9).map(|namespace| namespace.to_string()).collect();
+        for namespace in ["flood", "quiet", "default"] {
+            assert_eq!(first.iter().filter(|served| *served == namespace).count(), 3, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn bounds_of_a_queue_hold_in_each_namespace() {
+        let bounded = QueueSettings { concurrency: Some(1), ..QueueSettings::default() };
+        let mut spaces = Spaces::new(&BTreeMap::from([("q".to_owned(), bounded)]), &BTreeMap::new());
+        for namespace in ["a", "b"] {
+            (0..2).for_each(|n| spaces.push(task(namespace, n, "q")));
+        }
+        let mut take = |space: &str| spaces.take(space, "q", TimestampMs(0), |_| true, |_| true);
+        assert!(take("a").is_some() && take("b").is_some() && take("a").is_none() && take("b").is_none());
+        assert!(take("c").is_none(), "a namespace that has none");
+    }
+}

@@ -58,7 +58,7 @@ impl View {
     }
 
     fn summary_in(&self, id: &str, row: &[u8]) -> Option<Summary> {
-        tables::decode_summary(&self.codec, &InstanceId::new(id).ok()?, row).ok()
+        tables::decode_summary(&self.codec, &InstanceId::stored(id).ok()?, row).ok()
     }
 
     fn check_histories(&self, executions: &Executions, findings: &mut Findings) -> Result<(), StoreError> {
