@@ -397,3 +397,116 @@ fn every_route_asks_for_a_token_with_its_scope() {
         }
     }
 }
+
+/// What whoever has a token of another namespace gets with the good input of each route:
+/// names of the namespace default mean nothing there.
+#[rustfmt::skip]
+const OTHER: &[(&str, &str, u16, &str)] = &[
+    ("GET", "/stats", 403, "host-only"),
+    ("POST", "/verify", 403, "host-only"),
+    ("GET", "/backup", 403, "host-only"),
+    ("GET", "/modules", 200, ""),
+    ("POST", "/modules", 201, ""),
+    ("GET", "/modules/{hash}", 404, "unknown-module"),
+    ("POST", "/modules/default", 404, "unknown-module"),
+    ("POST", "/modules/remove", 404, "unknown-module"),
+    ("POST", "/modules/gc", 200, ""),
+    ("POST", "/modules/check", 200, ""),
+    ("POST", "/modules/migrate", 404, "unknown-module"),
+    ("GET", "/instances", 200, ""),
+    ("POST", "/instances", 404, "unknown-orchestration"),
+    ("POST", "/bulk", 200, ""),
+    ("POST", "/purge", 200, ""),
+    ("GET", "/instances/{id}", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/history", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/logs", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/recording", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/replay", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/outcome", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/events/{name}", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/updates/{name}", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/queries/{name}", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/terminate", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/cancel", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/suspend", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/resume", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/rewind", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/restart", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/purge", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/fork", 404, "unknown-instance"),
+    ("GET", "/schedules", 200, ""),
+    ("GET", "/schedules/{name}", 404, "unknown-schedule"),
+    ("PUT", "/schedules/{name}", 404, "unknown-orchestration"),
+    ("DELETE", "/schedules/{name}", 404, "unknown-schedule"),
+    ("POST", "/schedules/{name}/pause", 404, "unknown-schedule"),
+    ("POST", "/schedules/{name}/unpause", 404, "unknown-schedule"),
+    ("POST", "/schedules/{name}/trigger", 404, "unknown-schedule"),
+    ("GET", "/webhooks", 200, ""),
+    ("GET", "/queues", 200, ""),
+    ("GET", "/workers", 200, ""),
+    ("POST", "/workers", 201, ""),
+    ("DELETE", "/workers/{id}", 404, "unknown-worker"),
+    ("POST", "/workers/{id}/claim", 404, "unknown-worker"),
+    ("POST", "/tasks/complete", 200, ""),
+    ("POST", "/tasks/fail", 200, ""),
+    ("POST", "/tasks/heartbeat", 200, ""),
+    ("POST", "/tasks/extend", 200, ""),
+];
+
+#[test]
+fn a_token_of_another_namespace_sees_and_changes_nothing_of_this_one() {
+    let data = Data::new("api-namespaces");
+    let host = Host::of(&data);
+    let foreign = data.token("read,operate,deploy,worker", "other");
+    // Something of each kind is there to be seen.
+    let seen = [host.waiting(), host.schedule(), host.worker(), host.task(), host.hash.clone()];
+    let mut differ = Vec::new();
+    for (method, path, body, _) in GOOD {
+        let operation = operation_of(method, path);
+        let row = OTHER.iter().find(|row| (row.0, row.1) == (operation.method, operation.path));
+        let Some((_, _, status, code)) = row else {
+            let is_stream = path.starts_with("/changes");
+            assert!(operation.needs == Needs::Nothing || is_stream, "{method} {path} has no row in OTHER");
+            continue;
+        };
+        let (made_path, made_body) = (host.fill(path), host.body(body));
+        let (found, answer) = host.bytes(method, &made_path, Some(&foreign), &made_body);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let problem = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let problem = problem["code"].as_str().unwrap_or_default();
+        if (found, problem) != (*status, *code) {
+            differ.push(format!("{method} {made_path}: expected {status} {code}, found {found} {text:.200}"));
+        }
+        // What it did not write itself it is not told.
+        let names = seen.iter().filter(|name| !made_path.contains(&***name));
+        if !path.starts_with("/tasks") {
+            names.for_each(|name| assert!(!text.contains(name), "{method} {made_path} tells of {name}: {text}"));
+        }
+        assert!(!text.contains("recorded") && !text.contains("\"continue\""), "{method} {made_path}: {text}");
+        assert!(!text.contains("\\u001f") && !text.contains('\u{1f}'), "{method} {made_path}: {text}");
+    }
+    assert!(differ.is_empty(), "{differ:#?}");
+    // All is as it was.
+    assert_eq!(host.json("GET", &format!("/instances/{}", seen[0]), "")["status"], "running");
+    assert_eq!(host.json("GET", &format!("/schedules/{}", seen[1]), "")["paused"], Value::Null);
+    let beat = json!({ "tasks": [{ "token": seen[3] }] }).to_string();
+    assert_eq!(host.json("POST", "/tasks/heartbeat", &beat)["tasks"][0]["answer"], "continue");
+}
+
+#[test]
+fn changes_of_another_namespace_are_not_told() {
+    use std::io::{BufRead as _, BufReader};
+    let data = Data::new("api-namespaces-changes");
+    let host = Host::of(&data);
+    let foreign = data.token("read,operate,deploy", "other");
+    let authorization = format!("authorization: Bearer {foreign}\r\n");
+    let stream = host.served.open("GET", "/api/v1/changes", &authorization, b"");
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.by_ref().take_while(|line| !line.is_empty()).any(|line| line.contains("text/event-stream")));
+    host.waiting();
+    data.run_with(&["upload", "examples/approval"], &[("DACAPO_TOKEN", &foreign)]).ok();
+    let body = format!(r#"{{"id":"mine","orchestration":"approval","input":{INPUT}}}"#);
+    assert_eq!(host.bytes("POST", "/instances", Some(&foreign), body.as_bytes()).0, 201);
+    let first = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned)).unwrap();
+    assert!(first.contains("\"mine\""), "{first}");
+}

@@ -254,7 +254,7 @@ impl Served {
 
     /// [`Self::request`] with the whole head of the answer.
     pub(crate) fn whole(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (String, Vec<u8>) {
-        let mut stream = self.send(method, path, headers, body);
+        let mut stream = self.open(method, path, headers, body);
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("an answer");
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer has a head");
@@ -266,12 +266,12 @@ impl Served {
     pub(crate) fn head(&self, method: &str, path: &str, token: Option<&str>) -> u16 {
         let authorization = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
         let mut line = String::new();
-        let stream = self.send(method, path, &authorization, b"");
+        let stream = self.open(method, path, &authorization, b"");
         BufReader::new(stream).read_line(&mut line).expect("an answer");
         line[9..12].parse().expect("a status")
     }
 
-    fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
+    pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).expect("the server listens");
         stream.set_read_timeout(Some(FOR_EVER)).expect("a timeout can be set");
         let length = body.len();
