@@ -16,6 +16,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 
 use super::api::{Api, Result};
+use super::audit::Audit;
 use super::openapi::OPERATIONS;
 use super::problem::Problem;
 use super::tokens::{Scope, Token, Tokens};
@@ -105,17 +106,29 @@ fn missing() -> Problem {
 #[derive(Debug)]
 pub struct Admission {
     tokens: Option<Tokens>,
+    audit: Option<Audit>,
 }
 
 impl Admission {
     /// Nobody needs a token.
     pub fn open() -> Self {
-        Self { tokens: None }
+        Self { tokens: None, audit: None }
     }
 
     /// The tokens are those of that folder.
     pub fn by(tokens: Tokens) -> Self {
-        Self { tokens: Some(tokens) }
+        Self { tokens: Some(tokens), audit: None }
+    }
+
+    /// What holders of tokens change is noted there.
+    #[must_use]
+    pub fn noted_in(self, audit: Audit) -> Self {
+        Self { audit: Some(audit), ..self }
+    }
+
+    /// Where changes are noted.
+    pub(super) fn audit(&self) -> Option<&Audit> {
+        self.audit.as_ref()
     }
 
     /// Whether tokens are asked for.

@@ -51,6 +51,8 @@ pub struct ServerConfig {
     pub tls_cert: Option<PathBuf>,
     /// Its key.
     pub tls_key: Option<PathBuf>,
+    /// How much the audit records may have.
+    pub audit_bytes: Option<u64>,
     /// What is logged.
     pub log: Option<String>,
     /// How it is logged.
@@ -143,6 +145,10 @@ impl ServerConfig {
 
     fn check(&self) -> Result<()> {
         self.engine.check()?;
+        if let Some(found) = self.audit_bytes.filter(|found| *found < 1 << 16) {
+            let least = 1 << 16;
+            return Err(Problem::invalid(format!("audit_bytes is {found}, expected at least {least}")));
+        }
         let least = [
             ("large_payload_bytes", self.large_payload_bytes, crate::core::large::SMALL_BYTES),
             ("store_cache_bytes", self.store_cache_bytes, 1 << 20),

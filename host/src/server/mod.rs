@@ -41,6 +41,7 @@
 pub mod access;
 pub mod address;
 pub mod api;
+pub mod audit;
 pub mod backup;
 pub mod bulk;
 pub mod changes;
@@ -224,6 +225,7 @@ pub fn router(api: Api) -> Router {
         .merge(bulk::routes())
         .merge(logs::routes())
         .merge(openapi::routes())
+        .merge(audit::routes())
         .merge(replay::routes())
         .route("/instances", get(list).post(start))
         .route("/instances/{id}", get(instance))
@@ -260,35 +262,48 @@ struct Guard {
 
 /// Lets in who may, and with whom it is that asks. Refuses more requests than can be held.
 async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let caller = match admit(&guard.access, &request) {
-        Ok(caller) => caller,
+    let (caller, needs) = match admit(&guard.access, &request) {
+        Ok(admitted) => admitted,
         // People are led to where they can give it.
         Err(problem) if problem.code.starts_with("token-") && access::is_page(request.uri().path()) => {
             return web::to_sign_in(request.uri());
         }
         Err(problem) => return problem.into_response(),
     };
+    let Ok(_slot) = guard.slots.try_acquire() else {
+        return Problem::new("busy", "too many requests at the same time; try again").into_response();
+    };
+    let audit = guard.access.audit();
+    let noted = match audit {
+        Some(audit) => audit.note(&caller, needs, &request).await,
+        None => Ok(None),
+    };
+    let noted = match noted {
+        Ok(noted) => noted,
+        Err(problem) => return problem.into_response(),
+    };
     request.extensions_mut().insert(caller);
-    match guard.slots.try_acquire() {
-        Ok(_slot) => next.run(request).await,
-        Err(_) => Problem::new("busy", "too many requests at the same time; try again").into_response(),
+    let response = next.run(request).await;
+    if let Some((audit, id)) = audit.zip(noted) {
+        audit.end(id, response.status().as_u16());
     }
+    response
 }
 
-fn admit(access: &Admission, request: &Request) -> Result<Caller, Problem> {
+fn admit(access: &Admission, request: &Request) -> Result<(Caller, Needs), Problem> {
     // A webhook comes through a proxy, and proves by its signature who sent it.
     if request.uri().path().starts_with(HOOKS) {
-        return Ok(Caller::Stranger);
+        return Ok((Caller::Stranger, Needs::Nothing));
     }
     access::check_origin(request.method(), request.headers(), access.is_guarded()?)?;
     let needs = access::needed(request)?;
     if needs == Needs::Nothing {
         // Who it is may be of interest all the same.
-        return Ok(access.who(request.headers()).unwrap_or(Caller::Stranger));
+        return Ok((access.who(request.headers()).unwrap_or(Caller::Stranger), needs));
     }
     let caller = access.who(request.headers())?;
     caller.may(needs)?;
-    Ok(caller)
+    Ok((caller, needs))
 }
 
 // ---- routes ----

@@ -65,6 +65,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("listen", Kind::Text, "address:port", "127.0.0.1:7007", "where to listen; port 0 takes a free one"),
     setting("tls_cert", Kind::Text, "file", "", "the certificate in PEM, with those that lead to its root; needed beyond loopback"),
     setting("tls_key", Kind::Text, "file", "", "its private key in PEM"),
+    setting("audit_bytes", Kind::Number, "bytes", "67108864", "how much the audit records may have, the oldest go; at least 65536"),
     setting("log", Kind::Text, "filter", "info", "what is logged: a level, or `part=level` with commas between them"),
     setting("log_format", Kind::Text, "text or json", "text", "how it is logged; `json` is an object for each line"),
     setting("large_payload_bytes", Kind::Number, "bytes", "32768", "payloads of more stand in the store's table of large ones, each once; at least 1024"),
