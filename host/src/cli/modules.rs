@@ -89,7 +89,7 @@ impl Uploader {
     }
 
     pub(super) fn upload(&self, name: &str, version: Option<String>, bytes: Vec<u8>, grants: Grants) -> Result<Module> {
-        self.take(Upload { bytes, name: name.to_owned(), version, grants, held_back: false })
+        self.take(Upload { bytes, name: name.to_owned(), version, grants, ..Upload::default() })
     }
 
     /// Takes a module; new starts take it if running instances could go on with it.

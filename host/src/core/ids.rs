@@ -74,12 +74,12 @@ impl InstanceId {
     /// # Errors
     /// [`InvalidId`] if it was written by nobody.
     pub fn stored(text: &str) -> Result<Self, InvalidId> {
-        let (namespace, local) = namespace::split(text);
+        let (key, local) = namespace::split(text);
         Self::new(local)?;
-        match Namespace::new(namespace) {
-            Ok(_) => Ok(Self(text.into())),
-            Err(_) if namespace.is_empty() => Ok(Self(text.into())),
-            Err(error) => Err(InvalidId { found: local.to_owned(), reason: error.to_string() }),
+        let namespace = if key.is_empty() { Ok(Namespace::default()) } else { Namespace::new(key) };
+        match namespace {
+            Ok(namespace) if namespace.prefix() + local == text => Ok(Self(text.into())),
+            _ => Err(InvalidId { found: local.to_owned(), reason: format!("the namespace {key:?}") }),
         }
     }
 
@@ -274,7 +274,9 @@ mod tests {
         assert!(serde_json::from_value::<InstanceId>(id.as_str().into()).is_err());
         assert_eq!(id.neighbour("b").unwrap().namespace(), acme);
         assert!(id.neighbour("\u{1f}other\u{1f}b").is_err());
-        for damaged in ["\u{1f}acme", "\u{1f}A\u{1f}b", "\u{1f}acme\u{1f}", "a\u{1f}b"] {
+        for damaged in
+            ["\u{1f}acme", "\u{1f}\u{1f}b", "\u{1f}default\u{1f}b", "\u{1f}A\u{1f}b", "\u{1f}acme\u{1f}", "a\u{1f}b"]
+        {
             assert!(InstanceId::stored(damaged).is_err(), "{damaged:?}");
         }
     }

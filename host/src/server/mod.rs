@@ -343,7 +343,7 @@ async fn upload(
         None => Grants::default(),
     };
     let UploadQuery { name, version, held_back, check } = query;
-    let upload = Upload { bytes: bytes.to_vec(), name, version, grants, held_back };
+    let upload = Upload { bytes: bytes.to_vec(), name, version, grants, held_back, ..Upload::default() };
     let module = blocking(move || if check { api.upload_checked(upload) } else { api.upload(upload) }).await?;
     Ok((StatusCode::CREATED, Json(module)).into_response())
 }
