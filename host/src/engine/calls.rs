@@ -100,6 +100,7 @@ impl Worker {
     /// Begins the called instance, under an id that is free or was made so, or says why it cannot be.
     fn begin_called(&mut self, call: &Call, next_life: Option<(ExecutionNumber, PassedOn)>) -> Option<Outcome> {
         let (scheduled, options) = (&call.scheduled, &call.scheduled.options);
+        let id = scheduled.called(call.caller.attempt);
         let module = match (&options.module, &options.version) {
             (None, _) => call.module.to_string(),
             (Some(name), None) => name.clone(),
@@ -109,7 +110,7 @@ impl Worker {
             Ok(module) => module,
             Err(error) => return Some(Err(not_begun(&error))),
         };
-        if let Err(error) = self.admit(id, next_life.is_none()) {
+        if let Err(error) = self.admit(&id, next_life.is_none()) {
             return Some(Err(not_begun(&error)));
         }
         let mut started = call.started(module.hash, fresh_seed(), self.now());
