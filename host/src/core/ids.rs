@@ -133,7 +133,8 @@ impl fmt::Debug for InstanceId {
 
 impl Serialize for InstanceId {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(if s.is_human_readable() { self.local() } else { &self.0 })
+        let text = if s.is_human_readable() { self.local() } else { &self.0 };
+        s.serialize_str(text)
     }
 }
 

@@ -111,30 +111,25 @@ impl Audit {
     ///
     /// # Errors
     /// If it cannot be written: then nothing is to be done.
-    pub(super) async fn note(&self, caller: &Caller, needs: Needs, request: &Request) -> Result<Option<u64>> {
-        let (path, method) = (request.uri().path(), request.method());
-        let is_hook = path.starts_with(super::HOOKS);
-        let changes = matches!(needs, Needs::Token(Scope::Operate | Scope::Deploy) | Needs::Host(Scope::Operate));
-        if method.is_safe() || !(changes && caller.token().is_some() || is_hook) {
-            return Ok(None);
+    pub(super) fn note(
+        &self,
+        caller: &Caller,
+        needs: Needs,
+        request: &Request,
+    ) -> impl Future<Output = Result<Option<u64>>> + use<> {
+        let record = record_of(caller, needs, request);
+        let written = record.map(|record| self.write(|id| json!(Record { id, ..record })));
+        let (folder, syncs) = (self.folder.clone(), self.syncs.clone());
+        async move {
+            let Some(written) = written else { return Ok(None) };
+            let cannot = |error: io::Error| trouble(&folder, &error);
+            let id = written.map_err(cannot)?;
+            let (synced, done) = oneshot::channel();
+            let gone = || io::Error::other("its thread has ended");
+            syncs.send(synced).map_err(|_| cannot(gone()))?;
+            done.await.unwrap_or_else(|_| Err(gone())).map_err(cannot)?;
+            Ok(Some(id))
         }
-        let (token, name) = caller.token().map(|token| (token.id.clone(), token.name.clone())).unzip();
-        let record = Record {
-            id: 0,
-            at: SystemClock.now(),
-            token,
-            name,
-            namespace: caller.namespace(),
-            method: method.to_string(),
-            path: path.to_owned(),
-        };
-        let cannot = |error: io::Error| trouble(&self.folder, &error);
-        let id = self.write(|id| json!(Record { id, ..record })).map_err(cannot)?;
-        let (synced, done) = oneshot::channel();
-        let gone = || io::Error::other("its thread has ended");
-        self.syncs.send(synced).map_err(|_| cannot(gone()))?;
-        done.await.unwrap_or_else(|_| Err(gone())).map_err(cannot)?;
-        Ok(Some(id))
     }
 
     /// Notes what became of it. Should the host die before that is durable, the record
@@ -164,6 +159,26 @@ impl Audit {
         }
         Ok(id)
     }
+}
+
+/// What `request` asks for, if it changes something.
+fn record_of(caller: &Caller, needs: Needs, request: &Request) -> Option<Record> {
+    let (path, method) = (request.uri().path(), request.method());
+    let is_hook = path.starts_with(super::HOOKS);
+    let changes = matches!(needs, Needs::Token(Scope::Operate | Scope::Deploy) | Needs::Host(Scope::Operate));
+    if method.is_safe() || !(changes && caller.token().is_some() || is_hook) {
+        return None;
+    }
+    let (token, name) = caller.token().map(|token| (token.id.clone(), token.name.clone())).unzip();
+    Some(Record {
+        id: 0,
+        at: SystemClock.now(),
+        token,
+        name,
+        namespace: caller.namespace(),
+        method: method.to_string(),
+        path: path.to_owned(),
+    })
 }
 
 /// Makes what was written durable, for all who wait at the same time.

@@ -274,13 +274,13 @@ async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> 
         return Problem::new("busy", "too many requests at the same time; try again").into_response();
     };
     let audit = guard.access.audit();
-    let noted = match audit {
-        Some(audit) => audit.note(&caller, needs, &request).await,
-        None => Ok(None),
-    };
-    let noted = match noted {
-        Ok(noted) => noted,
-        Err(problem) => return problem.into_response(),
+    let noting = audit.map(|audit| audit.note(&caller, needs, &request));
+    let noted = match noting {
+        Some(noting) => match noting.await {
+            Ok(noted) => noted,
+            Err(problem) => return problem.into_response(),
+        },
+        None => None,
     };
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;

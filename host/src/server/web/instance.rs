@@ -18,7 +18,7 @@ use crate::core::summary::Status;
 use crate::server::Query;
 use crate::server::api::{Api, HistoryQuery, Result, blocking};
 use crate::server::paths::escaped;
-use crate::store::{Module, ModuleKind, Store as _};
+use crate::store::{Module, ModuleKind};
 
 /// Events of one page.
 const EVENTS: usize = 1000;

@@ -16,7 +16,7 @@ use crate::server::Query;
 use crate::server::api::{Api, ListQuery, Order, Result, blocking, timestamp};
 use crate::server::listing::Listed;
 use crate::server::paths::with_query;
-use crate::store::{Module, ModuleKind, Store as _};
+use crate::store::{Module, ModuleKind};
 
 const ROWS: usize = 50;
 

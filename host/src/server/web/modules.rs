@@ -10,7 +10,7 @@ use super::{Part, respond};
 use crate::engine::versions::{Usage, usage};
 use crate::server::api::{Api, Result, blocking};
 use crate::server::paths::with_query;
-use crate::store::{Module, ModuleKind, Store as _};
+use crate::store::{Module, ModuleKind};
 
 pub(super) async fn page(Scoped(api): Scoped) -> Response {
     let body = blocking(move || render(&api)).await;

@@ -10,7 +10,6 @@ use super::start::offered;
 use super::{Part, respond};
 use crate::server::api::{Api, Result, blocking};
 use crate::server::paths::escaped;
-use crate::store::Store as _;
 
 pub(super) async fn page(Scoped(api): Scoped) -> Response {
     let body = blocking(move || render(&api)).await;

@@ -10,7 +10,7 @@ use super::{Part, respond};
 use crate::engine::versions::default_among;
 use crate::server::api::{Api, Result, blocking};
 use crate::server::{Problem, Query};
-use crate::store::{Module, ModuleKind, Offer, Store as _};
+use crate::store::{Module, ModuleKind, Offer};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
