@@ -13,7 +13,8 @@ use dacapo::store::schedule::{Overlap, ScheduleSpec, Timing};
 use dacapo::store::{DirectoryGrant, Filter, Grants, Module};
 use serde_json::{Value, json};
 
-use crate::harness::{Host, SECOND, World, guest, start};
+use crate::guests::guest;
+use crate::harness::{Host, SECOND, World, start};
 
 fn space(name: &str) -> Namespace {
     Namespace::new(name).unwrap()
