@@ -267,7 +267,7 @@ impl Host {
     fn task(&self) -> String {
         self.start("film", r#"{"title":"La Strada","frames":1,"steps":1}"#);
         let claim = format!("/workers/{}/claim", self.worker());
-        let claimed = self.json("POST", &claim, r#"{"max":1,"wait_ms":60000}"#);
+        let claimed = self.json("POST", &claim, r#"{"max":1,"wait_ms":60000,"lease_ms":3600000}"#);
         claimed["tasks"][0]["token"].as_str().unwrap().to_owned()
     }
 
