@@ -1,5 +1,6 @@
 //! Every route of the API, row by row: good input, bad input of each kind, a missing and
-//! a wrong token, a wrong scope. A route without rows fails the first test.
+//! a wrong token, a wrong scope, and what a token of another namespace gets. A route
+//! without rows fails the first test.
 
 use std::collections::BTreeSet;
 
@@ -22,6 +23,7 @@ const GOOD: &[(&str, &str, &str, u16)] = &[
     ("GET", "/changes?prefix=w", "", 200),
     ("POST", "/verify?replay=false", "", 200),
     ("GET", "/backup", "", 200),
+    ("GET", "/audit?limit=3", "", 200),
     ("GET", "/modules", "", 200),
     ("POST", "/modules?name=again&version=1", "<wasm>", 201),
     ("GET", "/modules/{hash}", "", 200),
@@ -77,6 +79,8 @@ const GOOD: &[(&str, &str, &str, u16)] = &[
 const BAD: &[(&str, &str, &str, u16, &str)] = &[
     ("GET", "/changes?instance=%0A", "", 400, "invalid-id"),
     ("POST", "/verify?replay=perhaps", "", 400, "invalid-input"),
+    ("GET", "/audit?limit=0", "", 400, "invalid-input"),
+    ("GET", "/audit?before=x", "", 400, "invalid-input"),
     ("POST", "/modules?name=m", "rubbish", 422, "module-refused"),
     ("POST", "/modules?name=a%2Fb", "<wasm>", 400, "invalid-input"),
     ("POST", "/modules", "<wasm>", 400, "invalid-input"),
@@ -270,7 +274,7 @@ impl Host {
     fn task(&self) -> String {
         self.start("film", r#"{"title":"La Strada","frames":1,"steps":1}"#);
         let claim = format!("/workers/{}/claim", self.worker());
-        let claimed = self.json("POST", &claim, r#"{"max":1,"wait_ms":60000}"#);
+        let claimed = self.json("POST", &claim, r#"{"max":1,"wait_ms":60000,"lease_ms":3600000}"#);
         claimed["tasks"][0]["token"].as_str().unwrap().to_owned()
     }
 
@@ -402,4 +406,148 @@ fn every_route_asks_for_a_token_with_its_scope() {
             assert!(!is_refused(send(Some(token))), "{method} {path} with {needed}");
         }
     }
+}
+
+/// What whoever has a token of another namespace gets with the good input of each route:
+/// names of the namespace default mean nothing there.
+#[rustfmt::skip]
+const OTHER: &[(&str, &str, u16, &str)] = &[
+    ("GET", "/stats", 403, "host-only"),
+    ("POST", "/verify", 403, "host-only"),
+    ("GET", "/backup", 403, "host-only"),
+    ("GET", "/audit", 200, ""),
+    ("GET", "/modules", 200, ""),
+    ("POST", "/modules", 201, ""),
+    ("GET", "/modules/{hash}", 404, "unknown-module"),
+    ("POST", "/modules/default", 404, "unknown-module"),
+    ("POST", "/modules/remove", 404, "unknown-module"),
+    ("POST", "/modules/gc", 200, ""),
+    ("POST", "/modules/check", 200, ""),
+    ("POST", "/modules/migrate", 404, "unknown-module"),
+    ("GET", "/instances", 200, ""),
+    ("POST", "/instances", 404, "unknown-orchestration"),
+    ("POST", "/bulk", 200, ""),
+    ("POST", "/purge", 200, ""),
+    ("GET", "/instances/{id}", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/history", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/logs", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/recording", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/replay", 404, "unknown-instance"),
+    ("GET", "/instances/{id}/outcome", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/events/{name}", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/updates/{name}", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/queries/{name}", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/terminate", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/cancel", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/suspend", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/resume", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/rewind", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/restart", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/purge", 404, "unknown-instance"),
+    ("POST", "/instances/{id}/fork", 404, "unknown-instance"),
+    ("POST", "/entities/{kind}/{key}/{operation}", 404, "unknown-entity-kind"),
+    ("GET", "/schedules", 200, ""),
+    ("GET", "/schedules/{name}", 404, "unknown-schedule"),
+    ("PUT", "/schedules/{name}", 404, "unknown-orchestration"),
+    ("DELETE", "/schedules/{name}", 404, "unknown-schedule"),
+    ("POST", "/schedules/{name}/pause", 404, "unknown-schedule"),
+    ("POST", "/schedules/{name}/unpause", 404, "unknown-schedule"),
+    ("POST", "/schedules/{name}/trigger", 404, "unknown-schedule"),
+    ("GET", "/webhooks", 200, ""),
+    ("GET", "/queues", 200, ""),
+    ("GET", "/workers", 200, ""),
+    ("POST", "/workers", 201, ""),
+    ("DELETE", "/workers/{id}", 404, "unknown-worker"),
+    ("POST", "/workers/{id}/claim", 404, "unknown-worker"),
+    ("POST", "/tasks/complete", 200, ""),
+    ("POST", "/tasks/fail", 200, ""),
+    ("POST", "/tasks/heartbeat", 200, ""),
+    ("POST", "/tasks/extend", 200, ""),
+];
+
+#[test]
+fn a_token_of_another_namespace_sees_and_changes_nothing_of_this_one() {
+    let data = Data::new("api-namespaces");
+    let host = Host::of(&data);
+    // Something of each kind is there to be seen.
+    let seen = [host.waiting(), host.schedule(), host.worker(), host.task(), host.hash.clone()];
+    let mut differ = Vec::new();
+    for (number, (method, path, body, _)) in GOOD.iter().enumerate() {
+        // Of one of its own for each row, in which nothing is.
+        let foreign = data.token("read,operate,deploy,worker", &format!("other-{number}"));
+        let operation = operation_of(method, path);
+        let row = OTHER.iter().find(|row| (row.0, row.1) == (operation.method, operation.path));
+        let Some((_, _, status, code)) = row else {
+            let is_stream = path.starts_with("/changes");
+            assert!(operation.needs == Needs::Nothing || is_stream, "{method} {path} has no row in OTHER");
+            continue;
+        };
+        let (made_path, made_body) = (host.fill(path), host.body(body));
+        let (found, answer) = host.bytes(method, &made_path, Some(&foreign), &made_body);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let problem = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let problem = problem["code"].as_str().unwrap_or_default();
+        if (found, problem) != (*status, *code) {
+            differ.push(format!("{method} {made_path}: expected {status} {code}, found {found} {text:.200}"));
+        }
+        // What it did not write itself it is not told.
+        let written = format!("{made_path} {}", String::from_utf8_lossy(&made_body));
+        let names = seen.iter().filter(|name| !written.contains(&***name));
+        if !path.starts_with("/tasks") {
+            names.for_each(|name| assert!(!text.contains(name), "{method} {made_path} tells of {name}: {text}"));
+        }
+        assert!(!text.contains("recorded") && !text.contains("\"continue\""), "{method} {made_path}: {text}");
+        assert!(!text.contains("\\u001f") && !text.contains('\u{1f}'), "{method} {made_path}: {text}");
+    }
+    assert!(differ.is_empty(), "{differ:#?}");
+    // All is as it was.
+    assert_eq!(host.json("GET", &format!("/instances/{}", seen[0]), "")["status"], "running");
+    assert_eq!(host.json("GET", &format!("/schedules/{}", seen[1]), "")["paused"], Value::Null);
+    let beat = json!({ "tasks": [{ "token": seen[3] }] }).to_string();
+    assert_eq!(host.json("POST", "/tasks/heartbeat", &beat)["tasks"][0]["answer"], "continue");
+}
+
+#[test]
+fn every_change_is_recorded_with_who_and_what_and_nothing_else_is() {
+    let data = Data::new("api-audit");
+    let host = Host::of(&data);
+    let newest = || host.json("GET", "/audit?limit=1", "")["records"][0].clone();
+    let mut seen = 0;
+    for (method, path, body, _) in GOOD.iter().filter(|row| !row.1.starts_with("/changes")) {
+        let needs = operation_of(method, path).needs;
+        let (path, body) = (host.fill(path), host.body(body));
+        let before = newest()["id"].as_u64().unwrap();
+        let (status, _) = host.send(method, &path, &body, Some(&host.all));
+        let record = newest();
+        let is_change = matches!(needs, Needs::Token(Scope::Operate | Scope::Deploy) | Needs::Host(Scope::Operate));
+        if *method == "GET" || !is_change {
+            assert_eq!(record["id"], before, "{method} {path} changes nothing that is anybody's");
+            continue;
+        }
+        seen += 1;
+        assert_eq!(record["id"], before + 1, "{method} {path}");
+        let path = format!("/api/v1{}", path.split('?').next().unwrap());
+        assert_eq!((&record["method"], &record["path"]), (&json!(method), &json!(path)));
+        assert_eq!((&record["status"], &record["namespace"]), (&json!(status), &json!("default")), "{record}");
+        assert_eq!(record["token"], host.all.split('_').nth(1).unwrap(), "{record}");
+    }
+    assert!(seen > 25, "{seen} changes");
+}
+
+#[test]
+fn changes_of_another_namespace_are_not_told() {
+    use std::io::{BufRead as _, BufReader};
+    let data = Data::new("api-namespaces-changes");
+    let host = Host::of(&data);
+    let foreign = data.token("read,operate,deploy", "other");
+    let authorization = format!("authorization: Bearer {foreign}\r\n");
+    let stream = host.served.open("GET", "/api/v1/changes", &authorization, b"");
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.by_ref().take_while(|line| !line.is_empty()).any(|line| line.contains("text/event-stream")));
+    host.waiting();
+    assert_eq!(host.bytes("POST", "/modules?name=approval", Some(&foreign), &host.wasm).0, 201);
+    let body = format!(r#"{{"id":"mine","orchestration":"approval","input":{INPUT}}}"#);
+    assert_eq!(host.bytes("POST", "/instances", Some(&foreign), body.as_bytes()).0, 201);
+    let first = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned)).unwrap();
+    assert!(first.contains("\"mine\""), "{first}");
 }

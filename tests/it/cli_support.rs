@@ -269,6 +269,11 @@ impl Served {
         (head, answer.split_off(end + 4))
     }
 
+    /// A request whose answer is read as it comes.
+    pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
+        send(&self.address, method, path, headers, body)
+    }
+
     /// The status of an answer that may not end.
     pub(crate) fn head(&self, method: &str, path: &str, token: Option<&str>) -> u16 {
         let authorization = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));

@@ -6,7 +6,7 @@ use dacapo::engine::{Clock as _, SystemClock};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::cli_support::{Data, Served};
+use crate::cli_support::{Data, Served, root};
 
 const KEY: &str = "shop-key";
 const SECRET: (&str, &str) = ("DACAPO_SECRET_SHOP", "whsec_c2hvcC1rZXk=");
@@ -147,4 +147,51 @@ fn an_event_with_a_key_is_raised_once() {
     let kinds: Vec<_> = history["events"].as_array().unwrap().iter().map(|event| event["kind"].clone()).collect();
     let count = |kind: &str| kinds.iter().filter(|found| **found == kind).count();
     assert_eq!((count("event-raised-once"), count("event-raised")), (2, 1), "{kinds:?}");
+}
+
+#[test]
+fn webhooks_reach_the_namespace_of_their_configuration_and_are_recorded() {
+    let data = Data::new("webhooks-namespaces");
+    let [acme, own] = ["acme", "default"].map(|namespace| data.token("read,operate,deploy", namespace));
+    let config = std::fs::read_to_string(root().join("examples/orders/serve.toml")).unwrap();
+    let config = config.replace("secret =", "namespace = \"acme\"\nsecret =");
+    let folder = data.path().join("books");
+    let config = format!("{config}\n[namespaces.acme]\ndirectories = [{folder:?}]\n");
+    let file = data.path().join("serve.toml");
+    std::fs::write(&file, config).unwrap();
+    let served = data.serve_with(&["--config", file.to_str().unwrap()], &[SECRET]);
+    let ask = |token: &str, method: &str, path: &str| {
+        let authorization = format!("authorization: Bearer {token}\r\n");
+        let (_, body) = served.request(method, &format!("/api/v1{path}"), &authorization, "");
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    for token in [&acme, &own] {
+        data.run_with(&["upload", "examples/orders"], &[("DACAPO_TOKEN", token)]).ok();
+    }
+    let body = r#"{"id":"7","amount":4200,"patience":86400}"#;
+    let begin = ["start", "orders", "--id", "order-7", "--input", body];
+    data.run_with(&begin, &[("DACAPO_TOKEN", &own)]).ok();
+    let records = || ask(&own, "GET", "/audit")["records"].as_array().unwrap().len();
+    let before = records();
+    // Whoever cannot sign leaves no record either, however often.
+    assert_eq!(Sent { body, key: "another-key", ..Sent::default() }.to(&served).0, 401);
+    assert_eq!(records(), before);
+    let order = Sent { body, ..Sent::default() };
+    assert_eq!(order.to(&served), (202, json!({ "id": "order-7", "duplicate": false })), "that of default is another");
+    let payment = Sent { hook: "payments", id: "pay-1", body: r#"{"order":"7","reference":"R-1"}"#, ..Sent::default() };
+    assert_eq!(payment.to(&served).0, 202);
+    let paid = ask(&acme, "GET", "/instances/order-7/outcome?wait_ms=60000");
+    assert_eq!(paid["output"], json!({ "order": "7", "reference": "R-1" }));
+    assert_eq!(ask(&own, "GET", "/instances/order-7")["status"], "running");
+    // The body cannot say where.
+    let elsewhere = r#"{"id":"\u001fdefault\u001forder-7","amount":1,"patience":1}"#;
+    let (status, problem) = Sent { id: "msg-2", body: elsewhere, ..Sent::default() }.to(&served);
+    assert_eq!((status, &problem["code"]), (400, &json!("invalid-id")));
+    let listed = |token: &str| ask(token, "GET", "/webhooks")["webhooks"].as_array().unwrap().len();
+    assert_eq!((listed(&acme), listed(&own)), (2, 0));
+    let recorded = ask(&acme, "GET", "/audit?limit=3");
+    let of = |record: &Value| json!([record["path"], record["status"], record["token"], record["namespace"]]);
+    let found: Vec<Value> = recorded["records"].as_array().unwrap().iter().map(of).collect();
+    let expected = [("orders", 400), ("payments", 202), ("orders", 202)];
+    assert_eq!(found, expected.map(|(hook, status)| json!([format!("/hooks/{hook}"), status, null, "acme"])));
 }

@@ -256,7 +256,7 @@ fn write_versions(host: &Host<'_>) {
     host.try_start(of_ship("migrated")).unwrap();
     host.wait_kind("migrated", "event-awaited", 1);
     let two = ship("2");
-    host.engine().migrate(&two, &Scope { orchestration: None, name: Some("ship".into()) }).unwrap();
+    host.engine().migrate(&two, &Scope { name: Some("ship".into()), ..Scope::default() }).unwrap();
     host.try_start(of_ship("patched")).unwrap();
     for instance in ["migrated", "patched"] {
         host.raise(instance, "go", Value::Null).unwrap();

@@ -45,6 +45,7 @@ mod s_instances;
 mod s_life;
 mod s_lists;
 mod s_look;
+mod s_namespaces;
 mod s_payloads;
 mod s_purge;
 mod s_queues;

@@ -256,7 +256,7 @@ fn s36_a_check_tells_for_each_history_whether_and_where_the_new_build_differs() 
         matches!(&broken.asked, Some(Event::Failed { failure, by_host: true }) if failure.message.contains("trapped"))
     );
 
-    let greets = host.engine().check(&guest("greet-1"), &Scope { name: Some("ship".into()), orchestration: None });
+    let greets = host.engine().check(&guest("greet-1"), &Scope { name: Some("ship".into()), ..Scope::default() });
     let greets = greets.unwrap();
     assert_eq!(greets.len(), 4);
     assert!(matches!(&greets[0].verdict, Verdict::CannotRun(why) if why.contains("it has greet")), "{greets:?}");

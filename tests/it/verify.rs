@@ -23,6 +23,7 @@ const HISTORY: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history
 const INSTANCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("instances");
 const CREATED: TableDefinition<'_, &[u8], ()> = TableDefinition::new("created");
 const COUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("counts");
+const SIZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sizes");
 const PAYLOADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("payloads");
 const RUNNING: TableDefinition<'_, &str, ()> = TableDefinition::new("running");
 const MODULE_BYTES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("module_bytes");
@@ -203,6 +204,12 @@ fn s43_verify_names_the_instance_and_event_of_each_kind_of_damage() {
             "another number of failed",
         ),
         (
+            "a size that is wrong",
+            Box::new(|t| drop(t.open_table(SIZES).unwrap().remove("default").unwrap())),
+            "the sizes",
+            "and 0 are noted",
+        ),
+        (
             "bytes of no module",
             Box::new(|t| {
                 let hash = Hash::of(b"wasm");
@@ -226,7 +233,10 @@ fn s43_verify_names_the_instance_and_event_of_each_kind_of_damage() {
         let found = verified(&world, None);
         let named = found.findings.iter().find(|finding| finding.of.starts_with(of));
         let named = named.unwrap_or_else(|| panic!("{what}: {of} is named in {:?}", found.findings));
-        let others = found.findings.iter().filter(|finding| !finding.of.starts_with(of));
+        // Where a turn is gone or came, what is noted of all of them is wrong as well.
+        let is_resized = ["a turn that is gone", "a history of nobody"].contains(&what);
+        let expected = |of: &str| is_resized && of == "the sizes";
+        let others = found.findings.iter().filter(|finding| !finding.of.starts_with(of) && !expected(&finding.of));
         assert_eq!(others.count(), 0, "{what}: nothing else is suspected: {:?}", found.findings);
         assert!(named.problem.contains(says), "{what}: {named:?}");
         assert!(of != "done" || named.event.is_some_and(|event| event > 1), "{what}: {named:?}");

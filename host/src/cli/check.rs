@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
         found = of_files(&built.bytes, paths, args.orchestration.as_deref())?;
     }
     if !running.is_empty() {
-        let scope = Scope { orchestration: args.orchestration, name: args.name.clone() };
+        let scope = Scope { orchestration: args.orchestration, name: args.name.clone(), ..Scope::default() };
         let access = if args.migrate { Access::Run } else { Access::Read };
         let client = Client::open(common, access).await?;
         let report = if args.migrate {

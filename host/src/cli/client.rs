@@ -250,7 +250,7 @@ impl Client {
 
     pub(crate) fn webhooks(&self) -> Result<Value> {
         match self {
-            Self::Local(api, _) => Ok(api.webhooks().to_json()),
+            Self::Local(api, _) => Ok(api.webhooks().to_json(&api.namespace())),
             Self::Remote(server) => server.get("webhooks"),
         }
     }

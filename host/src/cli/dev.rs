@@ -95,7 +95,14 @@ impl Builder {
         for module in built? {
             let was_there = self.api.store().modules()?;
             let grants = project.grants(&module.grants, &self.data, &self.urls)?;
-            let upload = Upload { bytes: module.bytes, name: module.name, version: None, grants, held_back: false };
+            let upload = Upload {
+                bytes: module.bytes,
+                name: module.name,
+                version: None,
+                grants,
+                held_back: false,
+                ..Upload::default()
+            };
             let module = self.api.engine()?.upload(upload)?;
             // What was built before and is built again is the default again.
             if module.kind == ModuleKind::Orchestration {

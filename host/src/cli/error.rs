@@ -74,7 +74,7 @@ fn exit_of(code: &str) -> u8 {
         | "unknown-query"
         | "unknown-entity-kind"
         | "not-found" => exit::NOT_FOUND,
-        "module-in-use" | "version-taken" => exit::CONFLICT,
+        "quota-reached" | "module-in-use" | "version-taken" => exit::CONFLICT,
         "already-exists" | "other-orchestration" | "instance-ended" | "request-unanswered" | "wrong-status" => {
             exit::CONFLICT
         }

@@ -9,6 +9,7 @@ use super::error::{CliError, Result, exit};
 use super::output::{err, out};
 use super::{Common, input, output};
 use crate::core::ids::{ExecutionNumber, InstanceId};
+use crate::core::namespace::{self, Namespace};
 use crate::core::payload::Payload;
 use crate::engine::{Clock as _, SystemClock};
 use crate::replay::fork::fork_recording;
@@ -101,7 +102,10 @@ async fn write(args: &Args, replaced: Option<Payload>, file: &PathBuf, common: &
     };
     let bad = |error: String| CliError::new(exit::INPUT, "bad-recording", format!("{}: {error}", args.what));
     let recording = Recording::decode(&bytes).map_err(|error| bad(error.to_string()))?;
-    let id = fresh(args, &recording.instance)?;
+    let id = fresh(args, namespace::local(&recording.instance))?;
+    // Whom it speaks of is in its namespace, and so is the fork.
+    let id =
+        InstanceId::within(&Namespace::of(&recording.instance), id.local()).map_err(|error| bad(error.to_string()))?;
     let edit = edit(replaced, args.fail.clone())?;
     let forked = fork_recording(&recording, id.clone(), args.at, edit, SystemClock.now()).map_err(CliError::input)?;
     let bytes = forked.encode();

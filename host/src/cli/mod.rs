@@ -4,6 +4,7 @@
 //! every command is written once; [`output`] is the only part that writes to the
 //! terminal; [`error`] maps what goes wrong to exit codes.
 
+mod audit;
 mod backup;
 mod bench;
 mod bulk;
@@ -102,6 +103,8 @@ enum Command {
     /// Make, list and revoke the tokens that requests to a server carry
     #[command(subcommand)]
     Token(tokens::Command),
+    /// Show who changed what, the newest first
+    Audit(audit::Args),
     /// Serve, build and upload a project, and again whenever one of its files changes
     Dev(dev::Args),
     /// Build modules and keep them, without running anything
@@ -224,6 +227,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<()> {
         Command::Run(args) => run::run(args, common).await,
         Command::Serve(args) => serve::run(&args, common).await,
         Command::Config(args) => config::run(&args, common),
+        Command::Audit(args) => audit::run(&args, common).await,
         Command::Token(command) => tokens::run(command, common),
         Command::Dev(args) => dev::run(args, common).await,
         Command::Upload(args) => modules::upload(&args, common).await,

@@ -89,7 +89,7 @@ impl Uploader {
     }
 
     pub(super) fn upload(&self, name: &str, version: Option<String>, bytes: Vec<u8>, grants: Grants) -> Result<Module> {
-        self.take(Upload { bytes, name: name.to_owned(), version, grants, held_back: false })
+        self.take(Upload { bytes, name: name.to_owned(), version, grants, ..Upload::default() })
     }
 
     /// Takes a module; new starts take it if running instances could go on with it.
@@ -135,7 +135,7 @@ pub(super) async fn upload(args: &UploadArgs, common: &Common) -> Result<()> {
         progress.now(&format!("uploading {}", module.name));
         let grants = project.grants(&module.grants, &data, &services)?;
         let (version, held_back) = (args.version.clone(), args.held_back);
-        let upload = Upload { bytes: module.bytes, name: module.name, version, grants, held_back };
+        let upload = Upload { bytes: module.bytes, name: module.name, version, grants, held_back, ..Upload::default() };
         kept.push(if args.check { client.upload_checked(upload).await? } else { client.upload(upload)? });
     }
     progress.finish();

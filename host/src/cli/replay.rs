@@ -8,6 +8,7 @@ use super::progress::log_line;
 use super::recorded::Recorded;
 use super::{Common, output, store};
 use crate::core::event::Event;
+use crate::core::namespace;
 use crate::core::turn::LogLine;
 use crate::engine::EngineError;
 use crate::replay::recording::Recording;
@@ -65,7 +66,7 @@ fn tell(recording: &Recording, replayed: Replayed, printer: &Printer, common: &C
     let divergence = replayed.divergence.as_deref().map(|divergence| divergence.to_json());
     if common.json {
         let mut answer = json!({
-            "instance": recording.instance,
+            "instance": namespace::local(&recording.instance),
             "execution": recording.execution,
             "matched": replayed.matched(),
             "events": replayed.events,

@@ -15,6 +15,7 @@ use crate::sandbox::secrets::Secrets;
 use crate::server::access::Admission;
 use crate::server::address::{Address, Published};
 use crate::server::api::Api;
+use crate::server::audit::{self, Audit};
 use crate::server::config::ServerConfig;
 use crate::server::otlp::Exporter;
 use crate::server::problem::Problem;
@@ -77,7 +78,7 @@ pub(super) struct Serving {
 impl Serving {
     /// Opens a data folder, goes on with everything in it, and serves it.
     pub(super) async fn start(data: &Path, configured: Configured, reach: &Reach) -> Result<Self> {
-        let Configured { listen, tls, settings, options, webhooks } = configured;
+        let Configured { listen, tls, audit_bytes, settings, options, webhooks } = configured;
         let kept = match store::open_in_turn(data, &options, || Remote::find(data, reach)).await? {
             Ok(kept) => Watched::new(kept),
             Err(server) => {
@@ -88,7 +89,8 @@ impl Serving {
         };
         let engine = Arc::new(Engine::open(kept.clone(), Arc::new(SystemClock), settings, None)?);
         let mut made = None;
-        let access = Admission::by(Tokens::of(data));
+        let audit = Audit::open(data, audit_bytes)?;
+        let access = Admission::by(Tokens::of(data)).noted_in(audit);
         let server = Server::start(Serve { listen, access, tls }, |stopping| {
             let api = Api::new(kept, Some(engine.clone()), stopping).with_webhooks(webhooks).in_folder(data);
             made.insert(api).clone()
@@ -137,6 +139,7 @@ pub(super) async fn webhooks_of(common: &Common) -> Result<()> {
 pub(super) struct Configured {
     pub(super) listen: SocketAddr,
     pub(super) tls: Option<Tls>,
+    pub(super) audit_bytes: u64,
     pub(super) settings: EngineSettings,
     pub(super) options: Options,
     pub(super) webhooks: Arc<Webhooks>,
@@ -146,7 +149,7 @@ impl Configured {
     /// Without settings.
     pub(super) fn plain(listen: SocketAddr, data: &Path) -> Result<Self> {
         let (settings, options) = (store::settings(data), store::options(data)?);
-        Ok(Self { listen, tls: None, settings, options, webhooks: Arc::default() })
+        Ok(Self { listen, tls: None, audit_bytes: audit::BYTES, settings, options, webhooks: Arc::default() })
     }
 
     fn of(config: ServerConfig, given: &Settings, data: &Path) -> Result<Self> {
@@ -170,7 +173,8 @@ impl Configured {
                 return Err(CliError::input(format!("a certificate needs its key: {missing} is missing")));
             }
         };
-        Ok(Self { listen: config.listen.unwrap_or(LISTEN), tls, settings, options, webhooks })
+        let audit_bytes = config.audit_bytes.unwrap_or(audit::BYTES);
+        Ok(Self { listen: config.listen.unwrap_or(LISTEN), tls, audit_bytes, settings, options, webhooks })
     }
 }
 

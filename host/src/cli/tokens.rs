@@ -34,7 +34,7 @@ pub(super) struct CreateArgs {
     /// What it is for: read, operate, deploy, worker; operate and deploy include read
     #[arg(long, value_delimiter = ',', required = true, value_parser = input::word::<Scope>)]
     scope: Vec<Scope>,
-    /// Only default: namespaces are not served yet
+    /// The namespace that it sees, and no other
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = namespace)]
     namespace: Namespace,
     /// After so long it is not taken any more, as 90d

@@ -159,7 +159,7 @@ impl OrchestrationScheduled {
         if attempt == 1 {
             return self.instance.clone();
         }
-        InstanceId::new(&format!("{}~{attempt}", self.instance)).unwrap_or_else(|_| self.instance.clone())
+        InstanceId::stored(&format!("{}~{attempt}", self.instance.as_str())).unwrap_or_else(|_| self.instance.clone())
     }
 }
 
@@ -257,10 +257,10 @@ pub const MAX_RETRIED_ID_BYTES: usize = MAX_ID_BYTES - "~4294967295".len();
 /// the caller's seed, so that it is the same at every replay and no one else's.
 pub fn generated_id(caller: &InstanceId, seed: &[u8; 32], operation: OperationId) -> InstanceId {
     let hash = Hash::of(&[&seed[..], b"called instance", &operation.to_le_bytes()].concat());
-    let text = caller.as_str();
-    let end = (0..=text.len().min(150)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    let (text, before) = (caller.as_str(), caller.as_str().len() - caller.local().len());
+    let end = (0..=text.len().min(before + 150)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
     let id = format!("{}:{operation}-{}", &text[..end], &hash.short()[..8]);
-    InstanceId::new(&id).expect("a valid id, cut and lengthened by a few digits")
+    InstanceId::stored(&id).expect("a valid id, cut and lengthened by a few digits")
 }
 
 #[cfg(test)]

@@ -15,21 +15,21 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::InstanceId;
 use super::mail::{MailKey, Source};
-use super::namespace::local;
+use super::namespace::Namespace;
 use super::request::RequestId;
 
-/// The id of an entity.
+/// The id of an entity in a namespace.
 ///
 /// # Errors
 /// Says what is wrong with kind or key.
-pub fn entity_instance(kind: &str, key: &str) -> Result<InstanceId, String> {
+pub fn entity_instance(namespace: &Namespace, kind: &str, key: &str) -> Result<InstanceId, String> {
     if let Some(fault) = fault_of_kind(kind) {
         return Err(fault);
     }
     if key.is_empty() {
         return Err(format!("the key of an entity {kind:?} is empty, expected at least 1 byte"));
     }
-    InstanceId::new(&format!("@{kind}@{key}")).map_err(|invalid| invalid.to_string())
+    InstanceId::within(namespace, &format!("@{kind}@{key}")).map_err(|invalid| invalid.to_string())
 }
 
 /// What the entities of a kind run: no orchestration can have that name.
@@ -45,12 +45,12 @@ pub fn fault_of_kind(kind: &str) -> Option<String> {
 
 /// Whether an id is one of an entity, or looks like it: others may not begin so.
 pub fn is_entity(id: &InstanceId) -> bool {
-    local(id.as_str()).starts_with('@')
+    id.local().starts_with('@')
 }
 
 /// The kind in an entity's id.
 pub fn kind_of(id: &InstanceId) -> Option<&str> {
-    local(id.as_str()).strip_prefix('@')?.split_once('@').map(|(kind, _)| kind)
+    id.local().strip_prefix('@')?.split_once('@').map(|(kind, _)| kind)
 }
 
 /// Who waits before a gate.
@@ -204,11 +204,12 @@ mod tests {
 
     #[test]
     fn entities_have_ids_of_their_own() {
-        let id = entity_instance("account", "a@b").unwrap();
+        let default = Namespace::default();
+        let id = entity_instance(&default, "account", "a@b").unwrap();
         assert_eq!(id.as_str(), "@account@a@b");
         assert_eq!(kind_of(&id), Some("account"));
-        assert!(entity_instance("a@b", "c").is_err());
-        assert!(entity_instance("", "c").is_err());
+        assert!(entity_instance(&default, "a@b", "c").is_err());
+        assert!(entity_instance(&default, "", "c").is_err());
         assert!(!is_entity(&InstanceId::new("account").unwrap()));
     }
 

@@ -11,12 +11,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::namespace::{self, Namespace};
+
 /// Longest instance id, in bytes: it is part of every key in the store.
 pub const MAX_ID_BYTES: usize = 200;
 
-/// The caller-chosen name of one run of an orchestration.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+/// The caller-chosen name of one run of an orchestration, in its namespace.
+///
+/// It is kept and compared with its namespace (see [`super::namespace`]), and shown
+/// without: in messages and in JSON it is the name that its caller chose. Logs, which
+/// are the operator's, have both (`{:?}`).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(Arc<str>);
 
 /// Why a text is not an [`InstanceId`].
@@ -47,9 +52,55 @@ impl InstanceId {
         Err(InvalidId { found: id.chars().take(64).collect(), reason })
     }
 
-    /// The id as text.
+    /// The same in `namespace`, whatever the text is.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn within(namespace: &Namespace, id: &str) -> Result<Self, InvalidId> {
+        let id = Self::new(id)?;
+        if namespace.is_default() { Ok(id) } else { Ok(Self(namespace.qualify(id.as_str()).into())) }
+    }
+
+    /// The instance that this one calls `id`: in its own namespace, and in no other.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn neighbour(&self, id: &str) -> Result<Self, InvalidId> {
+        Self::within(&self.namespace(), id)
+    }
+
+    /// An id as [`Self::as_str`] wrote it.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it was written by nobody.
+    pub fn stored(text: &str) -> Result<Self, InvalidId> {
+        let (key, local) = namespace::split(text);
+        Self::new(local)?;
+        let namespace = if key.is_empty() { Ok(Namespace::default()) } else { Namespace::new(key) };
+        match namespace {
+            Ok(namespace) if namespace.prefix() + local == text => Ok(Self(text.into())),
+            _ => Err(InvalidId { found: local.to_owned(), reason: format!("the namespace {key:?}") }),
+        }
+    }
+
+    /// The id as it is kept, with its namespace.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name that its caller chose.
+    pub fn local(&self) -> &str {
+        namespace::local(&self.0)
+    }
+
+    /// The key of its namespace: empty for the default one.
+    pub fn space(&self) -> &str {
+        namespace::split(&self.0).0
+    }
+
+    /// Where it is.
+    pub fn namespace(&self) -> Namespace {
+        Namespace::of(&self.0)
     }
 }
 
@@ -68,13 +119,31 @@ impl Borrow<str> for InstanceId {
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.local())
     }
 }
 
 impl fmt::Debug for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.local())?;
+        let namespace = self.namespace();
+        if namespace.is_default() { Ok(()) } else { write!(f, "@{namespace}") }
+    }
+}
+
+impl Serialize for InstanceId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let text = if s.is_human_readable() { self.local() } else { &self.0 };
+        s.serialize_str(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for InstanceId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let is_readable = d.is_human_readable();
+        let text = Arc::<str>::deserialize(d)?;
+        // What people write has no namespace of its own.
+        if is_readable { Self::new(&text).map_err(serde::de::Error::custom) } else { Ok(Self(text)) }
     }
 }
 
@@ -189,6 +258,28 @@ mod tests {
         assert!(InstanceId::new("").unwrap_err().to_string().contains("found nothing"));
         assert!(InstanceId::new(&"x".repeat(201)).unwrap_err().to_string().contains("201 bytes"));
         assert!(InstanceId::new("a\nb").unwrap_err().to_string().contains("'\\n'"));
+    }
+
+    #[test]
+    fn an_id_is_kept_with_its_namespace_and_shown_without() {
+        let acme = Namespace::new("acme").unwrap();
+        let id = InstanceId::within(&acme, "order-42").unwrap();
+        assert_ne!(id, InstanceId::new("order-42").unwrap());
+        assert_eq!((id.to_string(), format!("{id:?}")), ("order-42".to_owned(), "order-42@acme".to_owned()));
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"order-42\"");
+        let bytes = postcard::to_stdvec(&id).unwrap();
+        assert_eq!(postcard::from_bytes::<InstanceId>(&bytes).unwrap(), id);
+        assert_eq!(InstanceId::stored(id.as_str()).unwrap(), id);
+        // Nobody gets into another namespace by what it writes.
+        assert!(InstanceId::within(&Namespace::default(), id.as_str()).is_err());
+        assert!(serde_json::from_value::<InstanceId>(id.as_str().into()).is_err());
+        assert_eq!(id.neighbour("b").unwrap().namespace(), acme);
+        assert!(id.neighbour("\u{1f}other\u{1f}b").is_err());
+        for damaged in
+            ["\u{1f}acme", "\u{1f}\u{1f}b", "\u{1f}default\u{1f}b", "\u{1f}A\u{1f}b", "\u{1f}acme\u{1f}", "a\u{1f}b"]
+        {
+            assert!(InstanceId::stored(damaged).is_err(), "{damaged:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ const MARK: char = '\u{1f}';
 /// How the default one is written.
 pub const DEFAULT: &str = "default";
 /// It stands in every key of what is in it.
-const MAX_BYTES: usize = 40;
+pub(crate) const MAX_BYTES: usize = 40;
 
 /// A namespace. Its text is empty for the default one.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,19 +71,23 @@ impl Namespace {
 
     /// `name` in this namespace, and in no other, whatever is in it.
     pub fn qualify(&self, name: &str) -> String {
-        let name = name.replace(MARK, "\u{fffd}");
-        format!("{}{name}", self.prefix())
+        qualified(self.key(), &name.replace(MARK, "\u{fffd}"))
     }
 
     /// What every qualified name of it begins with.
     pub fn prefix(&self) -> String {
-        self.0.as_ref().map(|own| format!("{MARK}{own}{MARK}")).unwrap_or_default()
+        qualified(self.key(), "")
     }
 
     /// Whether the qualified name is one of this namespace.
     pub fn has(&self, qualified: &str) -> bool {
         split(qualified).0 == self.key()
     }
+}
+
+/// A name without marks in it, in the namespace with that key.
+pub(crate) fn qualified(key: &str, name: &str) -> String {
+    if key.is_empty() { name.to_owned() } else { format!("{MARK}{key}{MARK}{name}") }
 }
 
 /// The namespace of a qualified name (empty for the default one), and the name in it.
@@ -94,6 +98,14 @@ pub fn split(qualified: &str) -> (&str, &str) {
 /// The name in its namespace, as callers and guests know it.
 pub fn local(qualified: &str) -> &str {
     split(qualified).1
+}
+
+/// A qualified name for the operator: `name`, or `name@namespace`.
+pub fn shown(qualified: &str) -> std::borrow::Cow<'_, str> {
+    match split(qualified) {
+        ("", name) => name.into(),
+        (namespace, name) => format!("{name}@{namespace}").into(),
+    }
 }
 
 impl fmt::Display for Namespace {
@@ -131,6 +143,7 @@ mod tests {
         let qualified = acme.qualify("order");
         assert_eq!((split(&qualified), Namespace::of(&qualified)), (("acme", "order"), acme.clone()));
         assert!(acme.has(&qualified) && !default.has(&qualified) && default.has("order"));
+        assert_eq!((&*shown(&qualified), &*shown("order")), ("order@acme", "order"));
         // What looks like a qualified name is only a name.
         assert_eq!(split(&default.qualify(&qualified)).0, "");
         assert_eq!(split(&Namespace::new("b").unwrap().qualify(&qualified)).0, "b");

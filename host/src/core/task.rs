@@ -135,7 +135,10 @@ impl Task {
     /// The same for every attempt of one call: what the outside world can use to
     /// recognise a repetition.
     pub fn idempotency_key(&self) -> String {
-        format!("{}/{}/{}", self.instance, self.key_execution, self.operation)
+        let key = format!("{}/{}/{}", self.instance, self.key_execution, self.operation);
+        let namespace = self.instance.namespace();
+        // A key of the default one ends in a number, so none of these is ever the same.
+        if namespace.is_default() { key } else { format!("{key}@{namespace}") }
     }
 
     /// The attempt is alive, and how far it is. True: nobody waits for its result

@@ -635,7 +635,7 @@ impl Recorder {
         let (started, generated) = (&self.execution.started, instance.is_none());
         let called = match instance {
             None => Ok(generated_id(&started.instance, &started.seed, operation)),
-            Some(text) => InstanceId::new(text).map_err(|invalid| {
+            Some(text) => started.instance.neighbour(text).map_err(|invalid| {
                 Failure::fatal(FailureKind::Unsupported, format!("{name} cannot be called: {invalid}"))
             }),
         };
@@ -891,7 +891,7 @@ impl Recorder {
         if let Some(fault) = options.retry.as_ref().and_then(super::retry::RetryPolicy::fault) {
             return refuse(format!("the retry policy of {name} is not valid: {fault}"));
         }
-        if options.retry.is_some() && called.as_str().len() > MAX_RETRIED_ID_BYTES {
+        if options.retry.is_some() && called.local().len() > MAX_RETRIED_ID_BYTES {
             return refuse(format!(
                 "an instance that may be tried again has an id of up to {MAX_RETRIED_ID_BYTES} bytes"
             ));
@@ -907,7 +907,7 @@ impl Recorder {
         if name.is_empty() || name.len() > 200 {
             return Err(not_found(format!("an event's name has 1 to 200 bytes, found {}", name.len())));
         }
-        let to = InstanceId::new(to).map_err(|invalid| not_found(invalid.to_string()))?;
+        let to = self.execution.started.instance.neighbour(to).map_err(|invalid| not_found(invalid.to_string()))?;
         if is_entity(&to) {
             return Err(not_found(format!(
                 "{to} is an entity, which takes operations and no events; signal one of those"

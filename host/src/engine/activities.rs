@@ -24,20 +24,22 @@ use tokio::sync::{Notify, oneshot};
 use super::deadlines::Due;
 use super::error::EngineError;
 use super::intercept::Interceptors;
-use super::queues::{QueueSettings, Queues};
+use super::queues::QueueSettings;
 use super::remote::{Lease, Workers};
+use super::spaces::Spaces;
 use super::trace::Spans;
 use super::view::{QueueView, TaskState, Whereabouts};
 use super::{Clock, EngineSettings};
 use crate::core::event::ActivityScheduled;
 use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
+use crate::core::namespace::{self, Namespace};
 use crate::core::payload::{Failure, FailureKind, Outcome};
 use crate::core::retry::RetryPolicy;
 pub use crate::core::task::Task;
 use crate::core::task::{DEFAULT_QUEUE, Now, Turn};
 use crate::core::turn::too_large;
 use crate::sandbox::activity::ActivityModule;
-use crate::store::{Grants, Offer};
+use crate::store::{Grants, Module};
 
 /// A native activity: from a task to its outcome.
 pub type Handler = Arc<dyn Fn(Arc<Task>) -> BoxFuture<'static, Outcome> + Send + Sync>;
@@ -71,7 +73,7 @@ pub(super) type RunId = u64;
 pub(super) struct State {
     /// What is wanted, waiting or running; what is not here any more is not begun.
     pub(super) tasks: BTreeMap<Key, Entry>,
-    pub(super) queues: Queues,
+    pub(super) queues: Spaces,
     pub(super) runs: HashMap<RunId, Run>,
     last_run: RunId,
     /// What is due when. Watched by [`super::deadlines`].
@@ -149,7 +151,7 @@ impl Activities {
         let own = clock.clone();
         let state = State {
             tasks: BTreeMap::new(),
-            queues: Queues::new(&settings.queues, &settings.activities),
+            queues: Spaces::new(&settings.queues, &settings.activities),
             runs: HashMap::new(),
             last_run: 0,
             due: BTreeSet::new(),
@@ -192,11 +194,11 @@ impl Activities {
     }
 
     /// Serves what a wasm module offers.
-    pub(super) fn serve_module(self: &Arc<Self>, module: Arc<ActivityModule>, grants: Grants, offers: &[Offer]) {
-        let grants = Arc::new(grants);
-        for offer in offers {
-            let runner = Runner::Wasm(module.clone(), grants.clone());
-            self.serve(&offer.name, Served { runner, default_retry: offer.default_retry.clone() });
+    pub(super) fn serve_module(self: &Arc<Self>, loaded: Arc<ActivityModule>, module: &Module) {
+        let (grants, namespace) = (Arc::new(module.grants.clone()), Namespace::of(&module.name));
+        for offer in &module.offers {
+            let runner = Runner::Wasm(loaded.clone(), grants.clone());
+            self.serve(&namespace.qualify(&offer.name), Served { runner, default_retry: offer.default_retry.clone() });
         }
     }
 
@@ -209,28 +211,29 @@ impl Activities {
     }
 
     /// The activity's own policy, for calls that give none.
-    pub(super) fn default_retry(&self, name: &str) -> Option<RetryPolicy> {
-        if let Some(served) = self.served().get(name) {
+    pub(super) fn default_retry(&self, space: &str, name: &str) -> Option<RetryPolicy> {
+        if let Some(served) = served_in(&self.served(), space, name) {
             return served.default_retry.clone();
         }
-        self.state().workers.default_retry(name)
+        self.state().workers.default_retry(space, name)
     }
 
-    pub(super) fn default_retry_in(&self, state: &State, name: &str) -> Option<RetryPolicy> {
-        let here = self.served().get(name).and_then(|served| served.default_retry.clone());
-        here.or_else(|| state.workers.default_retry(name))
+    pub(super) fn default_retry_in(&self, state: &State, space: &str, name: &str) -> Option<RetryPolicy> {
+        let here = served_in(&self.served(), space, name).and_then(|served| served.default_retry.clone());
+        here.or_else(|| state.workers.default_retry(space, name))
     }
 
-    /// Whether somebody serves `name`.
+    /// Whether somebody serves `name` in the default namespace.
     pub(super) fn is_served(&self, name: &str) -> bool {
         // One lock after the other: others hold the second while they take the first.
         let here = self.served().contains_key(name);
-        here || self.state().workers.know(name)
+        here || self.state().workers.know("", name)
     }
 
     /// Whether somebody serves `name` from `queue`.
-    fn is_served_from(&self, state: &State, queue: &str, name: &str) -> bool {
-        state.queues.is_served_here(queue) && self.served().contains_key(name) || state.workers.serve(queue, name)
+    fn is_served_from(&self, state: &State, space: &str, queue: &str, name: &str) -> bool {
+        let here = || served_in(&self.served(), space, name).is_some();
+        state.queues.is_served_here(queue) && here() || state.workers.serve(space, queue, name)
     }
 
     // ---- what people see ----
@@ -240,7 +243,7 @@ impl Activities {
         let mut state = self.state();
         self.forget_silent(&mut state);
         let queue = call.options.queue.as_deref().unwrap_or(DEFAULT_QUEUE);
-        let served = self.is_served_from(&state, queue, &call.name);
+        let served = self.is_served_from(&state, instance.space(), queue, &call.name);
         let from = (instance.clone(), 0, 0);
         let of_instance = state.tasks.range(from..).take_while(|((id, ..), _)| id == instance);
         let entry = of_instance.map(|(_, entry)| entry).find(|entry| entry.task.operation == call.operation);
@@ -254,8 +257,14 @@ impl Activities {
         Whereabouts { served, state: doing, worker }
     }
 
-    /// Every queue that is in use or has bounds, by name.
-    pub(super) fn queues(&self) -> Vec<QueueView> {
+    /// Every queue of every namespace.
+    pub(super) fn every_queue(&self) -> Vec<QueueView> {
+        let names: Vec<String> = self.state().queues.names().map(str::to_owned).collect();
+        names.iter().flat_map(|space| self.queues(space)).collect()
+    }
+
+    /// Every queue of a namespace that is in use or has bounds, by name.
+    pub(super) fn queues(&self, space: &str) -> Vec<QueueView> {
         let mut state = self.state();
         self.forget_silent(&mut state);
         let view = |(name, settings, running): (&str, &QueueSettings, usize)| QueueView {
@@ -266,14 +275,14 @@ impl Activities {
             running,
             settings: settings.clone(),
         };
-        let mut views: BTreeMap<&str, QueueView> = state.queues.load().map(|load| (load.0, view(load))).collect();
+        let mut views: BTreeMap<&str, QueueView> = state.queues.load(space).map(|load| (load.0, view(load))).collect();
         let mut first: HashMap<&str, TimestampMs> = HashMap::new();
-        for entry in state.tasks.values().filter(|entry| entry.run.is_none()) {
+        for entry in state.tasks.values().filter(|entry| entry.run.is_none() && entry.task.instance.space() == space) {
             let Some(view) = views.get_mut(entry.task.queue()) else { continue };
             view.waiting += 1;
             let since = first.entry(entry.task.queue()).or_insert(entry.task.available_at);
             *since = entry.task.available_at.min(*since);
-            if !self.is_served_from(&state, entry.task.queue(), &entry.task.name) {
+            if !self.is_served_from(&state, space, entry.task.queue(), &entry.task.name) {
                 *view.unserved.entry(entry.task.name.clone()).or_default() += 1;
             }
         }
@@ -340,10 +349,15 @@ impl Activities {
                 }
             }
             Ok(Some(_)) => {}
-            Ok(None) if state.workers.serve(task.queue(), &task.name) => {}
+            Ok(None) if state.workers.serve(task.instance.space(), task.queue(), &task.name) => {}
             Ok(None) => {
                 let (name, instance, queue) = (&task.name, &task.instance, task.queue());
-                tracing::warn!(%instance, activity = name, queue, "no worker serves this activity; it waits until one does");
+                tracing::warn!(
+                    ?instance,
+                    activity = name,
+                    queue,
+                    "no worker serves this activity; it waits until one does"
+                );
             }
         }
         self.enqueue(state, task);
@@ -384,9 +398,14 @@ impl Activities {
         let served = self.served();
         while state.running_here < self.concurrency {
             let State { queues, tasks, .. } = &mut *state;
-            let taken = queues.take_here(now, |name| served.contains_key(name), |task| is_wanted(tasks, task));
+            let taken = queues.take_here(
+                now,
+                |space, name| served_in(&served, space, name).is_some(),
+                |task| is_wanted(tasks, task),
+            );
             let Some(task) = taken else { break };
-            let runner = served[&task.name].runner.clone();
+            let Some(serving) = served_in(&served, task.instance.space(), &task.name) else { break };
+            let runner = serving.runner.clone();
             begun.push(self.begin_here(state, task, runner, now));
         }
         drop(served);
@@ -411,11 +430,11 @@ impl Activities {
         if !state.queues.is_served_here(task.queue()) {
             return Ok(None);
         }
-        let (name, served) = (&task.name, self.served());
-        if let Some(served) = served.get(name) {
+        let (space, name, served) = (task.instance.space(), &task.name, self.served());
+        if let Some(served) = served_in(&served, space, name) {
             return Ok(Some(served.runner.clone()));
         }
-        if task.queue() != DEFAULT_QUEUE || state.workers.know(name) {
+        if task.queue() != DEFAULT_QUEUE || state.workers.know(space, name) {
             return Ok(None);
         }
         let service = name.split_once('.').map_or(name.as_str(), |(service, _)| service);
@@ -425,10 +444,11 @@ impl Activities {
         let counts = |served: &Served| is_new || matches!(served.runner, Runner::Wasm(..));
         let siblings: BTreeSet<&str> = served
             .iter()
-            .filter(|(known, served)| {
-                known.split_once('.').is_some_and(|(known, _)| known == service) && counts(served)
+            .map(|(known, served)| (namespace::split(known), served))
+            .filter(|((of, known), served)| {
+                *of == space && known.split_once('.').is_some_and(|(known, _)| known == service) && counts(served)
             })
-            .map(|(known, _)| known.as_str())
+            .map(|((_, known), _)| known)
             .collect();
         if siblings.is_empty() {
             return Ok(None);
@@ -626,6 +646,16 @@ impl State {
             self.due.remove(&(due, Due::Task(key(&entry.task))));
         }
     }
+}
+
+/// Who serves `name` in a namespace: a module of its own, or the host itself, whose
+/// native activities are everybody's.
+fn served_in<'s>(served: &'s HashMap<String, Served>, space: &str, name: &str) -> Option<&'s Served> {
+    if space.is_empty() {
+        return served.get(name);
+    }
+    let natively = || served.get(name).filter(|served| matches!(served.runner, Runner::Native(_)));
+    served.get(&namespace::qualified(space, name)).or_else(natively)
 }
 
 /// Whether a task that waits is still to be begun.

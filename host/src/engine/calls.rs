@@ -33,7 +33,7 @@ impl Worker {
         let found = match self.find(&id) {
             Ok(found) => found,
             // Not answered; it is asked again when its caller is recovered.
-            Err(error) => return tracing::error!(instance = %id, %error, "a call is put off"),
+            Err(error) => return tracing::error!(instance = ?id, %error, "a call is put off"),
         };
         let answer = match found {
             Some(found) if found.caller.as_ref() == Some(&call.caller) => self.outcome_of(&id, found),
@@ -100,15 +100,19 @@ impl Worker {
     /// Begins the called instance, under an id that is free or was made so, or says why it cannot be.
     fn begin_called(&mut self, call: &Call, next_life: Option<(ExecutionNumber, PassedOn)>) -> Option<Outcome> {
         let (scheduled, options) = (&call.scheduled, &call.scheduled.options);
+        let id = scheduled.called(call.caller.attempt);
         let module = match (&options.module, &options.version) {
             (None, _) => call.module.to_string(),
             (Some(name), None) => name.clone(),
             (Some(name), Some(version)) => format!("{name}@{version}"),
         };
-        let module = match self.modules().resolve(&scheduled.name, Some(&module)) {
+        let module = match self.modules().resolve_in(&id.namespace(), &scheduled.name, Some(&module)) {
             Ok(module) => module,
             Err(error) => return Some(Err(not_begun(&error))),
         };
+        if let Err(error) = self.admit(&id, next_life.is_none()) {
+            return Some(Err(not_begun(&error)));
+        }
         let mut started = call.started(module.hash, fresh_seed(), self.now());
         if let Some((execution, passed_on)) = next_life {
             started.execution = execution;
@@ -204,6 +208,7 @@ fn not_begun(error: &EngineError) -> Failure {
         EngineError::AlreadyExists { .. } => ("AlreadyExists", FailureKind::Application),
         EngineError::UnknownOrchestration { .. } => ("UnknownOrchestration", FailureKind::NotFound),
         EngineError::UnknownModule { .. } => ("UnknownModule", FailureKind::NotFound),
+        EngineError::QuotaReached { .. } => ("QuotaReached", FailureKind::Application),
         _ => ("NotStarted", FailureKind::Application),
     };
     refused(error_type, kind, error.to_string())

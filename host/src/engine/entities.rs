@@ -16,6 +16,7 @@ use crate::core::execution::{End, Execution};
 use crate::core::ids::{Hash, InstanceId, TimestampMs};
 use crate::core::keys::Keys;
 use crate::core::mail::{Content, Seen, Source as Letter, birth};
+use crate::core::namespace::Namespace;
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
 use crate::core::request::{RequestKind, Source};
 use crate::core::retry;
@@ -23,13 +24,10 @@ use crate::core::summary::Status;
 use crate::core::turn::Recorder;
 
 impl Engine {
-    /// Runs an operation of an entity, which is made if it does not exist. Its
-    /// answer is durable when this returns. `request` is the caller's name for this
-    /// call: the same again is the same call, with the same answer.
+    /// [`Engine::call_entity_in`] the default namespace.
     ///
     /// # Errors
-    /// If no module offers the kind, the entity has failed, or the input is too
-    /// large. What the operation fails with is in the outcome.
+    /// As there.
     pub async fn call_entity(
         &self,
         kind: &str,
@@ -38,13 +36,13 @@ impl Engine {
         input: Payload,
         request: &str,
     ) -> Result<Outcome, EngineError> {
-        self.ask_entity(kind, key, operation, input, request, false).await
+        self.call_entity_in(&Namespace::default(), (kind, key), operation, input, request).await
     }
 
-    /// As [`Engine::call_entity`], and returns as soon as the request is durable.
+    /// [`Engine::signal_entity_in`] the default namespace.
     ///
     /// # Errors
-    /// As of [`Engine::call_entity`].
+    /// As there.
     pub async fn signal_entity(
         &self,
         kind: &str,
@@ -53,20 +51,54 @@ impl Engine {
         input: Payload,
         request: &str,
     ) -> Result<(), EngineError> {
-        self.ask_entity(kind, key, operation, input, request, true).await.map(drop)
+        self.signal_entity_in(&Namespace::default(), (kind, key), operation, input, request).await
+    }
+
+    /// Runs an operation of an entity, which is made if it does not exist. Its
+    /// answer is durable when this returns. `request` is the caller's name for this
+    /// call: the same again is the same call, with the same answer.
+    ///
+    /// # Errors
+    /// If no module of the namespace offers the kind, the entity has failed, or the
+    /// input is too large. What the operation fails with is in the outcome.
+    pub async fn call_entity_in(
+        &self,
+        namespace: &Namespace,
+        (kind, key): (&str, &str),
+        operation: &str,
+        input: Payload,
+        request: &str,
+    ) -> Result<Outcome, EngineError> {
+        let id = entity_instance(namespace, kind, key).map_err(EngineError::InvalidInput)?;
+        self.ask_entity(id, operation, input, request, false).await
+    }
+
+    /// As [`Engine::call_entity_in`], and returns as soon as the request is durable.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn signal_entity_in(
+        &self,
+        namespace: &Namespace,
+        (kind, key): (&str, &str),
+        operation: &str,
+        input: Payload,
+        request: &str,
+    ) -> Result<(), EngineError> {
+        let id = entity_instance(namespace, kind, key).map_err(EngineError::InvalidInput)?;
+        self.ask_entity(id, operation, input, request, true).await.map(drop)
     }
 
     async fn ask_entity(
         &self,
-        kind: &str,
-        key: &str,
+        id: InstanceId,
         operation: &str,
         input: Payload,
         request: &str,
         one_way: bool,
     ) -> Result<Outcome, EngineError> {
-        let id = entity_instance(kind, key).map_err(EngineError::InvalidInput)?;
         self.check_request("operation", operation, request, &input)?;
+        self.check_room(&id)?;
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             kind: RequestKind::EntityOperation,
@@ -119,7 +151,7 @@ impl Worker {
                 self.answer(envelope.source, Err(Failure::fatal(FailureKind::NotFound, why)))(Ok(()));
             }
             // Not answered: it comes again when its sender is recovered.
-            (Inbound::Letter(_), error) => tracing::error!(instance = %id, %error, "mail is put off"),
+            (Inbound::Letter(_), error) => tracing::error!(instance = ?id, %error, "mail is put off"),
             (inbound, error) => inbound.refuse(error),
         }
         None
@@ -148,7 +180,7 @@ impl Worker {
                 self.next_life(&deleted, Payload::null())
             }
         };
-        let module = self.modules().resolve_entity(kind)?;
+        let module = self.modules().resolve_entity_in(&id.namespace(), kind)?;
         started.module = module.hash;
         started.created_at = self.now();
         self.begin_with(started, carried, Vec::new());

@@ -52,6 +52,14 @@ pub enum EngineError {
         /// What it names.
         hash: crate::core::ids::ModuleHash,
     },
+    /// The namespace uses all that it may.
+    #[error("the namespace {namespace} may have at most {what}")]
+    QuotaReached {
+        /// Which.
+        namespace: String,
+        /// How much, and what to do.
+        what: String,
+    },
     /// No such instance.
     #[error("unknown instance {id}; list those that exist with `dacapo list`")]
     UnknownInstance {
@@ -189,6 +197,7 @@ impl EngineError {
             Self::UnknownModule { .. } => "unknown-module",
             Self::ModuleInUse { .. } => "module-in-use",
             Self::VersionTaken { .. } => "version-taken",
+            Self::QuotaReached { .. } => "quota-reached",
             Self::UnknownInstance { .. } => "unknown-instance",
             Self::UnknownSchedule { .. } => "unknown-schedule",
             Self::UnknownWorker { .. } => "unknown-worker",

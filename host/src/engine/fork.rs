@@ -42,11 +42,17 @@ impl Engine {
     /// part does not replay.
     pub async fn fork(&self, request: ForkRequest) -> Result<(), EngineError> {
         let ForkRequest { from, execution, at, edit, module, id } = request;
+        if from.namespace() != id.namespace() {
+            return Err(EngineError::UnknownInstance { id: from });
+        }
         if let Some(Ok(payload)) = &edit {
             self.check_size("the replaced result", payload)?;
         }
         let records = self.history(&from, execution)?.decode()?;
-        let module = module.map(|wanted| self.modules().find(&wanted)).transpose()?.map(|module| module.hash);
+        let module = module
+            .map(|wanted| self.modules().find_in(&id.namespace(), &wanted))
+            .transpose()?
+            .map(|module| module.hash);
         let wanted = Fork { id: id.clone(), at, edit, module, seed: fresh_seed(), now: self.clock.now() };
         let forked = fork(&records, wanted, self.settings.limits);
         let (recorder, turns) = forked.map_err(|error| EngineError::InvalidInput(error.to_string()))?;

@@ -40,6 +40,7 @@ impl Engine {
     /// # Errors
     /// If the instance is unknown, has not failed, or its history cannot be run.
     pub async fn rewind(&self, id: &InstanceId, force: bool, reason: &str) -> Result<(), EngineError> {
+        self.check_room(id)?;
         let (reply, answer) = oneshot::channel();
         let how = Rewind { force, reason: reason.to_owned() };
         self.worker_of(id).send(Message::Rewind(id.clone(), how, reply));

@@ -146,7 +146,7 @@ impl Worker {
             // is recovered.
             (Inbound::Letter(envelope), reason) => {
                 let why = reason.text();
-                tracing::warn!(instance = %id, from = %envelope.source.instance, why, "mail is put off");
+                tracing::warn!(instance = ?id, from = ?envelope.source.instance, why, "mail is put off");
             }
             (inbound, reason) => {
                 let error = super::turns::not_delivered(id, reason, &inbound);

@@ -20,10 +20,12 @@ mod mail;
 mod modules;
 mod query;
 mod queues;
+mod quotas;
 mod remote;
 mod requests;
 mod retention;
 mod schedules;
+mod spaces;
 mod trace;
 mod turns;
 pub mod upgrade;
@@ -48,7 +50,8 @@ pub use self::intercept::{Interceptor, Interceptors};
 pub(crate) use self::modules::is_called;
 pub use self::modules::{Modules, Upload};
 pub use self::queues::{QueueSettings, Rate, TaskLimits};
-pub use self::remote::{Claimed, LEASE_MS, MAX_CLAIM, MAX_LEASE_MS, Registration, Reported, Standing};
+pub use self::quotas::NamespaceSettings;
+pub use self::remote::{Claimed, LEASE_MS, MAX_CLAIM, MAX_LEASE_MS, Registration, Reported, Standing, WorkersOf};
 pub use self::retention::Retention;
 pub use self::trace::{CALLER_TAG, Span, SpanKind, Spans};
 pub(crate) use self::turns::{bare_recorder, fresh_seed};
@@ -56,6 +59,7 @@ pub use crate::core::calls::IdReuse;
 
 use self::activities::Activities;
 use self::commit::{GROUPS_AHEAD, Release};
+use self::quotas::Quotas;
 use self::requests::Asked;
 use self::retention::Sweeper;
 use self::schedules::Schedules;
@@ -65,6 +69,7 @@ use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::keys::Keys;
 use crate::core::mail::{Seen, birth};
+use crate::core::namespace::Namespace;
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::{RequestKind, Source};
 use crate::core::summary::Summary;
@@ -98,6 +103,8 @@ pub struct EngineSettings {
     pub queues: BTreeMap<String, QueueSettings>,
     /// Activities with bounds, by name (`service.method`).
     pub activities: BTreeMap<String, TaskLimits>,
+    /// Bounds of namespaces, by name.
+    pub namespaces: BTreeMap<String, NamespaceSettings>,
     /// Workers that may be lost with the task of a call without a retry policy
     /// before it fails.
     pub worker_losses: u32,
@@ -120,6 +127,7 @@ impl Default for EngineSettings {
             retention: Retention::default(),
             queues: BTreeMap::new(),
             activities: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             worker_losses: 3,
             interceptors: Interceptors::default(),
             spans: Spans::default(),
@@ -164,6 +172,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     sandbox: Arc<Sandbox>,
     modules: Arc<Modules>,
+    quotas: Arc<Quotas>,
     activities: Arc<Activities>,
     workers: Vec<WorkerLink>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -204,11 +213,14 @@ impl Engine {
         show_log: Option<ShowLog>,
     ) -> Result<Self, EngineError> {
         let activities = u32::try_from(settings.activity_concurrency).unwrap_or(u32::MAX);
-        let granted = SandboxSettings { activities, ..settings.sandbox.clone() };
+        let memory = |(name, of): (&String, &NamespaceSettings)| Some((name.clone(), of.guest_memory_bytes?));
+        let memory_of = settings.namespaces.iter().filter_map(memory).collect();
+        let granted = SandboxSettings { activities, memory_of, ..settings.sandbox.clone() };
         let sandbox = Sandbox::new(granted, settings.cache.clone());
         let sandbox = Arc::new(sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?);
         let epoch = store.claim()?;
         let modules = Arc::new(Modules::new(store.clone(), sandbox.clone()));
+        let quotas = Quotas::new(&settings.namespaces);
         let count = settings.workers.max(1);
         let (workers, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel()).unzip();
         let workers: Vec<_> = workers.into_iter().map(WorkerLink).collect();
@@ -225,6 +237,7 @@ impl Engine {
                 store: store.clone(),
                 clock: clock.clone(),
                 modules: modules.clone(),
+                quotas: quotas.clone(),
                 activities: activities.clone(),
                 settings: settings.clone(),
                 links: workers.clone(),
@@ -278,6 +291,7 @@ impl Engine {
             clock,
             sandbox,
             modules,
+            quotas,
             activities,
             workers,
             threads,
@@ -307,6 +321,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Refused`] with the reason; nothing is kept then.
     pub fn upload(&self, upload: Upload) -> Result<Module, EngineError> {
+        self.quotas.check_grants(&upload.namespace, &upload.grants)?;
         let module = self.modules.upload(upload, self.clock.now())?;
         if module.kind == ModuleKind::Activity {
             self.serve_module(&module)?;
@@ -329,9 +344,19 @@ impl Engine {
         self.activities.whereabouts(instance, call)
     }
 
-    /// Every queue that is in use or has bounds, by name.
+    /// Every queue of the default namespace that is in use or has bounds, by name.
     pub fn queues(&self) -> Vec<view::QueueView> {
-        self.activities.queues()
+        self.queues_in(&Namespace::default())
+    }
+
+    /// Every queue of every namespace; for what is about the host as a whole.
+    pub fn every_queue(&self) -> Vec<view::QueueView> {
+        self.activities.every_queue()
+    }
+
+    /// Every queue of a namespace that is in use or has bounds, by name.
+    pub fn queues_in(&self, namespace: &Namespace) -> Vec<view::QueueView> {
+        self.activities.queues(namespace.key())
     }
 
     /// The modules.
@@ -364,7 +389,7 @@ impl Engine {
         {
             return same_orchestration(&existing, &orchestration);
         }
-        let module = self.modules.resolve(&orchestration, module.as_deref())?;
+        let module = self.modules.resolve_in(&id.namespace(), &orchestration, module.as_deref())?;
         let now = self.clock.now();
         let mut started = Box::new(Started {
             format: event::FORMAT,
@@ -436,6 +461,7 @@ impl Engine {
 
     fn check_event(&self, id: &InstanceId, name: &str, value: &Payload) -> Result<(), EngineError> {
         self.check_size("the event's value", value)?;
+        self.check_room(id)?;
         if name.is_empty() || name.len() > 200 {
             return Err(EngineError::InvalidInput("an event's name has 1 to 200 bytes".to_owned()));
         }
@@ -472,6 +498,7 @@ impl Engine {
     /// input is too large. What the instance refuses is a failure in the outcome.
     pub async fn update(&self, id: &InstanceId, name: &str, input: Payload, key: &str) -> Result<Outcome, EngineError> {
         self.check_request("update", name, key, &input)?;
+        self.check_room(id)?;
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             kind: RequestKind::Update,
@@ -599,6 +626,7 @@ impl Engine {
             clock: self.clock.clone(),
             sandbox: self.sandbox.clone(),
             modules: self.modules.clone(),
+            quotas: self.quotas.clone(),
             activities: self.activities.clone(),
             workers: self.workers.clone(),
             threads: Mutex::default(),
@@ -632,7 +660,7 @@ impl Engine {
         let bytes = self.modules.bytes(module.hash)?;
         let loaded = self.sandbox.activity_module(module.hash, &bytes);
         let loaded = loaded.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
-        self.activities.serve_module(Arc::new(loaded), module.grants.clone(), &module.offers);
+        self.activities.serve_module(Arc::new(loaded), module);
         Ok(())
     }
 
@@ -677,6 +705,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the namespace of `id` may have more stored.
+    fn check_room(&self, id: &InstanceId) -> Result<(), EngineError> {
+        self.quotas.check_room(&*self.store, id)
+    }
+
     fn check_size(&self, what: &str, payload: &Payload) -> Result<(), EngineError> {
         let (found, limit) = (payload.len(), self.settings.limits.payload_bytes);
         if found > limit { Err(EngineError::TooLarge { what: what.to_owned(), found, limit }) } else { Ok(()) }
@@ -719,11 +752,11 @@ fn log_to_tracing(instance: &InstanceId, execution: ExecutionNumber, line: &LogL
     use crate::core::turn::LogLevel;
     let source = line.target.as_str();
     match line.level {
-        LogLevel::Error => tracing::error!(target: "dacapo::guest", %instance, execution, source, "{line}"),
-        LogLevel::Warn => tracing::warn!(target: "dacapo::guest", %instance, execution, source, "{line}"),
-        LogLevel::Info => tracing::info!(target: "dacapo::guest", %instance, execution, source, "{line}"),
-        LogLevel::Debug => tracing::debug!(target: "dacapo::guest", %instance, execution, source, "{line}"),
-        LogLevel::Trace => tracing::trace!(target: "dacapo::guest", %instance, execution, source, "{line}"),
+        LogLevel::Error => tracing::error!(target: "dacapo::guest", ?instance, execution, source, "{line}"),
+        LogLevel::Warn => tracing::warn!(target: "dacapo::guest", ?instance, execution, source, "{line}"),
+        LogLevel::Info => tracing::info!(target: "dacapo::guest", ?instance, execution, source, "{line}"),
+        LogLevel::Debug => tracing::debug!(target: "dacapo::guest", ?instance, execution, source, "{line}"),
+        LogLevel::Trace => tracing::trace!(target: "dacapo::guest", ?instance, execution, source, "{line}"),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::error::EngineError;
 use super::versions::default_among;
 use crate::core::ids::{Hash, ModuleHash, TimestampMs};
+use crate::core::namespace::{self, Namespace};
 use crate::sandbox::{OrchestrationModule, Sandbox};
 use crate::store::{Grants, Module, ModuleKind, Store};
 
@@ -43,6 +44,8 @@ pub struct Upload {
     pub grants: Grants,
     /// New starts of its name do not take it: it is only found by its version.
     pub held_back: bool,
+    /// Where its name is known.
+    pub namespace: Namespace,
 }
 
 impl Modules {
@@ -66,17 +69,27 @@ impl Modules {
     /// [`EngineError::Refused`] with the reason; nothing is kept then.
     pub fn upload(&self, upload: Upload, now: TimestampMs) -> Result<Module, EngineError> {
         for (what, text) in [("name", Some(&upload.name)), ("version", upload.version.as_ref())] {
-            if text.is_some_and(|text| text.is_empty() || text.len() > 200 || text.contains(['@', '/', ' '])) {
+            if text.is_some_and(|text| {
+                text.is_empty()
+                    || text.len() > 200
+                    || text.contains(['@', '/', ' '])
+                    || text.chars().any(char::is_control)
+            }) {
                 return Err(EngineError::InvalidInput(format!(
-                    "the module {what} {text:?} is not valid: expected 1 to 200 characters without '@', '/' and spaces"
+                    "the module {what} {text:?} is not valid: expected 1 to 200 characters without '@', '/', spaces and control characters"
                 )));
             }
         }
-        let inspected = self.sandbox.inspect(&upload.bytes)?;
+        let mut inspected = self.sandbox.inspect(unmarked(&upload.bytes))?;
+        let upload = Upload { name: upload.namespace.qualify(&upload.name), ..upload };
+        if !upload.namespace.is_default() {
+            inspected.component.extend(mark(&upload.namespace));
+            inspected.hash = Hash::of(&inspected.component);
+        }
         if inspected.kind == ModuleKind::Orchestration && upload.grants != Grants::default() {
             return Err(EngineError::InvalidInput(format!(
                 "{} is a module of orchestrations, which are granted nothing; give the grants to its activities",
-                upload.name
+                namespace::local(&upload.name)
             )));
         }
         let before = self.all()?.iter().find(|module| module.hash == inspected.hash).cloned();
@@ -112,9 +125,10 @@ impl Modules {
             module.kind == kind && module.name == upload.name && module.version == *version && module.hash != hash
         };
         match self.all()?.iter().find(taken) {
-            Some(taken) => {
-                Err(EngineError::VersionTaken { module: format!("{}@{version}", upload.name), hash: taken.hash })
-            }
+            Some(taken) => Err(EngineError::VersionTaken {
+                module: format!("{}@{version}", namespace::local(&upload.name)),
+                hash: taken.hash,
+            }),
             None => Ok(()),
         }
     }
@@ -140,14 +154,28 @@ impl Modules {
     /// # Errors
     /// If there is none, or more than one.
     pub fn resolve(&self, orchestration: &str, module: Option<&str>) -> Result<Module, EngineError> {
+        self.resolve_in(&Namespace::default(), orchestration, module)
+    }
+
+    /// [`Self::resolve`] among the modules of a namespace, which has no others.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resolve_in(
+        &self,
+        namespace: &Namespace,
+        orchestration: &str,
+        module: Option<&str>,
+    ) -> Result<Module, EngineError> {
         let all = self.all()?;
-        let orchestrations = all.iter().filter(|module| module.kind == ModuleKind::Orchestration);
+        let is_own = |module: &&Module| module.kind == ModuleKind::Orchestration && module.is_in(namespace);
+        let orchestrations = all.iter().filter(is_own);
         let candidates: Vec<&Module> = match module {
             Some(wanted) => {
                 let found = called(orchestrations.clone(), wanted);
                 vec![found.ok_or_else(|| EngineError::UnknownModule {
                     module: wanted.to_owned(),
-                    exists: orchestrations.map(|m| format!("{}@{}", m.name, m.version)).collect(),
+                    exists: orchestrations.map(Module::called).collect(),
                 })?]
             }
             None => defaults(orchestrations),
@@ -161,22 +189,23 @@ impl Modules {
             }),
             ref several => Err(EngineError::AmbiguousOrchestration {
                 name: orchestration.to_owned(),
-                modules: several.iter().map(|module| module.name.clone()).collect(),
+                modules: several.iter().map(|module| module.local_name().to_owned()).collect(),
             }),
         }
     }
 
-    /// The module that offers an entity kind: of each name, its default counts.
+    /// The module of a namespace that offers an entity kind: of each name, its default
+    /// counts.
     ///
     /// # Errors
     /// If there is none, or more than one.
-    pub fn resolve_entity(&self, kind: &str) -> Result<Module, EngineError> {
+    pub fn resolve_entity_in(&self, namespace: &Namespace, kind: &str) -> Result<Module, EngineError> {
         let all = self.all()?;
-        let defaults: Vec<&Module> = defaults(all.iter());
+        let defaults: Vec<&Module> = defaults(all.iter().filter(|module| module.is_in(namespace)));
         let offers = |module: &&&Module| module.entities.iter().any(|entity| entity.kind == kind);
         let why = match defaults.iter().filter(offers).collect::<Vec<_>>()[..] {
             [only] if self.is_retired(only.hash) => {
-                format!("the module {} with the entity kind {kind:?} is being removed", only.name)
+                format!("the module {} with the entity kind {kind:?} is being removed", only.local_name())
             }
             [only] => return Ok((*only).clone()),
             [] => {
@@ -186,14 +215,22 @@ impl Modules {
                 format!("no module offers the entity kind {kind:?}; there are: {there_are}")
             }
             ref several => {
-                let names: Vec<_> = several.iter().map(|module| module.name.as_str()).collect();
+                let names: Vec<_> = several.iter().map(|module| module.local_name()).collect();
                 format!("the modules {} all offer the entity kind {kind:?}; keep one of them", names.join(", "))
             }
         };
         Err(EngineError::UnknownEntityKind(why))
     }
 
-    /// Every module, the last uploaded first.
+    /// Every module of a namespace, the last uploaded first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn of(&self, namespace: &Namespace) -> Result<Vec<Module>, EngineError> {
+        Ok(self.all()?.iter().filter(|module| module.is_in(namespace)).cloned().collect())
+    }
+
+    /// Every module of every namespace, the last uploaded first.
     ///
     /// # Errors
     /// If the store fails.
@@ -243,14 +280,38 @@ fn defaults<'m>(modules: impl Iterator<Item = &'m Module>) -> Vec<&'m Module> {
     by_name.into_values().filter_map(|versions| default_among(versions.into_iter())).collect()
 }
 
-/// The module called `wanted`: `name` for its default (of activities, the last
+/// What makes a component of a namespace one of its own, with a hash of its own: a section
+/// at its end, which means nothing to anybody. So the same bytes in two namespaces are two
+/// modules, with their own names, versions, grants and users, and nobody learns from a
+/// hash what others have.
+fn mark(namespace: &Namespace) -> Vec<u8> {
+    const SECTION: &str = "dacapo-namespace";
+    let key = namespace.key();
+    // Both lengths are below 128, and so one byte each.
+    let head = [0, (1 + SECTION.len() + key.len()) as u8, SECTION.len() as u8];
+    [&head, SECTION.as_bytes(), key.as_bytes()].concat()
+}
+
+/// A component without such sections at its end. What was downloaded from a namespace is
+/// nobody's: brought to another one it is a module of that one, and nobody makes the
+/// module of another one by writing its section.
+fn unmarked(component: &[u8]) -> &[u8] {
+    let shorter = |len: usize| {
+        let key = component.len().checked_sub(len).and_then(|at| std::str::from_utf8(&component[at..]).ok())?;
+        component.strip_suffix(&*mark(&Namespace::new(key).ok().filter(|namespace| !namespace.is_default())?))
+    };
+    (1..=namespace::MAX_BYTES).find_map(shorter).map_or(component, unmarked)
+}
+
+/// The module of one namespace called `wanted`: `name` for its default (of activities, the last
 /// uploaded), `name@version` or a hash.
 pub(super) fn called<'m>(modules: impl Iterator<Item = &'m Module> + Clone, wanted: &str) -> Option<&'m Module> {
     if let Some((name, version)) = wanted.split_once('@') {
-        return modules.clone().find(|module| module.name == name && module.version == version);
+        return modules.clone().find(|module| module.local_name() == name && module.version == version);
     }
-    let named = modules.clone().filter(|module| module.name == wanted);
-    let activity = || modules.clone().find(|module| module.name == wanted && module.kind == ModuleKind::Activity);
+    let named = modules.clone().filter(|module| module.local_name() == wanted);
+    let activity =
+        || modules.clone().find(|module| module.local_name() == wanted && module.kind == ModuleKind::Activity);
     let hashed = || modules.clone().find(|module| module.hash.to_string() == wanted);
     default_among(named).or_else(activity).or_else(hashed)
 }
@@ -258,7 +319,25 @@ pub(super) fn called<'m>(modules: impl Iterator<Item = &'m Module> + Clone, want
 /// Whether `wanted` is the module's name, name@version or hash.
 pub(crate) fn is_called(module: &Module, wanted: &str) -> bool {
     match wanted.split_once('@') {
-        Some((name, version)) => module.name == name && module.version == version,
-        None => module.name == wanted || module.hash.to_string() == wanted,
+        Some((name, version)) => module.local_name() == name && module.version == version,
+        None => module.local_name() == wanted || module.hash.to_string() == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_one_namespace_is_not_marked_as_its_module_any_more() {
+        let mark_of = |name: &str| mark(&Namespace::new(name).unwrap());
+        let component = b"\0asm and more".to_vec();
+        for marks in [vec![], vec!["acme"], vec!["a"], vec!["acme", "b-2"], vec!["acme", "acme"]] {
+            let marked = marks.iter().fold(component.clone(), |bytes, name| [bytes, mark_of(name)].concat());
+            assert_eq!(unmarked(&marked), component, "{marks:?}");
+            let longer = [&marked[..], b"!"].concat();
+            assert_eq!(unmarked(&longer), longer, "only at the end");
+        }
+        assert!(unmarked(b"").is_empty());
     }
 }

@@ -131,11 +131,6 @@ impl Queues {
         self.waiting == 0
     }
 
-    /// Whether the host's own activities serve that queue.
-    pub(super) fn is_served_here(&self, queue: &str) -> bool {
-        self.queues.get(queue).is_none_or(|queue| !queue.settings.remote_only)
-    }
-
     /// Takes a slot for a task that did not wait. False: it has to.
     pub(super) fn admit(&mut self, task: &Task, now: TimestampMs) -> bool {
         let queue = queue_of(&mut self.queues, task.queue());

@@ -24,6 +24,7 @@ use super::error::EngineError;
 use super::turns::fresh_seed;
 use super::view::{LeaseView, WorkerView};
 use crate::core::ids::TimestampMs;
+use crate::core::namespace::Namespace;
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
 use crate::core::retry::RetryPolicy;
 use crate::core::task::{DEFAULT_QUEUE, Task};
@@ -59,6 +60,8 @@ pub(super) struct Workers {
 }
 
 struct Worker {
+    /// The key of its namespace: it gets tasks of no other one.
+    space: String,
     registration: Registration,
     seen_at: TimestampMs,
     polling: usize,
@@ -117,22 +120,30 @@ impl Default for Workers {
 
 impl Workers {
     /// Whether a worker that is not gone serves `name` from `queue`.
-    pub(super) fn serve(&self, queue: &str, name: &str) -> bool {
-        self.workers.values().any(|worker| worker.serves(queue, name))
+    pub(super) fn serve(&self, space: &str, queue: &str, name: &str) -> bool {
+        self.of(space).any(|worker| worker.serves(queue, name))
     }
 
     /// Whether a worker that is not gone serves `name` at all.
-    pub(super) fn know(&self, name: &str) -> bool {
-        self.workers.values().any(|worker| !worker.is_leaving && worker.registration.activities.contains_key(name))
+    pub(super) fn know(&self, space: &str, name: &str) -> bool {
+        self.of(space).any(|worker| !worker.is_leaving && worker.registration.activities.contains_key(name))
     }
 
     /// The policy that a worker gave for `name`.
-    pub(super) fn default_retry(&self, name: &str) -> Option<RetryPolicy> {
-        self.workers.values().find_map(|worker| worker.registration.activities.get(name)?.clone())
+    pub(super) fn default_retry(&self, space: &str, name: &str) -> Option<RetryPolicy> {
+        self.of(space).find_map(|worker| worker.registration.activities.get(name)?.clone())
     }
 
-    fn get(&mut self, id: &str) -> Result<&mut Worker, EngineError> {
-        self.workers.get_mut(id).ok_or_else(|| EngineError::UnknownWorker { worker: id.to_owned() })
+    fn of(&self, space: &str) -> impl Iterator<Item = &Worker> {
+        self.workers.values().filter(move |worker| worker.space == space)
+    }
+
+    /// A worker of that namespace; those of others are unknown in it.
+    fn get(&mut self, space: &str, id: &str) -> Result<&mut Worker, EngineError> {
+        self.workers
+            .get_mut(id)
+            .filter(|worker| worker.space == space)
+            .ok_or_else(|| EngineError::UnknownWorker { worker: id.to_owned() })
     }
 
     fn token(&self, run: RunId) -> String {
@@ -155,7 +166,7 @@ impl Worker {
 }
 
 impl Activities {
-    fn register(&self, mut registration: Registration) -> Result<String, EngineError> {
+    fn register(&self, space: &str, mut registration: Registration) -> Result<String, EngineError> {
         if registration.activities.is_empty() {
             return Err(EngineError::InvalidInput("a worker serves at least one activity; name them".to_owned()));
         }
@@ -174,15 +185,15 @@ impl Activities {
         }
         let id = fresh_name();
         let seen_at = self.clock.now();
-        let worker = Worker { registration, seen_at, polling: 0, is_leaving: false, turn: 0 };
+        let worker = Worker { space: space.to_owned(), registration, seen_at, polling: 0, is_leaving: false, turn: 0 };
         state.workers.workers.insert(id.clone(), worker);
         Ok(id)
     }
 
     /// A worker leaves: its claims are answered, what it still has is given out again.
-    fn unregister(self: &Arc<Self>, id: &str) -> Result<(), EngineError> {
+    fn unregister(self: &Arc<Self>, space: &str, id: &str) -> Result<(), EngineError> {
         let mut state = self.state();
-        state.workers.get(id)?.is_leaving = true;
+        state.workers.get(space, id)?.is_leaving = true;
         let of_worker = |place: &Place| matches!(place, Place::Remote(lease) if lease.worker == id);
         let runs: Vec<RunId> =
             state.runs.iter().filter(|(_, run)| of_worker(&run.place)).map(|(&run, _)| run).collect();
@@ -212,13 +223,14 @@ impl Activities {
     pub(super) fn lose(&self, state: &mut State, run: RunId) {
         let Some(lost) = state.runs.get(&run) else { return };
         let task = lost.task.clone();
-        let has_policy = task.options.retry.is_some() || self.default_retry_in(state, &task.name).is_some();
+        let has_policy =
+            task.options.retry.is_some() || self.default_retry_in(state, task.instance.space(), &task.name).is_some();
         let losses = state.tasks.get_mut(&key(&task)).filter(|entry| entry.run == Some(run)).map_or(0, |entry| {
             entry.lost += 1;
             entry.lost
         });
         if !has_policy && losses < self.worker_losses {
-            tracing::warn!(instance = %task.instance, activity = task.name, "a worker was lost; its task is given out again");
+            tracing::warn!(instance = ?task.instance, activity = task.name, "a worker was lost; its task is given out again");
             return self.give_back(state, run);
         }
         let message = format!("the worker that had attempt {} of {} was not heard of again", task.attempt, task.name);
@@ -228,13 +240,19 @@ impl Activities {
     }
 
     /// Gives waiting tasks to a worker; nothing if there are none.
-    fn claim(self: &Arc<Self>, id: &str, most: usize, length_ms: u64) -> Result<Option<Vec<Claimed>>, EngineError> {
+    fn claim(
+        self: &Arc<Self>,
+        space: &str,
+        id: &str,
+        most: usize,
+        length_ms: u64,
+    ) -> Result<Option<Vec<Claimed>>, EngineError> {
         let now = self.clock.now();
         let mut state = self.state();
         if state.is_stopped {
             return Err(EngineError::Stopped(None));
         }
-        let worker = state.workers.get(id)?;
+        let worker = state.workers.get(space, id)?;
         if worker.is_leaving {
             return Ok(Some(Vec::new()));
         }
@@ -248,7 +266,7 @@ impl Activities {
         for queue in &queues {
             while runs.len() < most {
                 let State { queues, tasks, .. } = &mut *state;
-                let taken = queues.take(queue, now, |name| names.contains(name), |task| is_wanted(tasks, task));
+                let taken = queues.take(space, queue, now, |name| names.contains(name), |task| is_wanted(tasks, task));
                 let Some(task) = taken else { break };
                 let lease = Lease { worker: id.to_owned(), until: now.plus(length_ms), length_ms };
                 runs.push((self.add_run(&mut state, task.clone(), Place::Remote(lease), now), task));
@@ -274,18 +292,19 @@ impl Activities {
     /// As [`Self::claim`], waiting for tasks until `give_up`.
     async fn claim_waiting(
         self: &Arc<Self>,
+        space: &str,
         id: &str,
         most: usize,
         length_ms: u64,
         give_up: impl Future<Output = ()>,
     ) -> Result<Vec<Claimed>, EngineError> {
         let mut give_up = std::pin::pin!(give_up);
-        let _polling = Polling::begin(self, id)?;
+        let _polling = Polling::begin(self, space, id)?;
         loop {
             let mut available = std::pin::pin!(self.available.notified());
             // Before looking: what comes in between is not missed.
             available.as_mut().enable();
-            if let Some(claimed) = self.claim(id, most, length_ms)? {
+            if let Some(claimed) = self.claim(space, id, most, length_ms)? {
                 return Ok(claimed);
             }
             tokio::select! {
@@ -297,8 +316,8 @@ impl Activities {
     }
 
     /// A worker's report. Answered when it is durable, or at once if nobody waits.
-    async fn report(self: &Arc<Self>, token: &str, outcome: Outcome) -> Result<Reported, EngineError> {
-        let Some((run, task)) = self.leased(token) else { return Ok(Reported::Ignored) };
+    async fn report(self: &Arc<Self>, space: &str, token: &str, outcome: Outcome) -> Result<Reported, EngineError> {
+        let Some((run, task)) = self.leased(space, token) else { return Ok(Reported::Ignored) };
         let outcome = self.interceptors.after(&task, outcome);
         let (reply, answer) = oneshot::channel();
         if !self.end(run, outcome, Some(reply)) {
@@ -312,24 +331,29 @@ impl Activities {
         }
     }
 
-    fn leased(&self, token: &str) -> Option<(RunId, Arc<Task>)> {
+    /// The run that a token names, if it is one of that namespace: the numbers of
+    /// others are easily guessed.
+    fn leased(&self, space: &str, token: &str) -> Option<(RunId, Arc<Task>)> {
         let mut state = self.state();
         let run = state.workers.run_of(token)?;
         let task = state.runs.get(&run)?.task.clone();
+        if task.instance.space() != space {
+            return None;
+        }
         self.hear_of(&mut state, run);
         Some((run, task))
     }
 
     /// A worker is alive, and how far it is with a task.
-    fn heartbeat(&self, token: &str, progress: Option<Payload>) -> Result<Standing, Failure> {
-        let Some((run, task)) = self.leased(token) else { return Ok(Standing::Lost) };
+    fn heartbeat(&self, space: &str, token: &str, progress: Option<Payload>) -> Result<Standing, Failure> {
+        let Some((run, task)) = self.leased(space, token) else { return Ok(Standing::Lost) };
         let is_cancelled = task.heartbeat(progress)?;
         self.renew(run, None);
         Ok(if is_cancelled { Standing::Cancelled } else { Standing::Continue })
     }
 
-    fn extend(&self, token: &str, length_ms: u64) -> Standing {
-        let Some((run, task)) = self.leased(token) else { return Standing::Lost };
+    fn extend(&self, space: &str, token: &str, length_ms: u64) -> Standing {
+        let Some((run, task)) = self.leased(space, token) else { return Standing::Lost };
         self.renew(run, Some(length_ms));
         if task.is_cancelled() { Standing::Cancelled } else { Standing::Continue }
     }
@@ -364,8 +388,14 @@ impl Activities {
         });
     }
 
-    /// Every worker that is known, by name.
-    fn workers(&self) -> Vec<WorkerView> {
+    fn worker_count(&self) -> usize {
+        let mut state = self.state();
+        self.forget_silent(&mut state);
+        state.workers.workers.len()
+    }
+
+    /// Every worker of a namespace that is known, by name.
+    fn workers(&self, space: &str) -> Vec<WorkerView> {
         let mut state = self.state();
         self.forget_silent(&mut state);
         let leases = |id: &str| {
@@ -391,48 +421,56 @@ impl Activities {
             waiting: worker.polling > 0,
             tasks: leases(id),
         };
-        state.workers.workers.iter().map(view).collect()
+        state.workers.workers.iter().filter(|(_, worker)| worker.space == space).map(view).collect()
     }
 }
 
 /// Counts a claim that waits, for as long as whoever made it is there.
 struct Polling<'a> {
     activities: &'a Activities,
+    space: &'a str,
     worker: &'a str,
 }
 
 impl<'a> Polling<'a> {
-    fn begin(activities: &'a Activities, worker: &'a str) -> Result<Self, EngineError> {
-        activities.state().workers.get(worker)?.polling += 1;
-        Ok(Self { activities, worker })
+    fn begin(activities: &'a Activities, space: &'a str, worker: &'a str) -> Result<Self, EngineError> {
+        activities.state().workers.get(space, worker)?.polling += 1;
+        Ok(Self { activities, space, worker })
     }
 }
 
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
         let now = self.activities.clock.now();
-        if let Ok(worker) = self.activities.state().workers.get(self.worker) {
+        if let Ok(worker) = self.activities.state().workers.get(self.space, self.worker) {
             worker.polling -= 1;
             worker.seen_at = now;
         }
     }
 }
 
-impl Engine {
+/// The workers of one namespace: they see its tasks, and whoever asks sees them alone.
+#[derive(Debug)]
+pub struct WorkersOf<'e> {
+    engine: &'e Engine,
+    space: String,
+}
+
+impl WorkersOf<'_> {
     /// A worker wants to serve activities; its id, with which it claims tasks.
     ///
     /// # Errors
     /// If it serves nothing, or one of its policies makes no sense.
-    pub fn register_worker(&self, registration: Registration) -> Result<String, EngineError> {
-        self.activities.register(registration)
+    pub fn register(&self, registration: Registration) -> Result<String, EngineError> {
+        self.engine.activities.register(&self.space, registration)
     }
 
     /// A worker leaves. What it still has is given out again at once.
     ///
     /// # Errors
     /// [`EngineError::UnknownWorker`].
-    pub fn unregister_worker(&self, worker: &str) -> Result<(), EngineError> {
-        self.activities.unregister(worker)
+    pub fn unregister(&self, worker: &str) -> Result<(), EngineError> {
+        self.engine.activities.unregister(&self.space, worker)
     }
 
     /// At most `most` tasks for a worker, leased for `lease_ms`; waits for the first
@@ -440,7 +478,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::UnknownWorker`]: it is to register, again perhaps.
-    pub async fn claim_tasks(
+    pub async fn claim(
         &self,
         worker: &str,
         most: usize,
@@ -451,7 +489,7 @@ impl Engine {
             return Err(EngineError::InvalidInput(format!("a claim takes 1 to {MAX_CLAIM} tasks, asked for {most}")));
         }
         check_lease(lease_ms)?;
-        self.activities.claim_waiting(worker, most, lease_ms, give_up).await
+        self.engine.activities.claim_waiting(&self.space, worker, most, lease_ms, give_up).await
     }
 
     /// What came of a task. Late, double and unknown reports are ignored, and
@@ -459,30 +497,109 @@ impl Engine {
     ///
     /// # Errors
     /// If the engine stops before it is durable: then the task is given out again.
-    pub async fn report_task(&self, token: &str, outcome: Outcome) -> Result<Reported, EngineError> {
-        self.activities.report(token, outcome).await
+    pub async fn report(&self, token: &str, outcome: Outcome) -> Result<Reported, EngineError> {
+        self.engine.activities.report(&self.space, token, outcome).await
     }
 
     /// A worker is still at a task, and how far it is. Renews the lease.
     ///
     /// # Errors
     /// The progress is too large.
-    pub fn heartbeat_task(&self, token: &str, progress: Option<Payload>) -> Result<Standing, EngineError> {
-        self.activities.heartbeat(token, progress).map_err(|failure| EngineError::InvalidInput(failure.message))
+    pub fn heartbeat(&self, token: &str, progress: Option<Payload>) -> Result<Standing, EngineError> {
+        self.engine
+            .activities
+            .heartbeat(&self.space, token, progress)
+            .map_err(|failure| EngineError::InvalidInput(failure.message))
     }
 
     /// Leases a task for `lease_ms` from now, without a heartbeat.
     ///
     /// # Errors
     /// If that is no length for a lease.
-    pub fn extend_task(&self, token: &str, lease_ms: u64) -> Result<Standing, EngineError> {
+    pub fn extend(&self, token: &str, lease_ms: u64) -> Result<Standing, EngineError> {
         check_lease(lease_ms)?;
-        Ok(self.activities.extend(token, lease_ms))
+        Ok(self.engine.activities.extend(&self.space, token, lease_ms))
     }
 
     /// Every worker that was heard of lately.
+    pub fn list(&self) -> Vec<WorkerView> {
+        self.engine.activities.workers(&self.space)
+    }
+}
+
+/// Those of the default namespace; see [`WorkersOf`].
+impl Engine {
+    /// The workers of a namespace.
+    pub fn workers_of(&self, namespace: &Namespace) -> WorkersOf<'_> {
+        WorkersOf { engine: self, space: namespace.key().to_owned() }
+    }
+
+    /// Remote workers of every namespace that were heard of lately.
+    pub fn worker_count(&self) -> usize {
+        self.activities.worker_count()
+    }
+
+    fn own_workers(&self) -> WorkersOf<'_> {
+        self.workers_of(&Namespace::default())
+    }
+
+    /// [`WorkersOf::register`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_worker(&self, registration: Registration) -> Result<String, EngineError> {
+        self.own_workers().register(registration)
+    }
+
+    /// [`WorkersOf::unregister`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unregister_worker(&self, worker: &str) -> Result<(), EngineError> {
+        self.own_workers().unregister(worker)
+    }
+
+    /// [`WorkersOf::claim`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn claim_tasks(
+        &self,
+        worker: &str,
+        most: usize,
+        lease_ms: u64,
+        give_up: impl Future<Output = ()>,
+    ) -> Result<Vec<Claimed>, EngineError> {
+        self.own_workers().claim(worker, most, lease_ms, give_up).await
+    }
+
+    /// [`WorkersOf::report`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn report_task(&self, token: &str, outcome: Outcome) -> Result<Reported, EngineError> {
+        self.own_workers().report(token, outcome).await
+    }
+
+    /// [`WorkersOf::heartbeat`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn heartbeat_task(&self, token: &str, progress: Option<Payload>) -> Result<Standing, EngineError> {
+        self.own_workers().heartbeat(token, progress)
+    }
+
+    /// [`WorkersOf::extend`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn extend_task(&self, token: &str, lease_ms: u64) -> Result<Standing, EngineError> {
+        self.own_workers().extend(token, lease_ms)
+    }
+
+    /// [`WorkersOf::list`].
     pub fn workers(&self) -> Vec<WorkerView> {
-        self.activities.workers()
+        self.own_workers().list()
     }
 }
 

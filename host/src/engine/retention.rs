@@ -46,7 +46,7 @@ impl Retention {
         let filter = |(status, age): (Status, Option<Duration>)| {
             let age = u64::try_from(age?.as_millis()).unwrap_or(u64::MAX);
             let before = TimestampMs(now.0.saturating_sub(age));
-            Some(Filter { status: Some(status), updated_before: Some(before), ..Filter::default() })
+            Some(Filter { status: Some(status), updated_before: Some(before), ..Filter::everything() })
         };
         kept.into_iter().filter_map(filter).collect()
     }

@@ -176,7 +176,11 @@ fn attempt(task: &Task) -> (TraceId, SpanId) {
 }
 
 fn of_instance(instance: &InstanceId, execution: u32) -> Vec<(&'static str, String)> {
-    vec![("dacapo.instance", instance.to_string()), ("dacapo.execution", execution.to_string())]
+    let mut named = vec![("dacapo.instance", instance.to_string()), ("dacapo.execution", execution.to_string())];
+    if !instance.space().is_empty() {
+        named.push(("dacapo.namespace", instance.space().to_owned()));
+    }
+    named
 }
 
 /// Whether the instance ends with that turn.

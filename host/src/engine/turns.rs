@@ -31,6 +31,7 @@ use super::commit::{Group, Groups, Outbound, Reply};
 use super::error::EngineError;
 use super::mail::{posted, send};
 use super::modules::Modules;
+use super::quotas::Quotas;
 use super::requests::{Asked, Callers};
 use super::trace::About;
 use super::{Clock, EngineSettings, IdReuse};
@@ -163,6 +164,7 @@ pub(super) struct Parts {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) modules: Arc<Modules>,
+    pub(super) quotas: Arc<Quotas>,
     pub(super) activities: Arc<Activities>,
     pub(super) settings: EngineSettings,
     /// All workers, this one among them.
@@ -391,6 +393,15 @@ impl Worker {
             Some(slot) => Ok(Some(position_of(&slot.body.recorder().execution))),
             None => self.parts.store.summary(&id).map(|summary| summary.map(|s| (s.execution, s.status))),
         };
+        let begins = match &known {
+            Ok(None) => Some(true),
+            Ok(Some((_, status))) if reuse.replaces(*status) => Some(false),
+            _ => None,
+        };
+        if let Some(Err(error)) = begins.map(|is_new| self.admit(&id, is_new)) {
+            let _ = reply.send(Err(error));
+            return;
+        }
         match known {
             Ok(None) => {}
             Ok(Some((execution, status))) if reuse.replaces(status) => match self.make_way(&id, status) {
@@ -418,6 +429,11 @@ impl Worker {
         }
         let answer: Reply = Box::new(move |durable| drop(reply.send(durable)));
         self.begin(started, vec![answer]);
+    }
+
+    /// Whether the namespace of `id` may have one more instance, or life of one.
+    pub(super) fn admit(&self, id: &InstanceId, is_new: bool) -> Result<(), EngineError> {
+        self.parts.quotas.begin(&*self.parts.store, id, is_new, self.parts.clock.now())
     }
 
     /// Begins an execution under an id that is free.
@@ -702,7 +718,7 @@ impl Worker {
                     }
                     let default = match (&outcome, recorder.execution.pending.get(&operation)) {
                         (Err(_), Some(Pending::Activity { call, .. })) => {
-                            self.parts.activities.default_retry(&call.name)
+                            self.parts.activities.default_retry(recorder.execution.started.instance.space(), &call.name)
                         }
                         _ => None,
                     };
@@ -871,12 +887,12 @@ impl Worker {
         match reason {
             NotNow::Gone(_) => {}
             NotNow::Later(_) => {
-                tracing::warn!(instance = %id, why, "the turn is put off");
+                tracing::warn!(instance = ?id, why, "the turn is put off");
                 let again = self.parts.clock.now().plus(100);
                 self.timers.push(Reverse((again, id.clone())));
             }
             NotNow::Blocked(_) | NotNow::Store(_) => {
-                tracing::error!(instance = %id, why, "the instance cannot go on");
+                tracing::error!(instance = ?id, why, "the instance cannot go on");
                 for watcher in self.watchers.remove(id).unwrap_or_default() {
                     let _ = watcher.send(Err(EngineError::Blocked { id: id.clone(), why: why.clone() }));
                 }

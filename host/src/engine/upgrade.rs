@@ -23,6 +23,7 @@ use super::turns::{Fate, Message, Migration, Stood};
 use super::{Engine, partition};
 use crate::core::entity::orchestration_of;
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
+use crate::core::namespace::Namespace;
 use crate::replay::check::{Candidate, Checked, Verdict, in_parallel, sandbox_of};
 use crate::sandbox::Sandbox;
 use crate::store::{Module, ModuleKind, Store};
@@ -41,6 +42,9 @@ pub struct Scope {
     /// only those that run a version of this module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Where they are; whoever asks does not say it.
+    #[serde(skip)]
+    pub namespace: Namespace,
 }
 
 /// What keeps migrations, removals and the engine's end apart.
@@ -94,7 +98,12 @@ pub fn check_running(store: &dyn Store, candidate: &Candidate, scope: &Scope) ->
 /// The running instances in `scope`, by id.
 fn in_scope(store: &dyn Store, candidate: &Candidate, scope: &Scope) -> Result<Vec<InstanceId>, EngineError> {
     let versions: Vec<ModuleHash> = match &scope.name {
-        Some(name) => store.modules()?.iter().filter(|m| m.name == *name).map(|module| module.hash).collect(),
+        Some(name) => store
+            .modules()?
+            .iter()
+            .filter(|m| m.is_in(&scope.namespace) && m.local_name() == name)
+            .map(|module| module.hash)
+            .collect(),
         None => Vec::new(),
     };
     let mut found = Vec::new();
@@ -102,7 +111,8 @@ fn in_scope(store: &dyn Store, candidate: &Candidate, scope: &Scope) -> Result<V
     loop {
         let page = store.unfinished(after.as_ref(), PAGE)?;
         let matches = page.iter().filter(|row| {
-            scope.orchestration.as_ref().is_none_or(|name| *name == row.orchestration)
+            scope.namespace.has(row.instance.as_str())
+                && scope.orchestration.as_ref().is_none_or(|name| *name == row.orchestration)
                 && match &scope.name {
                     // A version that lacks an orchestration of its name is found out.
                     Some(_) => versions.contains(&row.module),
@@ -130,7 +140,7 @@ fn check_one(
     }
     let Some(history) = store.history(id, None)? else { return Ok(None) };
     let checked = match history.decode() {
-        Ok(records) => candidate.check(id.as_str(), &records),
+        Ok(records) => candidate.check(id.local(), &records),
         Err(damaged) => Checked {
             name: id.to_string(),
             execution: history.execution,
@@ -158,10 +168,11 @@ pub fn default_if_same(
     if module.kind != ModuleKind::Orchestration {
         return Ok((module, Vec::new()));
     }
-    let scope = Scope { name: Some(module.name.clone()), orchestration: None };
+    let namespace = Namespace::of(&module.name);
+    let scope = Scope { name: Some(module.local_name().to_owned()), orchestration: None, namespace: namespace.clone() };
     let checked = check_running(&*modules.store, &candidate(sandbox, &modules.bytes(module.hash)?)?, &scope)?;
     if checked.iter().all(Checked::is_same) {
-        return Ok((modules.set_default(&module.hash.to_string(), now)?, checked));
+        return Ok((modules.set_default_in(&namespace, &module.hash.to_string(), now)?, checked));
     }
     Ok((module, checked))
 }
@@ -259,9 +270,22 @@ impl Engine {
     /// # Errors
     /// [`EngineError::ModuleInUse`] with who needs it.
     pub fn remove_module(&self, wanted: &str, forget_ended: bool) -> Result<Module, EngineError> {
+        self.remove_module_in(&Namespace::default(), wanted, forget_ended)
+    }
+
+    /// [`Self::remove_module`] in a namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_module_in(
+        &self,
+        namespace: &Namespace,
+        wanted: &str,
+        forget_ended: bool,
+    ) -> Result<Module, EngineError> {
         // No migration brings it into use meanwhile.
         let _one = self.upgrades.one_at_a_time();
-        let module = self.modules().find(wanted)?;
+        let module = self.modules().find_in(namespace, wanted)?;
         self.modules().retire(module.hash);
         let removed = self.all_durable().and_then(|()| self.modules().remove_retired(&module, forget_ended));
         if removed.is_err() {
@@ -275,9 +299,17 @@ impl Engine {
     /// # Errors
     /// If the store fails.
     pub fn collect_modules(&self, forget_ended: bool) -> Result<Vec<Module>, EngineError> {
+        self.collect_modules_in(&Namespace::default(), forget_ended)
+    }
+
+    /// [`Self::collect_modules`] in a namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn collect_modules_in(&self, namespace: &Namespace, forget_ended: bool) -> Result<Vec<Module>, EngineError> {
         let mut removed = Vec::new();
-        for module in self.modules().unused(forget_ended)? {
-            match self.remove_module(&module.hash.to_string(), forget_ended) {
+        for module in self.modules().unused_in(namespace, forget_ended)? {
+            match self.remove_module_in(namespace, &module.hash.to_string(), forget_ended) {
                 Ok(module) => removed.push(module),
                 // It has come into use since it was looked at.
                 Err(EngineError::ModuleInUse { .. } | EngineError::UnknownModule { .. }) => {}

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use super::error::EngineError;
 use super::modules::{Modules, called};
 use crate::core::ids::{ModuleHash, TimestampMs};
+use crate::core::namespace::Namespace;
 use crate::store::{Filter, Module, ModuleKind, Store, StoreError};
 
 /// Rows looked at in one read.
@@ -75,7 +76,7 @@ pub fn usage(store: &dyn Store) -> Result<BTreeMap<ModuleHash, Usage>, StoreErro
     let mut usage: BTreeMap<ModuleHash, Usage> = modules.iter().map(|module| (module.hash, Usage::default())).collect();
     let mut after = None;
     loop {
-        let page = store.list(&Filter::default(), after.as_ref(), PAGE)?;
+        let page = store.list(&Filter::everything(), after.as_ref(), PAGE)?;
         for summary in &page {
             let used = usage.entry(summary.module).or_default();
             *(if summary.status.is_final() { &mut used.ended } else { &mut used.running }) += 1;
@@ -86,9 +87,11 @@ pub fn usage(store: &dyn Store) -> Result<BTreeMap<ModuleHash, Usage>, StoreErro
         }
     }
     for schedule in store.schedules()? {
-        let pinned = schedule.spec.module.as_deref().and_then(|wanted| called(modules.iter(), wanted));
+        let namespace = Namespace::of(&schedule.name);
+        let own = modules.iter().filter(|module| module.is_in(&namespace));
+        let pinned = schedule.spec.module.as_deref().and_then(|wanted| called(own, wanted));
         if let Some(used) = pinned.and_then(|module| usage.get_mut(&module.hash)) {
-            used.schedules.push(schedule.name);
+            used.schedules.push(schedule.local_name().to_owned());
         }
     }
     let mut served = BTreeSet::new();
@@ -97,7 +100,12 @@ pub fn usage(store: &dyn Store) -> Result<BTreeMap<ModuleHash, Usage>, StoreErro
         match module.kind {
             // The last uploaded first: of two that offer a name, the first serves it.
             ModuleKind::Activity => used.serves.extend(
-                module.offers.iter().map(|offer| &offer.name).filter(|name| served.insert((*name).clone())).cloned(),
+                module
+                    .offers
+                    .iter()
+                    .map(|offer| &offer.name)
+                    .filter(|name| served.insert(Namespace::of(&module.name).qualify(name)))
+                    .cloned(),
             ),
             ModuleKind::Orchestration => {
                 let of_name = modules.iter().filter(|other| is_version_of(other, &module.name));
@@ -120,7 +128,11 @@ impl Modules {
     pub fn versions(&self, name: &str) -> Result<Vec<Module>, EngineError> {
         let all = self.all()?;
         let found: Vec<Module> = all.iter().filter(|module| is_version_of(module, name)).cloned().collect();
-        if found.is_empty() { Err(unknown(name, &all)) } else { Ok(found) }
+        if found.is_empty() {
+            Err(unknown(crate::core::namespace::local(name), &self.of(&Namespace::of(name))?))
+        } else {
+            Ok(found)
+        }
     }
 
     /// The version of `name` that new starts take, if one was made it.
@@ -136,7 +148,15 @@ impl Modules {
     /// # Errors
     /// If there is none, or the store fails.
     pub fn find(&self, wanted: &str) -> Result<Module, EngineError> {
-        let all = self.all()?;
+        self.find_in(&Namespace::default(), wanted)
+    }
+
+    /// [`Self::find`] among the modules of a namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_in(&self, namespace: &Namespace, wanted: &str) -> Result<Module, EngineError> {
+        let all = self.of(namespace)?;
         called(all.iter(), wanted).cloned().ok_or_else(|| unknown(wanted, &all))
     }
 
@@ -146,7 +166,15 @@ impl Modules {
     /// # Errors
     /// If there is no such module of orchestrations, or the store fails.
     pub fn set_default(&self, wanted: &str, now: TimestampMs) -> Result<Module, EngineError> {
-        let mut module = self.find(wanted)?;
+        self.set_default_in(&Namespace::default(), wanted, now)
+    }
+
+    /// [`Self::set_default`] in a namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_default_in(&self, namespace: &Namespace, wanted: &str, now: TimestampMs) -> Result<Module, EngineError> {
+        let mut module = self.find_in(namespace, wanted)?;
         if module.kind != ModuleKind::Orchestration {
             return Err(EngineError::InvalidInput(format!(
                 "{wanted} offers activities, which have no default: the last uploaded serves them"
@@ -180,7 +208,7 @@ impl Modules {
 
     fn remove_if(&self, module: &Module, forget_ended: bool, still: impl Fn() -> bool) -> Result<(), EngineError> {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = || format!("{}@{}", module.name, module.version);
+        let name = || module.called();
         if !still() {
             let why = "it was just uploaded again".to_owned();
             return Err(EngineError::ModuleInUse { module: name(), why });
@@ -200,9 +228,19 @@ impl Modules {
     /// # Errors
     /// If the store fails.
     pub fn unused(&self, forget_ended: bool) -> Result<Vec<Module>, EngineError> {
+        self.unused_in(&Namespace::default(), forget_ended)
+    }
+
+    /// [`Self::unused`] among the modules of a namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unused_in(&self, namespace: &Namespace, forget_ended: bool) -> Result<Vec<Module>, EngineError> {
         let usage = usage(&*self.store)?;
-        let is_unused =
-            |module: &&Module| usage.get(&module.hash).is_some_and(|u| !u.default && u.holds(forget_ended).is_none());
+        let is_unused = |module: &&Module| {
+            module.is_in(namespace)
+                && usage.get(&module.hash).is_some_and(|u| !u.default && u.holds(forget_ended).is_none())
+        };
         Ok(self.store.modules()?.iter().filter(is_unused).cloned().collect())
     }
 
@@ -231,8 +269,5 @@ impl Modules {
 }
 
 fn unknown(wanted: &str, all: &[Module]) -> EngineError {
-    EngineError::UnknownModule {
-        module: wanted.to_owned(),
-        exists: all.iter().map(|module| format!("{}@{}", module.name, module.version)).collect(),
-    }
+    EngineError::UnknownModule { module: wanted.to_owned(), exists: all.iter().map(Module::called).collect() }
 }

@@ -88,7 +88,7 @@ impl Recording {
             });
         };
         Ok(Self {
-            instance: history.instance.to_string(),
+            instance: history.instance.as_str().to_owned(),
             execution: history.execution,
             module_hash,
             module,
@@ -171,7 +171,7 @@ impl Recording {
     /// [`RecordingError::Damaged`] naming the event.
     pub fn records(&self) -> Result<Vec<TurnRecord>, RecordingError> {
         let damaged = |why: String| RecordingError::Damaged(why);
-        let instance = InstanceId::new(&self.instance).map_err(|error| damaged(error.to_string()))?;
+        let instance = InstanceId::stored(&self.instance).map_err(|error| damaged(error.to_string()))?;
         let history = History { instance, execution: self.execution, turns: self.turns.clone() };
         history.decode().map_err(|error| damaged(error.to_string()))
     }

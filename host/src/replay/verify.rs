@@ -17,6 +17,7 @@ use super::recording::Recording;
 use super::{Replayed, Unwatched, replay};
 use crate::core::event::{Event, Origin};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash};
+use crate::core::namespace::shown;
 use crate::core::summary::Summary;
 use crate::core::turn::{TurnRecord, module_of};
 use crate::sandbox::{OrchestrationModule, Sandbox};
@@ -170,7 +171,7 @@ fn verify_modules(store: &dyn Store, verified: &mut Verified) -> BTreeSet<Module
     };
     let mut known = BTreeSet::new();
     for module in modules {
-        let name = format!("module {}@{}", module.name, module.version);
+        let name = format!("module {}@{}", shown(&module.name), module.version);
         verified.modules += 1;
         match store.module_bytes(&module.hash) {
             Ok(Some(bytes)) if bytes.len() as u64 == module.size => {
@@ -200,7 +201,7 @@ fn verify_indexes(store: &dyn Store, verified: &mut Verified) {
 
 fn verify_instance(modules: &Loaded<'_>, id: &InstanceId) -> Verified {
     let mut verified = Verified { instances: 1, ..Verified::default() };
-    let name = id.as_str();
+    let name = &*shown(id.as_str());
     let summary = match modules.store.summary(id) {
         Ok(Some(summary)) => summary,
         // It was removed since the ids were read.
@@ -230,7 +231,7 @@ fn verify_instance(modules: &Loaded<'_>, id: &InstanceId) -> Verified {
 }
 
 fn verify_execution(modules: &Loaded<'_>, history: &History, row: &Summary, verified: &mut Verified) {
-    let (name, execution) = (history.instance.as_str(), history.execution);
+    let (name, execution) = (&*shown(history.instance.as_str()), history.execution);
     let Some(records) = walk(name, execution, &history.turns, verified) else { return };
     if records.first().and_then(begins_as) != Some(&history.instance) {
         verified.find(name, Some(execution), Some(1), "it begins as another instance");

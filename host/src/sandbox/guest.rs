@@ -119,7 +119,8 @@ impl Guest {
         calling: &'static str,
     ) -> Result<Self, (wasmtime::Error, Option<Box<Recorder>>)> {
         let settings = &module.settings;
-        let memory = MemoryCap { limit: settings.memory_bytes };
+        let namespace = recorder.as_ref().map(|recorder| recorder.execution.started.instance.namespace());
+        let memory = MemoryCap { limit: settings.memory_of(&namespace.unwrap_or_default()) };
         let (lines, handles) = (Lines::default(), Handles::default());
         let interrupt = settings.interrupt.clone();
         let state = GuestState { recorder, calling, lines, handles, interrupt, memory };

@@ -14,6 +14,8 @@ pub struct SandboxSettings {
     pub turn_budget: Duration,
     /// Linear memory of one guest, bytes.
     pub memory_bytes: usize,
+    /// Of those in a namespace, by its name, if that is less.
+    pub memory_of: std::collections::BTreeMap<String, usize>,
     /// Stack of a guest, bytes.
     pub stack_bytes: usize,
     /// Guests in memory at the same time. More instances than that may run: those
@@ -32,11 +34,19 @@ pub struct SandboxSettings {
     pub interrupt: Interrupt,
 }
 
+impl SandboxSettings {
+    /// The memory that a guest of that namespace may have, bytes.
+    pub fn memory_of(&self, namespace: &crate::core::namespace::Namespace) -> usize {
+        self.memory_of.get(namespace.name()).map_or(self.memory_bytes, |bytes| self.memory_bytes.min(*bytes))
+    }
+}
+
 impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
             turn_budget: Duration::from_secs(10),
             memory_bytes: 64 << 20,
+            memory_of: std::collections::BTreeMap::new(),
             stack_bytes: 512 << 10,
             resident_guests: 4096,
             activities: 256,

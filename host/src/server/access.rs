@@ -16,7 +16,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 
 use super::api::{Api, Result};
-use super::openapi::OPERATIONS;
+use super::audit::Audit;
+use super::openapi::{OPERATIONS, Operation};
 use super::problem::Problem;
 use super::tokens::{Scope, Token, Tokens};
 use crate::core::namespace::Namespace;
@@ -105,17 +106,29 @@ fn missing() -> Problem {
 #[derive(Debug)]
 pub struct Admission {
     tokens: Option<Tokens>,
+    audit: Option<Audit>,
 }
 
 impl Admission {
     /// Nobody needs a token.
     pub fn open() -> Self {
-        Self { tokens: None }
+        Self { tokens: None, audit: None }
     }
 
     /// The tokens are those of that folder.
     pub fn by(tokens: Tokens) -> Self {
-        Self { tokens: Some(tokens) }
+        Self { tokens: Some(tokens), audit: None }
+    }
+
+    /// What holders of tokens change is noted there.
+    #[must_use]
+    pub fn noted_in(self, audit: Audit) -> Self {
+        Self { audit: Some(audit), ..self }
+    }
+
+    /// Where changes are noted.
+    pub(super) fn audit(&self) -> Option<&Audit> {
+        self.audit.as_ref()
     }
 
     /// Whether tokens are asked for.
@@ -167,11 +180,10 @@ pub(super) fn given(headers: &HeaderMap) -> Option<(String, bool)> {
 /// If nobody said it; then nobody may.
 pub(super) fn needed(request: &Request) -> Result<Needs> {
     let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(Needs::Nothing) };
-    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
-    let path = path.as_str();
+    let (method, path) = (request.method(), path.as_str());
     if let Some(of_api) = path.strip_prefix("/api/v1") {
-        return match operations().get(&(method.as_str(), of_api)) {
-            Some(needs) => Ok(*needs),
+        return match operation_of(request) {
+            Some(operation) => Ok(operation.needs),
             // Another method of a known path is answered as such.
             None if OPERATIONS.iter().any(|operation| operation.path == of_api) => Ok(Needs::Nothing),
             None => Err(Problem::new("internal", format!("nobody said who may use {method} {path}"))),
@@ -192,9 +204,13 @@ pub(super) fn is_page(path: &str) -> bool {
     path == "/" || path.starts_with("/ui/")
 }
 
-fn operations() -> &'static HashMap<(&'static str, &'static str), Needs> {
-    static BY_ROUTE: OnceLock<HashMap<(&str, &str), Needs>> = OnceLock::new();
-    BY_ROUTE.get_or_init(|| OPERATIONS.iter().map(|op| ((op.method, op.path), op.needs)).collect())
+/// What of the API `request` asks for.
+pub(super) fn operation_of(request: &Request) -> Option<&'static Operation> {
+    static BY_ROUTE: OnceLock<HashMap<(&str, &str), &Operation>> = OnceLock::new();
+    let by_route = BY_ROUTE.get_or_init(|| OPERATIONS.iter().map(|op| ((op.method, op.path), op)).collect());
+    let path = request.extensions().get::<MatchedPath>()?.as_str().strip_prefix("/api/v1")?;
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    by_route.get(&(method.as_str(), path)).copied()
 }
 
 /// What pages of other origins could send is refused. While no tokens are asked for,

@@ -21,6 +21,7 @@ use super::watched::Watched;
 use super::webhooks::Webhooks;
 use crate::core::event::ActivityScheduled;
 use crate::core::ids::{ExecutionNumber, InstanceId, InvalidHash, ModuleHash, TimestampMs};
+use crate::core::namespace::Namespace;
 use crate::core::payload::Payload;
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
@@ -170,6 +171,28 @@ impl Api {
         Self { access, ..self }
     }
 
+    /// The namespace of whoever asks. All that this API tells and changes is in it.
+    pub fn namespace(&self) -> Namespace {
+        self.caller.namespace()
+    }
+
+    /// The instance that whoever asks calls so.
+    ///
+    /// # Errors
+    /// If the text cannot be an id.
+    pub fn id(&self, text: &str) -> Result<InstanceId> {
+        Ok(InstanceId::within(&self.namespace(), text).map_err(EngineError::from)?)
+    }
+
+    /// The modules that whoever asks sees, the last uploaded first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn own_modules(&self) -> Result<Vec<Module>> {
+        let namespace = self.namespace();
+        Ok(self.store.modules()?.into_iter().filter(|module| module.is_in(&namespace)).collect())
+    }
+
     /// Who may ask.
     pub fn access(&self) -> &Arc<Admission> {
         &self.access
@@ -263,7 +286,7 @@ impl Api {
     /// If it is refused.
     pub fn upload(&self, upload: Upload) -> Result<Value> {
         let engine = self.engine()?;
-        let module = engine.upload(upload)?;
+        let module = engine.upload(Upload { namespace: self.namespace(), ..upload })?;
         super::versions::kept_json(engine.modules(), &module)
     }
 
@@ -272,7 +295,7 @@ impl Api {
     /// # Errors
     /// If the store fails.
     pub fn modules(&self) -> Result<Value> {
-        let modules = self.store.modules()?;
+        let modules = self.own_modules()?;
         Ok(json!({ "modules": super::versions::modules_json(&modules) }))
     }
 
@@ -283,6 +306,8 @@ impl Api {
     pub fn module_bytes(&self, hash: &str) -> Result<Vec<u8>> {
         let parsed: ModuleHash = hash.parse().map_err(|error: InvalidHash| Problem::invalid(error.to_string()))?;
         let unknown = || EngineError::UnknownModule { module: hash.to_owned(), exists: Vec::new() };
+        // One of another namespace is not there.
+        self.store.module(&parsed)?.filter(|module| module.is_in(&self.namespace())).ok_or_else(unknown)?;
         Ok(self.store.module_bytes(&parsed)?.ok_or_else(unknown)?)
     }
 
@@ -293,7 +318,7 @@ impl Api {
     /// # Errors
     /// Those of [`Engine::start`].
     pub async fn start(&self, body: StartBody) -> Result<(StartOutcome, Value)> {
-        let id = instance_id(&body.id)?;
+        let id = self.id(&body.id)?;
         let request = StartRequest {
             id: id.clone(),
             orchestration: body.orchestration,
@@ -310,10 +335,10 @@ impl Api {
     pub(super) fn filter(&self, query: ListQuery) -> Result<Filter> {
         let modules = match &query.module {
             Some(wanted) => {
-                let all = self.store.modules()?;
+                let all = self.own_modules()?;
                 let found: Vec<_> = all.iter().filter(|m| is_called(m, wanted)).map(|m| m.hash).collect();
                 if found.is_empty() {
-                    let exists = all.iter().map(|m| format!("{}@{}", m.name, m.version)).collect();
+                    let exists = all.iter().map(Module::called).collect();
                     return Err(EngineError::UnknownModule { module: wanted.clone(), exists }.into());
                 }
                 Some(found)
@@ -326,6 +351,8 @@ impl Api {
             })
         })?;
         Ok(Filter {
+            namespace: self.namespace(),
+            everywhere: false,
             status: query.status,
             orchestration: query.orchestration,
             id_prefix: query.prefix,
@@ -492,7 +519,7 @@ pub fn timestamp(text: &str) -> Result<TimestampMs> {
     })
 }
 
-/// Reads an id that came as text.
+/// Reads an id of the default namespace that came as text.
 ///
 /// # Errors
 /// If it is none.
@@ -526,7 +553,7 @@ pub fn module_json(module: &Module) -> Value {
         offers.collect::<Vec<_>>()
     };
     json!({
-        "name": module.name,
+        "name": module.local_name(),
         "version": module.version,
         "hash": module.hash,
         "kind": module.kind,

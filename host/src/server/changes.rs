@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::access::Scoped;
-use super::api::{Api, Result, instance_id};
+use super::api::{Api, Result};
 use super::{Problem, Query};
 use crate::core::ids::InstanceId;
 
@@ -45,10 +45,13 @@ async fn changes(
     if api.store().listeners() >= MAX_LISTENERS {
         return Err(Problem::new("busy", format!("{MAX_LISTENERS} listen to changes already; try again")));
     }
-    let instance = query.instance.as_deref().map(instance_id).transpose()?;
+    let instance = query.instance.as_deref().map(|id| api.id(id)).transpose()?;
     let prefix = query.prefix.unwrap_or_default();
+    let namespace = api.namespace();
     let is_wanted = move |id: &InstanceId| {
-        instance.as_ref().is_none_or(|instance| instance == id) && id.as_str().starts_with(&prefix)
+        namespace.has(id.as_str())
+            && instance.as_ref().is_none_or(|instance| instance == id)
+            && id.local().starts_with(&prefix)
     };
     let (receiver, stopping) = (api.store().changes(), api.stopping());
     let stream =

@@ -36,7 +36,8 @@ use super::api::Result;
 use super::problem::Problem;
 use super::settings::Settings;
 use super::webhooks::Webhook;
-use crate::engine::{EngineSettings, QueueSettings, Rate, TaskLimits};
+use crate::core::namespace::Namespace;
+use crate::engine::{EngineSettings, NamespaceSettings, QueueSettings, Rate, TaskLimits};
 
 /// What the file says. See the module's page.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -50,6 +51,8 @@ pub struct ServerConfig {
     pub tls_cert: Option<PathBuf>,
     /// Its key.
     pub tls_key: Option<PathBuf>,
+    /// How much the audit records may have.
+    pub audit_bytes: Option<u64>,
     /// What is logged.
     pub log: Option<String>,
     /// How it is logged.
@@ -72,6 +75,8 @@ pub struct ServerConfig {
     pub queues: BTreeMap<String, QueueSettings>,
     /// Activities with bounds, by name.
     pub activities: BTreeMap<String, TaskLimits>,
+    /// Bounds of namespaces, by name.
+    pub namespaces: BTreeMap<String, NamespaceSettings>,
     /// How long instances that ended are kept, by status: `30d`.
     pub retention: BTreeMap<String, String>,
     /// Its webhooks.
@@ -142,6 +147,10 @@ impl ServerConfig {
 
     fn check(&self) -> Result<()> {
         self.engine.check()?;
+        if let Some(found) = self.audit_bytes.filter(|found| *found < 1 << 16) {
+            let least = 1 << 16;
+            return Err(Problem::invalid(format!("audit_bytes is {found}, expected at least {least}")));
+        }
         let least = [
             ("large_payload_bytes", self.large_payload_bytes, crate::core::large::SMALL_BYTES),
             ("store_cache_bytes", self.store_cache_bytes, 1 << 20),
@@ -156,6 +165,16 @@ impl ServerConfig {
             check_limits(&of, queue.concurrency, queue.rate)?;
             if let Some((key, _)) = queue.weights.iter().find(|(_, weight)| **weight == 0) {
                 return Err(Problem::invalid(format!("{of}: the weight of {key:?} is 0, expected at least 1")));
+            }
+        }
+        for (name, limits) in &self.namespaces {
+            Namespace::new(name).map_err(|error| Problem::invalid(error.to_string()))?;
+            check_limits(&format!("namespace {name:?}"), None, limits.starts)?;
+            if let Some(found) = limits.guest_memory_bytes.filter(|found| *found < 1 << 20) {
+                let least = 1 << 20;
+                return Err(Problem::invalid(format!(
+                    "namespace {name:?}: guest_memory_bytes is {found}, expected at least {least}"
+                )));
             }
         }
         for (name, limits) in &self.activities {
@@ -186,6 +205,7 @@ impl ServerConfig {
         set(&mut settings.limits.payload_bytes, payload_bytes);
         settings.queues.extend(self.queues.clone());
         settings.activities.extend(self.activities.clone());
+        settings.namespaces.extend(self.namespaces.clone());
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::access::Scoped;
-use super::api::{Api, Result, instance_id};
+use super::api::{Api, Result};
 use super::{JsonBody, Problem};
 use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
@@ -57,7 +57,7 @@ impl Api {
     /// Those of [`Engine::fork`](crate::engine::Engine::fork).
     pub async fn fork(&self, from: &InstanceId, body: ForkBody) -> Result<Value> {
         let ForkBody { id, at, execution, edit: result, fail, module } = body;
-        let id = instance_id(&id)?;
+        let id = self.id(&id)?;
         let edit = edit(result, fail)?;
         let request = ForkRequest { from: from.clone(), execution, at, edit, module, id: id.clone() };
         self.engine()?.fork(request).await?;
@@ -74,6 +74,6 @@ async fn fork(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<ForkBody>,
 ) -> Result<Response, Problem> {
-    let answer = api.fork(&instance_id(&id)?, body).await?;
+    let answer = api.fork(&api.id(&id)?, body).await?;
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::access::Scoped;
-use super::api::{Api, Result, blocking, instance_id};
+use super::api::{Api, Result, blocking};
 use super::{Answer, JsonBody, Problem, Reason};
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::summary::Status;
@@ -57,7 +57,7 @@ impl Api {
     /// # Errors
     /// Those of [`Engine::restart`](crate::engine::Engine::restart).
     pub async fn restart(&self, id: &InstanceId, body: &RestartBody) -> Result<Value> {
-        let new_id = body.id.as_deref().map(instance_id).transpose()?;
+        let new_id = body.id.as_deref().map(|id| self.id(id)).transpose()?;
         let id = self.engine()?.restart(id, new_id).await?;
         Ok(json!({ "id": id }))
     }
@@ -83,6 +83,7 @@ impl Api {
         let engine = self.engine()?;
         let before = TimestampMs(engine.now().0.saturating_sub(body.older_than_ms).saturating_add(1));
         let filter = Filter {
+            namespace: self.namespace(),
             status: body.status,
             orchestration: body.orchestration,
             id_prefix: body.prefix,
@@ -133,7 +134,7 @@ async fn rewind(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<RewindBody>,
 ) -> Result<StatusCode, Problem> {
-    api.rewind(&instance_id(&id)?, &body).await?;
+    api.rewind(&api.id(&id)?, &body).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -142,11 +143,11 @@ async fn restart(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<RestartBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    Ok((StatusCode::CREATED, Json(api.restart(&instance_id(&id)?, &body).await?)))
+    Ok((StatusCode::CREATED, Json(api.restart(&api.id(&id)?, &body).await?)))
 }
 
 async fn purge(Scoped(api): Scoped, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let id = instance_id(&id)?;
+    let id = api.id(&id)?;
     blocking(move || api.purge(&id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -160,7 +161,7 @@ async fn suspend(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
-    api.suspend(&instance_id(&id)?, &body.reason).await?;
+    api.suspend(&api.id(&id)?, &body.reason).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -169,6 +170,6 @@ async fn resume(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
-    api.resume(&instance_id(&id)?, &body.reason).await?;
+    api.resume(&api.id(&id)?, &body.reason).await?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::api::{Api, ListQuery, Result, instance_id};
+use super::api::{Api, ListQuery, Result};
 use super::problem::Problem;
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::summary::{Status, Summary};
@@ -103,15 +103,15 @@ impl Api {
         let filter = self.filter(query)?;
         let (rows, next, counts) = match order {
             Order::Id => {
-                let after = after.as_deref().map(instance_id).transpose()?;
+                let after = after.as_deref().map(|id| self.id(id)).transpose()?;
                 let mut rows = self.store().list(&filter, after.as_ref(), limit + 1)?;
                 let more = rows.len() > limit;
                 rows.truncate(limit);
-                let next = rows.last().filter(|_| more).map(|row| row.instance.to_string());
+                let next = rows.last().filter(|_| more).map(|row| row.instance.local().to_owned());
                 (rows, next, with_counts.then(|| self.counts(&filter)).transpose()?)
             }
             Order::Newest => {
-                let after = after.as_deref().map(cursor).transpose()?;
+                let after = after.as_deref().map(|text| self.cursor(text)).transpose()?;
                 let mut rows = self.newest(&filter, after.as_ref(), limit + 1)?;
                 let more = rows.len() > limit;
                 rows.truncate(limit);
@@ -128,8 +128,10 @@ impl Api {
     /// If the store fails.
     pub fn counts(&self, filter: &Filter) -> Result<Counts> {
         let any_status = Filter { status: None, ..filter.clone() };
-        if any_status == Filter::default() {
-            let by_status = self.store().counts()?;
+        let namespace = (!filter.everywhere).then_some(&filter.namespace);
+        let all = Filter { namespace: filter.namespace.clone(), everywhere: filter.everywhere, ..Filter::default() };
+        if any_status == all {
+            let by_status = self.store().counts(namespace)?;
             return Ok(Counts { total: by_status.values().sum(), by_status, complete: true });
         }
         let mut counts = Counts::default();
@@ -170,12 +172,12 @@ impl Api {
             }
         }
     }
-}
 
-fn cursor(text: &str) -> Result<Cursor> {
-    let parts = text.split_once('.').and_then(|(at, id)| Some((TimestampMs(at.parse().ok()?), id)));
-    let (at, id) = parts.ok_or_else(|| {
-        Problem::invalid(format!("after is {text:?}: with order=newest, expected the next of an answer before"))
-    })?;
-    Ok((at, instance_id(id)?))
+    fn cursor(&self, text: &str) -> Result<Cursor> {
+        let parts = text.split_once('.').and_then(|(at, id)| Some((TimestampMs(at.parse().ok()?), id)));
+        let (at, id) = parts.ok_or_else(|| {
+            Problem::invalid(format!("after is {text:?}: with order=newest, expected the next of an answer before"))
+        })?;
+        Ok((at, self.id(id)?))
+    }
 }

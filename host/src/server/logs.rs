@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::access::Scoped;
-use super::api::{Api, Result, blocking, instance_id};
+use super::api::{Api, Result, blocking};
 use super::{Answer, Query};
 use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::replay::debugger::{Halt, Target};
@@ -45,6 +45,6 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 async fn logs(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
-    let id = instance_id(&id)?;
+    let id = api.id(&id)?;
     blocking(move || api.logs(&id, query)).await.map(Json)
 }

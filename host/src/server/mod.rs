@@ -42,6 +42,7 @@
 pub mod access;
 pub mod address;
 pub mod api;
+pub mod audit;
 pub mod backup;
 pub mod bulk;
 pub mod changes;
@@ -90,7 +91,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::access::{Admission, Caller, Needs, Scoped};
-use self::api::{Api, HistoryQuery, ListQuery, RecordingQuery, StartBody, blocking, instance_id};
+use self::api::{Api, HistoryQuery, ListQuery, RecordingQuery, StartBody, blocking};
 use self::problem::Problem;
 use self::tls::Tls;
 use crate::core::payload::Payload;
@@ -227,6 +228,7 @@ pub fn router(api: Api) -> Router {
         .merge(bulk::routes())
         .merge(logs::routes())
         .merge(openapi::routes())
+        .merge(audit::routes())
         .merge(replay::routes())
         .route("/instances", get(list).post(start))
         .route("/instances/{id}", get(instance))
@@ -263,35 +265,46 @@ struct Guard {
 
 /// Lets in who may, and with whom it is that asks. Refuses more requests than can be held.
 async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let caller = match admit(&guard.access, &request) {
-        Ok(caller) => caller,
+    let (caller, needs) = match admit(&guard.access, &request) {
+        Ok(admitted) => admitted,
         // People are led to where they can give it.
         Err(problem) if problem.code.starts_with("token-") && access::is_page(request.uri().path()) => {
             return web::to_sign_in(request.uri());
         }
         Err(problem) => return problem.into_response(),
     };
-    request.extensions_mut().insert(caller);
-    match guard.slots.try_acquire() {
-        Ok(_slot) => next.run(request).await,
-        Err(_) => Problem::new("busy", "too many requests at the same time; try again").into_response(),
+    let Ok(_slot) = guard.slots.try_acquire() else {
+        return Problem::new("busy", "too many requests at the same time; try again").into_response();
+    };
+    let (audit, mut noted) = (guard.access.audit(), None);
+    if let Some(audit) = audit {
+        (request, noted) = match audit.note(&caller, needs, request).await {
+            Ok(noted) => noted,
+            Err(problem) => return problem.into_response(),
+        };
     }
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    if let Some((audit, id)) = audit.zip(noted) {
+        audit.end(id, response.status().as_u16());
+    }
+    response
 }
 
-fn admit(access: &Admission, request: &Request) -> Result<Caller, Problem> {
+fn admit(access: &Admission, request: &Request) -> Result<(Caller, Needs), Problem> {
     // A webhook comes through a proxy, and proves by its signature who sent it.
     if request.uri().path().starts_with(HOOKS) {
-        return Ok(Caller::Stranger);
+        return Ok((Caller::Stranger, Needs::Nothing));
     }
     access::check_origin(request.method(), request.headers(), access.is_guarded()?)?;
     let needs = access::needed(request)?;
     if needs == Needs::Nothing {
         // Who it is may be of interest all the same.
-        return Ok(access.who(request.headers()).unwrap_or(Caller::Stranger));
+        return Ok((access.who(request.headers()).unwrap_or(Caller::Stranger), needs));
     }
     let caller = access.who(request.headers())?;
     caller.may(needs)?;
-    Ok(caller)
+    Ok((caller, needs))
 }
 
 // ---- routes ----
@@ -331,7 +344,7 @@ async fn upload(
         None => Grants::default(),
     };
     let UploadQuery { name, version, held_back, check } = query;
-    let upload = Upload { bytes: bytes.to_vec(), name, version, grants, held_back };
+    let upload = Upload { bytes: bytes.to_vec(), name, version, grants, held_back, ..Upload::default() };
     let module = blocking(move || if check { api.upload_checked(upload) } else { api.upload(upload) }).await?;
     Ok((StatusCode::CREATED, Json(module)).into_response())
 }
@@ -356,12 +369,12 @@ async fn start(
 }
 
 async fn instance(Scoped(api): Scoped, Path(id): Path<String>) -> Answer {
-    let id = instance_id(&id)?;
+    let id = api.id(&id)?;
     blocking(move || api.instance(&id)).await.map(Json)
 }
 
 async fn history(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<HistoryQuery>) -> Answer {
-    api.history(&instance_id(&id)?, query).await.map(Json)
+    api.history(&api.id(&id)?, query).await.map(Json)
 }
 
 async fn recording(
@@ -369,7 +382,7 @@ async fn recording(
     Path(id): Path<String>,
     Query(query): Query<RecordingQuery>,
 ) -> Result<Response, Problem> {
-    let id = instance_id(&id)?;
+    let id = api.id(&id)?;
     let bytes = blocking(move || api.recording(&id, &query)).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
@@ -382,7 +395,7 @@ struct WaitQuery {
 }
 
 async fn outcome(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<WaitQuery>) -> Answer {
-    api.outcome(&instance_id(&id)?, query.wait_ms).await.map(Json)
+    api.outcome(&api.id(&id)?, query.wait_ms).await.map(Json)
 }
 
 async fn raise(
@@ -393,7 +406,7 @@ async fn raise(
 ) -> Result<StatusCode, Problem> {
     let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str());
     let key = key.transpose().map_err(|_| Problem::invalid("the header idempotency-key is not text"))?;
-    api.raise(&instance_id(&id)?, &name, value, key).await?;
+    api.raise(&api.id(&id)?, &name, value, key).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -409,7 +422,7 @@ async fn terminate(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
-    api.terminate(&instance_id(&id)?, &body.reason).await?;
+    api.terminate(&api.id(&id)?, &body.reason).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -418,7 +431,7 @@ async fn cancel(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<Reason>,
 ) -> Result<StatusCode, Problem> {
-    api.cancel(&instance_id(&id)?, &body.reason).await?;
+    api.cancel(&api.id(&id)?, &body.reason).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -94,6 +94,7 @@ pub const OPERATIONS: &[Operation] = &[
     op("GET", "/changes", "host", "What changes, as server-sent events", READ, &["instance:string", "prefix:string"], Body::None, (200, "events")),
     op("POST", "/verify", "host", "Verify everything that is stored", HOST, &["replay:boolean"], Body::None, (200, "")),
     op("GET", "/backup", "host", "Everything that is kept, as of one moment", HOST_OPERATE, NONE, Body::None, (200, "bytes")),
+    op("GET", "/audit", "host", "Who changed what, the newest first; those of the token's namespace", OPERATE, &["before:integer", "limit:integer"], Body::None, (200, "")),
     op("GET", "/modules", "modules", "Every module, the last uploaded first", READ, NONE, Body::None, (200, "Modules")),
     op("POST", "/modules", "modules", "Keep a module; its grants are JSON in the header dacapo-grants", DEPLOY, &["name:string!", "version:string", "held_back:boolean", "check:boolean"], Body::Wasm, (201, "Module")),
     op("GET", "/modules/{hash}", "modules", "A module's bytes", READ, NONE, Body::None, (200, "wasm")),

@@ -63,6 +63,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("token-refused", 401, "the token is unknown, has expired or was revoked"),
     ("scope-missing", 403, "the token is for something else"),
     ("host-only", 403, "only tokens of the namespace default may, since it is about the host as a whole"),
+    ("quota-reached", 429, "the namespace uses all that it may; the detail says what makes room"),
     ("signature-refused", 401, "a webhook whose signature does not fit"),
     ("busy", 503, "too much at the same time; try again"),
     ("stopped", 503, "no engine runs here, or it is shutting down"),

@@ -7,7 +7,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 
 use super::access::Scoped;
-use super::api::{Api, Result, instance_id};
+use super::api::{Api, Result};
 use super::{JsonText, Problem};
 use crate::core::ids::InstanceId;
 use crate::core::payload::{ContentType, Payload};
@@ -32,7 +32,7 @@ async fn query(
     Path((id, name)): Path<(String, String)>,
     JsonText(input): JsonText,
 ) -> Result<Response, Problem> {
-    let answer = api.query(&instance_id(&id)?, &name, input).await?;
+    let answer = api.query(&api.id(&id)?, &name, input).await?;
     Ok(match answer.content_type {
         ContentType::Json => ([(header::CONTENT_TYPE, "application/json")], answer.data.to_vec()).into_response(),
         _ => Json(answer).into_response(),

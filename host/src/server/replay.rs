@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::access::Scoped;
-use super::api::{Api, Result, blocking, instance_id, read_history, to_json};
+use super::api::{Api, Result, blocking, read_history, to_json};
 use super::{Answer, Problem, Query};
 use crate::core::ids::{ExecutionNumber, InstanceId, ModuleHash};
 use crate::core::turn::module_of;
@@ -144,7 +144,7 @@ impl Api {
         let records = history.decode().map_err(EngineError::from)?;
         let recorded = module_of(&records).ok_or_else(|| Problem::invalid("the history has no beginning"))?;
         let module = match module {
-            Some(wanted) => self.with_modules(|modules| modules.find(wanted))?.hash,
+            Some(wanted) => self.with_modules(|modules| modules.find_in(&self.namespace(), wanted))?.hash,
             None => recorded,
         };
         let execution = history.execution;
@@ -197,6 +197,6 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 async fn replay(Scoped(api): Scoped, Path(id): Path<String>, Query(query): Query<ReplayQuery>) -> Answer {
-    let id = instance_id(&id)?;
+    let id = api.id(&id)?;
     blocking(move || api.replay(&id, &query)).await.map(Json)
 }

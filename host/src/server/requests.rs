@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use serde_json::Value;
 
 use super::access::Scoped;
-use super::api::{Api, OperationPath, OperationQuery, RequestQuery, instance_id};
+use super::api::{Api, OperationPath, OperationQuery, RequestQuery};
 use super::problem::Problem;
 use super::{JsonText, Query};
 
@@ -24,7 +24,7 @@ async fn update(
     Query(query): Query<RequestQuery>,
     JsonText(input): JsonText,
 ) -> Result<Response, Problem> {
-    Ok(answered(api.update(&instance_id(&id)?, &name, input, &query).await?))
+    Ok(answered(api.update(&api.id(&id)?, &name, input, &query).await?))
 }
 
 async fn entity(

@@ -14,6 +14,7 @@ use super::api::{Api, Result, blocking};
 use super::problem::Problem;
 use super::{Answer, JsonBody, Query, Reason};
 use crate::core::ids::TimestampMs;
+use crate::core::namespace;
 use crate::core::payload::Payload;
 use crate::store::schedule::{Overlap, Schedule, ScheduleSpec, Timing};
 
@@ -113,7 +114,7 @@ impl Api {
     /// # Errors
     /// Those of [`crate::engine::Engine::put_schedule`].
     pub async fn put_schedule(&self, name: &str, body: ScheduleBody) -> Result<Value> {
-        let (engine, name, spec) = (self.engine()?.clone(), name.to_owned(), body.into_spec()?);
+        let (engine, name, spec) = (self.engine()?.clone(), self.schedule_name(name)?, body.into_spec()?);
         blocking(move || {
             let schedule = engine.put_schedule(&name, spec)?;
             let next = engine.next_times(&schedule, NEXT_TIMES)?;
@@ -128,7 +129,7 @@ impl Api {
     /// If no engine runs.
     pub fn schedules(&self) -> Result<Value> {
         let engine = self.engine()?;
-        let shown = engine.list_schedules().into_iter().map(|schedule| {
+        let shown = engine.list_schedules_in(&self.namespace()).into_iter().map(|schedule| {
             let next = engine.next_times(&schedule, 1)?;
             Ok(schedule_json(&schedule, &next))
         });
@@ -145,7 +146,7 @@ impl Api {
             return Err(Problem::invalid(format!("next is {count}: expected at most {MAX_NEXT_TIMES}")));
         }
         let engine = self.engine()?;
-        let schedule = engine.schedule(name)?;
+        let schedule = engine.schedule(&self.schedule_name(name)?)?;
         let next = engine.next_times(&schedule, count)?;
         Ok(schedule_json(&schedule, &next))
     }
@@ -155,7 +156,7 @@ impl Api {
     /// # Errors
     /// If there is none of that name.
     pub async fn delete_schedule(&self, name: &str) -> Result<()> {
-        let (engine, name) = (self.engine()?.clone(), name.to_owned());
+        let (engine, name) = (self.engine()?.clone(), self.schedule_name(name)?);
         blocking(move || Ok(engine.delete_schedule(&name)?)).await
     }
 
@@ -164,21 +165,32 @@ impl Api {
     /// # Errors
     /// If there is none of that name, or the instance cannot be started.
     pub async fn act_on_schedule(&self, name: &str, action: ScheduleAction) -> Result<Value> {
-        let (engine, name) = (self.engine()?.clone(), name.to_owned());
+        let (engine, name) = (self.engine()?.clone(), self.schedule_name(name)?);
         blocking(move || {
             match action {
                 ScheduleAction::Pause(reason) => engine.pause_schedule(&name, &reason)?,
                 ScheduleAction::Unpause => engine.unpause_schedule(&name)?,
                 ScheduleAction::Trigger => return Ok(json!({ "id": engine.trigger_schedule(&name)? })),
             }
-            Ok(json!({ "name": name }))
+            Ok(json!({ "name": namespace::local(&name) }))
         })
         .await
     }
 }
 
+impl Api {
+    /// The schedule that whoever asks calls so.
+    fn schedule_name(&self, name: &str) -> Result<String> {
+        if name.chars().any(char::is_control) {
+            return Err(Problem::invalid("the name of a schedule has no control characters"));
+        }
+        Ok(self.namespace().qualify(name))
+    }
+}
+
 fn schedule_json(schedule: &Schedule, next: &[TimestampMs]) -> Value {
-    let Schedule { name, spec, created_at, paused, buffered, started, skipped, last, last_error, .. } = schedule;
+    let name = schedule.local_name();
+    let Schedule { spec, created_at, paused, buffered, started, skipped, last, last_error, .. } = schedule;
     let mut shown = json!({
         "name": name,
         "orchestration": spec.orchestration,

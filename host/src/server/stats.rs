@@ -35,9 +35,8 @@ impl Api {
     /// If the store fails.
     pub fn stats(&self) -> Result<Value> {
         let engine = self.engine()?;
-        let counts = self.counts(&Filter::default())?;
-        let queues = engine.queues();
-        let workers = engine.workers();
+        let counts = self.counts(&Filter::everything())?;
+        let queues = engine.every_queue();
         let written = self.store().written();
         let (timers, next_timer) = engine.timers();
         let mut stats = json!({
@@ -52,8 +51,8 @@ impl Api {
             "tasks_waiting": queues.iter().map(|queue| queue.waiting).sum::<usize>(),
             "tasks_unserved": queues.iter().flat_map(|queue| queue.unserved.values()).sum::<usize>(),
             "tasks_running": queues.iter().map(|queue| queue.running).sum::<usize>(),
-            "workers": workers.len(),
-            "schedules": engine.list_schedules().len(),
+            "workers": engine.worker_count(),
+            "schedules": engine.schedule_count(),
             "modules": engine.modules().all()?.len(),
             "change_listeners": self.store().listeners(),
             "disk_bytes": self.folder().map(folder_bytes),

@@ -91,12 +91,6 @@ pub struct Token {
 impl Token {
     /// Why it is not taken at `now`.
     fn fault(&self, now: TimestampMs) -> Option<String> {
-        if !self.namespace.is_default() {
-            return Some(format!(
-                "the token {} is of the namespace {}, and only default is served",
-                self.id, self.namespace
-            ));
-        }
         match (self.revoked_at, self.expires_at) {
             (Some(at), _) => Some(format!("the token {} was revoked at {at}", self.id)),
             (None, Some(at)) if at <= now => Some(format!("the token {} expired at {at}", self.id)),
@@ -194,13 +188,6 @@ impl Tokens {
             return Err(Problem::invalid(format!(
                 "the token's name is {:?}: expected at most {MAX_NAME_BYTES} bytes without control characters",
                 new.name
-            )));
-        }
-        if !new.namespace.is_default() {
-            return Err(Problem::invalid(format!(
-                "the namespace is {}: expected default; instances are not kept apart by namespace yet, so a token for \
-                 another one would see everything",
-                new.namespace
             )));
         }
         if new.scopes.is_empty() {
@@ -307,8 +294,6 @@ mod tests {
         let refused = |text: &str, at: u64| server.find(text, TimestampMs(at)).unwrap_err();
         assert_eq!(refused(&text[..text.len() - 1], 6).code, "token-refused");
         assert!(refused("rubbish", 6).detail.contains("dacapo token create"));
-        let elsewhere = NewToken { namespace: Namespace::new("acme").unwrap(), ..new(&[Scope::Read]) };
-        assert!(tokens.create(elsewhere, TimestampMs(5)).unwrap_err().detail.contains("expected default"));
         let brief = NewToken { expires_at: Some(TimestampMs(10)), ..new(&[Scope::Worker]) };
         let (_, brief) = tokens.create(brief, TimestampMs(5)).unwrap();
         assert!(server.find(&brief, TimestampMs(9)).is_ok());

@@ -76,7 +76,7 @@ impl Api {
     /// If there is no such module.
     pub fn set_default(&self, named: &Named) -> Result<Value> {
         let now = SystemClock.now();
-        Ok(module_json(&self.with_modules(|modules| modules.set_default(&named.module, now))?))
+        Ok(module_json(&self.with_modules(|modules| modules.set_default_in(&self.namespace(), &named.module, now))?))
     }
 
     /// Keeps a module; new starts take it if running instances could go on with it.
@@ -85,7 +85,7 @@ impl Api {
     /// If it is refused.
     pub fn upload_checked(&self, upload: Upload) -> Result<Value> {
         let engine = self.engine()?;
-        let (module, checked) = engine.upload_checked(upload)?;
+        let (module, checked) = engine.upload_checked(Upload { namespace: self.namespace(), ..upload })?;
         checked_json(engine.modules(), &module, &checked)
     }
 
@@ -95,9 +95,9 @@ impl Api {
     /// If something needs it: `module-in-use`.
     pub fn remove_module(&self, body: &RemoveBody) -> Result<Value> {
         let removed = match self.engine() {
-            Ok(engine) => engine.remove_module(&body.module, body.forget_ended)?,
+            Ok(engine) => engine.remove_module_in(&self.namespace(), &body.module, body.forget_ended)?,
             Err(_) => self.with_modules(|modules| {
-                let module = modules.find(&body.module)?;
+                let module = modules.find_in(&self.namespace(), &body.module)?;
                 modules.remove(&module, body.forget_ended).map(|()| module)
             })?,
         };
@@ -111,9 +111,9 @@ impl Api {
     pub fn collect_modules(&self, body: CollectBody) -> Result<Value> {
         let CollectBody { forget_ended, dry_run } = body;
         let removed: Vec<Module> = match self.engine() {
-            Ok(engine) if !dry_run => engine.collect_modules(forget_ended)?,
+            Ok(engine) if !dry_run => engine.collect_modules_in(&self.namespace(), forget_ended)?,
             _ => self.with_modules(|modules| {
-                let unused = modules.unused(forget_ended)?;
+                let unused = modules.unused_in(&self.namespace(), forget_ended)?;
                 if !dry_run {
                     unused.iter().try_for_each(|module| modules.remove(module, forget_ended))?;
                 }
@@ -128,6 +128,7 @@ impl Api {
     /// # Errors
     /// If the module is refused.
     pub fn check(&self, bytes: &[u8], scope: &Scope) -> Result<Value> {
+        let scope = &Scope { namespace: self.namespace(), ..scope.clone() };
         let checked = match self.engine() {
             Ok(engine) => engine.check(bytes, scope)?,
             Err(_) => {
@@ -144,8 +145,9 @@ impl Api {
     /// If there is no such module, or nothing runs here.
     pub fn migrate(&self, body: &MigrateBody) -> Result<Value> {
         let engine = self.engine()?;
-        let module = engine.modules().find(&body.module)?;
-        let scope = Scope { orchestration: body.orchestration.clone(), name: body.name.clone() };
+        let module = engine.modules().find_in(&self.namespace(), &body.module)?;
+        let (orchestration, name) = (body.orchestration.clone(), body.name.clone());
+        let scope = Scope { orchestration, name, namespace: self.namespace() };
         Ok(report(&engine.migrate(&module, &scope)?))
     }
 

@@ -39,11 +39,12 @@ use serde_json::{Value, json};
 
 use super::Answer;
 use super::access::Scoped;
-use super::api::{Api, Result, instance_id};
+use super::api::{Api, Result};
 use super::problem::Problem;
-use crate::core::ids::TimestampMs;
+use crate::core::ids::{InstanceId, TimestampMs};
+use crate::core::namespace::Namespace;
 use crate::core::payload::Payload;
-use crate::engine::{IdReuse, StartOutcome, StartRequest};
+use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest};
 use crate::sandbox::secrets::Secrets;
 
 /// Clocks differ and networks are slow, but nobody resends after five minutes what
@@ -65,6 +66,9 @@ pub struct Webhooks {
 pub struct Webhook {
     /// The end of its path.
     pub name: String,
+    /// Where what it starts and tells is; the body says nothing of that.
+    #[serde(default)]
+    pub namespace: Namespace,
     /// The name of the secret that signs.
     pub secret: String,
     /// The orchestration to start.
@@ -105,8 +109,9 @@ impl Webhooks {
     }
 
     /// What people may know of them.
-    pub fn to_json(&self) -> Value {
-        let shown = self.by_name.values().map(|webhook| {
+    pub fn to_json(&self, namespace: &Namespace) -> Value {
+        let own = self.by_name.values().filter(|webhook| webhook.namespace == *namespace);
+        let shown = own.map(|webhook| {
             json!({
                 "name": webhook.name,
                 "path": format!("/hooks/{}", webhook.name),
@@ -266,7 +271,7 @@ pub(super) fn api_routes() -> Router<Api> {
 }
 
 async fn list(Scoped(api): Scoped) -> Answer {
-    Ok(Json(api.webhooks().to_json()))
+    Ok(Json(api.webhooks().to_json(&api.namespace())))
 }
 
 async fn take(Scoped(api): Scoped, Path(name): Path<String>, request: Request) -> Result<Response> {
@@ -275,9 +280,20 @@ async fn take(Scoped(api): Scoped, Path(name): Path<String>, request: Request) -
     let body = read(request, webhook.body_limit()).await?;
     let engine = api.engine()?;
     signed.verify(webhook, &api.webhooks().secrets, &body, engine.now())?;
+    // Not before: whoever reaches this host would fill the records.
+    let Some(audit) = api.access().audit() else { return react(engine, webhook, signed, body).await };
+    let noted = audit.note_webhook(&webhook.namespace, format!("{}/{}", super::HOOKS, webhook.name)).await?;
+    let answer = react(engine, webhook, signed, body).await.into_response();
+    audit.end(noted, answer.status().as_u16());
+    Ok(answer)
+}
+
+/// Does what the webhook is for.
+async fn react(engine: &Engine, webhook: &Webhook, signed: Signed, body: Bytes) -> Result<Response> {
     let value: Value =
         serde_json::from_slice(&body).map_err(|error| Problem::invalid(format!("the body is not JSON: {error}")))?;
-    let id = instance_id(&webhook.instance_of(&signed, &value)?)?;
+    let id = webhook.instance_of(&signed, &value)?;
+    let id = InstanceId::within(&webhook.namespace, &id).map_err(EngineError::from)?;
     let payload = Payload::json(body);
     let is_new = match (&webhook.start, &webhook.raise) {
         (Some(orchestration), _) => {

@@ -206,7 +206,7 @@ impl Api {
     /// # Errors
     /// If no engine runs.
     pub fn queues(&self) -> Result<Value> {
-        Ok(json!({ "queues": self.engine()?.queues() }))
+        Ok(json!({ "queues": self.engine()?.queues_in(&self.namespace()) }))
     }
 
     /// Every remote worker that was heard of lately.
@@ -214,7 +214,7 @@ impl Api {
     /// # Errors
     /// If no engine runs.
     pub fn workers(&self) -> Result<Value> {
-        Ok(json!({ "workers": self.engine()?.workers() }))
+        Ok(json!({ "workers": self.engine()?.workers_of(&self.namespace()).list() }))
     }
 }
 
@@ -248,12 +248,12 @@ async fn register(Scoped(api): Scoped, JsonBody(body): JsonBody<RegisterBody>) -
     };
     let activities: BTreeMap<_, _> = body.activities.into_iter().map(served).collect();
     let registration = Registration { name: body.name, queues: body.queues, activities };
-    let worker = api.engine()?.register_worker(registration)?;
+    let worker = api.engine()?.workers_of(&api.namespace()).register(registration)?;
     Ok((StatusCode::CREATED, Json(json!({ "worker": worker, "lease_ms": LEASE_MS }))).into_response())
 }
 
 async fn unregister(Scoped(api): Scoped, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    api.engine()?.unregister_worker(&id)?;
+    api.engine()?.workers_of(&api.namespace()).unregister(&id)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -266,7 +266,7 @@ async fn claim(Scoped(api): Scoped, Path(id): Path<String>, JsonBody(body): Json
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     };
-    let claimed = api.engine()?.claim_tasks(&id, body.max, body.lease_ms, give_up).await?;
+    let claimed = api.engine()?.workers_of(&api.namespace()).claim(&id, body.max, body.lease_ms, give_up).await?;
     Ok(Json(json!({ "tasks": claimed.iter().map(task_json).collect::<Vec<_>>() })))
 }
 
@@ -307,9 +307,9 @@ async fn fail(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Failed>>) -> 
 
 /// All at once: they become durable together.
 async fn report(api: &Api, reports: Vec<(String, Outcome)>) -> Answer {
-    let engine = api.engine()?;
+    let workers = &api.engine()?.workers_of(&api.namespace());
     let reports = reports.into_iter().map(|(token, outcome)| async move {
-        let answer = engine.report_task(&token, outcome).await?;
+        let answer = workers.report(&token, outcome).await?;
         Ok::<Value, Problem>(json!({ "token": token, "answer": answer }))
     });
     let answers: Result<Vec<Value>> = futures::future::try_join_all(reports).await;
@@ -317,9 +317,9 @@ async fn report(api: &Api, reports: Vec<(String, Outcome)>) -> Answer {
 }
 
 async fn heartbeat(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Beat>>) -> Answer {
-    let engine = api.engine()?;
+    let workers = api.engine()?.workers_of(&api.namespace());
     // One that says too much is told so, and the others are heard all the same.
-    let beat = |beat: Beat| match engine.heartbeat_task(&beat.token, beat.progress) {
+    let beat = |beat: Beat| match workers.heartbeat(&beat.token, beat.progress) {
         Ok(standing) => json!({ "token": beat.token, "answer": standing }),
         Err(error) => json!({ "token": beat.token, "answer": "refused", "detail": error.to_string() }),
     };
@@ -327,9 +327,9 @@ async fn heartbeat(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Beat>>) 
 }
 
 async fn extend(Scoped(api): Scoped, JsonBody(batch): JsonBody<Batch<Extend>>) -> Answer {
-    let engine = api.engine()?;
+    let workers = api.engine()?.workers_of(&api.namespace());
     let extend = |extend: Extend| -> Result<Value> {
-        let standing = engine.extend_task(&extend.token, extend.lease_ms)?;
+        let standing = workers.extend(&extend.token, extend.lease_ms)?;
         Ok(json!({ "token": extend.token, "answer": standing }))
     };
     Ok(Json(json!({ "tasks": batch.tasks.into_iter().map(extend).collect::<Result<Vec<_>>>()? })))

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use self::backup::{BackupError, Contents};
 use self::schedule::Schedule;
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
+use crate::core::namespace::{self, Namespace};
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
 
@@ -106,6 +107,10 @@ impl History {
 /// Which instances to list. Every condition given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
+    /// In this namespace.
+    pub namespace: Namespace,
+    /// In every namespace, whatever is said above.
+    pub everywhere: bool,
     /// This status.
     pub status: Option<Status>,
     /// This orchestration.
@@ -125,11 +130,25 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whatever there is, in every namespace.
+    pub fn everything() -> Self {
+        Self { everywhere: true, ..Self::default() }
+    }
+
+    /// What the ids that match begin with, as they are kept.
+    pub fn key_prefix(&self) -> String {
+        if self.everywhere {
+            return String::new();
+        }
+        self.namespace.prefix() + self.id_prefix.as_deref().unwrap_or_default()
+    }
+
     /// Whether `summary` is to be listed.
     pub fn matches(&self, summary: &Summary) -> bool {
-        self.status.is_none_or(|status| status == summary.status)
+        (self.everywhere || self.namespace.has(summary.instance.as_str()))
+            && self.status.is_none_or(|status| status == summary.status)
             && self.orchestration.as_ref().is_none_or(|name| *name == summary.orchestration)
-            && self.id_prefix.as_ref().is_none_or(|prefix| summary.instance.as_str().starts_with(prefix))
+            && self.id_prefix.as_ref().is_none_or(|prefix| summary.instance.local().starts_with(prefix))
             && self.modules.as_ref().is_none_or(|modules| modules.contains(&summary.module))
             && self.tags.iter().all(|(name, value)| summary.tags.get(name) == Some(value))
             && self.created_from.is_none_or(|from| summary.created_at >= from)
@@ -153,7 +172,7 @@ pub enum ModuleKind {
 pub struct Module {
     /// Hash of its bytes: its address.
     pub hash: ModuleHash,
-    /// Its name.
+    /// Its name, with its namespace (see [`crate::core::namespace`]).
     pub name: String,
     /// Its version: the caller's, else the hash's first digits.
     pub version: String,
@@ -185,6 +204,23 @@ pub struct EntityOffer {
     pub kind: String,
     /// What can be asked of such an entity.
     pub operations: Vec<Offer>,
+}
+
+impl Module {
+    /// Its name as its namespace knows it.
+    pub fn local_name(&self) -> &str {
+        namespace::local(&self.name)
+    }
+
+    /// `name@version`, as its namespace knows it.
+    pub fn called(&self) -> String {
+        format!("{}@{}", self.local_name(), self.version)
+    }
+
+    /// Whether it is in that namespace.
+    pub fn is_in(&self, namespace: &Namespace) -> bool {
+        namespace.has(&self.name)
+    }
 }
 
 /// One orchestration or activity of a module.
@@ -326,7 +362,8 @@ pub trait Store: Send + Sync + 'static {
     fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError>;
 
     /// Rows that match, those created last first and of one time by id backwards, at most
-    /// `limit` from before `before` on. Its cost follows what is looked at until then.
+    /// `limit` from before `before` on. Its cost follows what is looked at until then, of the
+    /// filter's namespace alone: it is of that one also where the filter says everywhere.
     fn newest(
         &self,
         filter: &Filter,
@@ -334,8 +371,13 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Summary>, StoreError>;
 
-    /// How many instances there are of each status. Its cost does not follow how many.
-    fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError>;
+    /// How many instances there are of each status, in that namespace or, without one, in
+    /// all. Its cost does not follow how many.
+    fn counts(&self, namespace: Option<&Namespace>) -> Result<BTreeMap<Status, u64>, StoreError>;
+
+    /// Bytes of all turns of the instances in a namespace, with their payloads and before
+    /// any compression; also after opening again. Its cost does not follow how many.
+    fn stored_bytes(&self, namespace: &Namespace) -> Result<u64, StoreError>;
 
     /// Keeps a module and points its name and version to it. The same bytes again
     /// are no second module; their name, version and grants are those given last.
@@ -404,7 +446,9 @@ macro_rules! hand_on_to_inner_store {
                 before: Option<&($crate::core::ids::TimestampMs, $crate::core::ids::InstanceId)>,
                 limit: usize
             ) -> Vec<$crate::core::summary::Summary>;
-            counts() -> std::collections::BTreeMap<$crate::core::summary::Status, u64>;
+            counts(namespace: Option<&$crate::core::namespace::Namespace>)
+                -> std::collections::BTreeMap<$crate::core::summary::Status, u64>;
+            stored_bytes(namespace: &$crate::core::namespace::Namespace) -> u64;
             put_module(module: &$crate::store::Module, component: &[u8]) -> ();
             module(hash: &$crate::core::ids::ModuleHash) -> Option<$crate::store::Module>;
             module_bytes(hash: &$crate::core::ids::ModuleHash) -> Option<Vec<u8>>;

@@ -58,6 +58,13 @@ pub struct ScheduleSpec {
     pub catch_up_ms: u64,
 }
 
+impl Schedule {
+    /// Its name as its namespace knows it.
+    pub fn local_name(&self) -> &str {
+        crate::core::namespace::local(&self.name)
+    }
+}
+
 /// When instances are due.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Timing {
@@ -113,7 +120,7 @@ pub fn is_occurrence(name: &str, id: &InstanceId) -> bool {
 const NOW: &str = "now-";
 
 fn named(text: &str) -> InstanceId {
-    InstanceId::new(text).expect("a schedule's name is short and without control characters")
+    InstanceId::stored(text).expect("a schedule's name is short and without control characters")
 }
 
 /// As RFC 3339, with a fraction only where there is one.

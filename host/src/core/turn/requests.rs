@@ -92,7 +92,7 @@ impl Recorder {
         if let Some(failure) = too_large(format_args!("the input of {name}"), input.len(), self.limits.payload_bytes) {
             return Err(failure);
         }
-        let entity = entity_of(kind, key)?;
+        let entity = self.entity_of(kind, key)?;
         let waits = |why: String| Err(Failure::fatal(FailureKind::Unsupported, why));
         if !one_way && is_entity(&self.execution.started.instance) {
             return waits(format!("an entity may only signal {entity}: two that call each other would wait for ever"));
@@ -103,6 +103,12 @@ impl Recorder {
         Ok(entity)
     }
 
+    /// An entity of the guest's own namespace: it has no name for others.
+    fn entity_of(&self, kind: &str, key: &str) -> Result<InstanceId, Failure> {
+        let namespace = self.execution.started.instance.namespace();
+        entity_instance(&namespace, kind, key).map_err(|fault| Failure::fatal(FailureKind::NotFound, fault))
+    }
+
     fn lockable(&self, entities: &[(String, String)]) -> Result<Vec<InstanceId>, Failure> {
         let refuse = |why: &str| Err(Failure::fatal(FailureKind::Unsupported, why));
         if is_entity(&self.execution.started.instance) {
@@ -111,7 +117,7 @@ impl Recorder {
         if self.execution.has_locks() {
             return refuse("entities are locked already; lock all of them at once, or unlock them first");
         }
-        let ids: Result<Vec<_>, _> = entities.iter().map(|(kind, key)| entity_of(kind, key)).collect();
+        let ids: Result<Vec<_>, _> = entities.iter().map(|(kind, key)| self.entity_of(kind, key)).collect();
         let mut ids = ids?;
         ids.sort();
         ids.dedup();
@@ -127,10 +133,6 @@ impl Recorder {
 
 /// Entities of one lock. Each takes letters of its own, one after the other.
 const MOST_LOCKED: usize = 100;
-
-fn entity_of(kind: &str, key: &str) -> Result<InstanceId, Failure> {
-    entity_instance(kind, key).map_err(|fault| Failure::fatal(FailureKind::NotFound, fault))
-}
 
 /// Another host may have another limit: then what was recorded counts.
 fn same_answer(recorded: &Event, asked: &Event) -> bool {

@@ -20,6 +20,7 @@ use std::time::Duration;
 use self::timing::Calendar;
 use super::{Engine, EngineError, IdReuse, StartOutcome, StartRequest};
 use crate::core::ids::{InstanceId, TimestampMs};
+use crate::core::namespace::{self, Namespace};
 use crate::core::summary::Status;
 use crate::store::schedule::{
     MAX_NAME_BYTES, Overlap, Schedule, ScheduleSpec, is_occurrence, occurrence_id, triggered_id,
@@ -124,9 +125,8 @@ impl Schedules {
         change: impl FnOnce(&mut Schedule) -> T,
     ) -> Result<T, EngineError> {
         let mut table = self.table();
-        let exists = || table.keys().cloned().collect();
         if !table.contains_key(name) {
-            return Err(EngineError::UnknownSchedule { name: name.to_owned(), exists: exists() });
+            return Err(unknown(name, &table));
         }
         let entry = table.get_mut(name).expect("it was looked for");
         let mut changed = entry.schedule.clone();
@@ -200,7 +200,7 @@ impl Entry {
         if running.is_empty() && self.schedule.buffered.is_none() {
             return self.start(engine, id, due, now);
         }
-        let why = format!("the schedule {} starts another one", self.schedule.name);
+        let why = format!("the schedule {} starts another one", self.schedule.local_name());
         match overlap {
             Overlap::BufferOne if self.schedule.buffered.is_none() => self.schedule.buffered = Some(due),
             Overlap::Skip | Overlap::BufferOne => self.schedule.skipped += 1,
@@ -231,7 +231,7 @@ impl Entry {
             Ok(_) => self.schedule.note_start(id),
             Err(error @ (EngineError::Stopped(_) | EngineError::Store(_))) => return Err(error),
             Err(error) => {
-                tracing::error!(schedule = self.schedule.name, %due, %error, "the schedule could not start an instance");
+                tracing::error!(schedule = self.schedule.local_name(), namespace = %Namespace::of(&self.schedule.name), %due, %error, "the schedule could not start an instance");
                 self.schedule.last_error = Some(format!("{due}, at {now}: {error}"));
             }
         }
@@ -244,7 +244,12 @@ impl Entry {
         let name = &self.schedule.name;
         let mut found = Vec::new();
         for status in Status::ALL.into_iter().filter(|status| !status.is_final()) {
-            let filter = Filter { status: Some(status), id_prefix: Some(format!("{name}/")), ..Filter::default() };
+            let filter = Filter {
+                namespace: Namespace::of(name),
+                status: Some(status),
+                id_prefix: Some(format!("{}/", namespace::local(name))),
+                ..Filter::default()
+            };
             let mut after = None;
             loop {
                 let page = engine.store.list(&filter, after.as_ref(), PAGE)?;
@@ -270,7 +275,7 @@ impl Schedule {
 
 fn request(schedule: &Schedule, id: InstanceId, due: TimestampMs) -> StartRequest {
     let spec = &schedule.spec;
-    let own = [("schedule", schedule.name.clone()), ("scheduled_for", due.to_string())];
+    let own = [("schedule", schedule.local_name().to_owned()), ("scheduled_for", due.to_string())];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
     StartRequest {
         id,
@@ -335,7 +340,7 @@ impl Engine {
     pub fn put_schedule(&self, name: &str, spec: ScheduleSpec) -> Result<Schedule, EngineError> {
         check(name, &spec)?;
         self.check_size("the input", &spec.input)?;
-        self.modules.resolve(&spec.orchestration, spec.module.as_deref())?;
+        self.modules.resolve_in(&Namespace::of(name), &spec.orchestration, spec.module.as_deref())?;
         let calendar = Calendar::read(&spec.timing)?;
         let now = self.clock.now();
         if calendar.next(now, now).is_none() {
@@ -365,9 +370,21 @@ impl Engine {
         Ok(schedule)
     }
 
-    /// Every schedule, by name.
+    /// Every schedule of the default namespace, by name.
     pub fn list_schedules(&self) -> Vec<Schedule> {
-        self.schedules.table().values().map(|entry| entry.schedule.clone()).collect()
+        self.list_schedules_in(&Namespace::default())
+    }
+
+    /// Schedules of every namespace.
+    pub fn schedule_count(&self) -> usize {
+        self.schedules.table().len()
+    }
+
+    /// Every schedule of a namespace, by name.
+    pub fn list_schedules_in(&self, namespace: &Namespace) -> Vec<Schedule> {
+        let table = self.schedules.table();
+        let own = table.values().map(|entry| &entry.schedule).filter(|schedule| namespace.has(&schedule.name));
+        own.cloned().collect()
     }
 
     /// A schedule.
@@ -376,10 +393,7 @@ impl Engine {
     /// If there is none of that name.
     pub fn schedule(&self, name: &str) -> Result<Schedule, EngineError> {
         let table = self.schedules.table();
-        table.get(name).map(|entry| entry.schedule.clone()).ok_or_else(|| EngineError::UnknownSchedule {
-            name: name.to_owned(),
-            exists: table.keys().cloned().collect(),
-        })
+        table.get(name).map(|entry| entry.schedule.clone()).ok_or_else(|| unknown(name, &table))
     }
 
     /// The next times at which a schedule is due, as it stands; `count` at most.
@@ -445,7 +459,15 @@ impl Engine {
     }
 }
 
+/// Says which schedules the namespace of `name` has.
+fn unknown(name: &str, table: &BTreeMap<String, Entry>) -> EngineError {
+    let namespace = Namespace::of(name);
+    let exists = table.keys().filter(|known| namespace.has(known)).map(|known| namespace::local(known).to_owned());
+    EngineError::UnknownSchedule { name: namespace::local(name).to_owned(), exists: exists.collect() }
+}
+
 fn check(name: &str, spec: &ScheduleSpec) -> Result<(), EngineError> {
+    let name = namespace::local(name);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(plain) {
         return Err(EngineError::InvalidInput(format!(

@@ -26,7 +26,7 @@ impl Worker {
         let refused = match known {
             Ok(Some(status)) => Some(EngineError::AlreadyExists { id: id.clone(), status }),
             Ok(None) if self.parts.modules.is_retired(module) => Some(being_removed(module)),
-            Ok(None) => None,
+            Ok(None) => self.admit(&id, true).err(),
             Err(error) => Some(error.into()),
         };
         if let Some(error) = refused {

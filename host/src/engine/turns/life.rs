@@ -200,6 +200,7 @@ impl Worker {
 
     /// The store knows nothing of it any more, unless a new life has begun since.
     pub(super) fn purged(&mut self, id: &InstanceId) {
+        self.parts.quotas.purged(id);
         let has_ended = |slot: &mut super::Slot| slot.body.recorder().execution.end.is_some();
         if self.live.get_mut(id).is_some_and(has_ended) {
             self.drop_slot(id);

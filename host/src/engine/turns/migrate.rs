@@ -105,7 +105,7 @@ impl Worker {
     /// Checks what it did since; all of it is in the journal by now.
     fn check_again(&self, id: &InstanceId, to: &Candidate) -> Result<Option<Box<Checked>>, Fate> {
         let records = self.records(id).map_err(Fate::of_unloaded)?;
-        let checked = Box::new(to.check(id.as_str(), &records));
+        let checked = Box::new(to.check(id.local(), &records));
         if checked.is_same() { Ok(Some(checked)) } else { Err(Fate::Differs(checked)) }
     }
 

@@ -67,7 +67,7 @@ impl Api {
         let key = request_id(query.id.as_ref())?;
         let asked = self.engine()?.update(id, name, input, &key);
         let mut answer = self.waited(asked, query.wait_ms).await?;
-        answer["id"] = id.as_str().into();
+        answer["id"] = id.local().into();
         answer["request"] = key.into();
         Ok(answer)
     }
@@ -76,15 +76,17 @@ impl Api {
     /// `accepted`. Otherwise as [`Api::update`].
     ///
     /// # Errors
-    /// Those of [`crate::engine::Engine::call_entity`].
+    /// Those of [`crate::engine::Engine::call_entity_in`].
     pub async fn entity(&self, path: &OperationPath, input: Payload, query: &OperationQuery) -> Result<Value> {
         let request = request_id(query.id.as_ref())?;
-        let (engine, OperationPath { kind, key, operation }) = (self.engine()?, path);
+        let (engine, namespace) = (self.engine()?, self.namespace());
+        let OperationPath { kind, key, operation } = path;
         let mut answer = if query.one_way {
-            engine.signal_entity(kind, key, operation, input, &request).await?;
+            engine.signal_entity_in(&namespace, (kind, key), operation, input, &request).await?;
             json!({ "status": "accepted" })
         } else {
-            self.waited(engine.call_entity(kind, key, operation, input, &request), query.wait_ms).await?
+            self.waited(engine.call_entity_in(&namespace, (kind, key), operation, input, &request), query.wait_ms)
+                .await?
         };
         answer["kind"] = kind.as_str().into();
         answer["key"] = key.as_str().into();

@@ -16,9 +16,9 @@ use super::{Part, respond};
 use crate::core::ids::ExecutionNumber;
 use crate::core::summary::Status;
 use crate::server::Query;
-use crate::server::api::{Api, HistoryQuery, Result, blocking, instance_id};
+use crate::server::api::{Api, HistoryQuery, Result, blocking};
 use crate::server::paths::escaped;
-use crate::store::{Module, ModuleKind, Store as _};
+use crate::store::{Module, ModuleKind};
 
 /// Events of one page.
 const EVENTS: usize = 1000;
@@ -51,15 +51,15 @@ pub(super) async fn page(Scoped(api): Scoped, Path(id): Path<String>, Query(aske
 }
 
 async fn read(api: &Api, id: &str, asked: Asked) -> Result<Shown> {
-    let known = instance_id(id)?;
+    let known = api.id(id)?;
     let query = HistoryQuery { execution: asked.execution, from: asked.from, limit: Some(EVENTS), wait_ms: 0 };
     let history = api.history(&known, query).await?;
     let (reader, owned) = (api.clone(), known.clone());
     let (view, module, versions) = blocking(move || {
         let view = reader.instance(&owned)?;
-        let modules = reader.store().modules()?;
+        let modules = reader.own_modules()?;
         let module = modules.iter().find(|module| module.hash.to_string() == text(&view, "module"));
-        let called = |module: &Module| format!("{}@{}", module.name, module.version);
+        let called = |module: &Module| module.called();
         let offering = modules.iter().filter(|module| {
             let is_offered = module.offers.iter().any(|offer| offer.name == text(&view, "orchestration"));
             module.kind == ModuleKind::Orchestration && is_offered

@@ -16,7 +16,7 @@ use crate::server::Query;
 use crate::server::api::{Api, ListQuery, Order, Result, blocking, timestamp};
 use crate::server::listing::Listed;
 use crate::server::paths::with_query;
-use crate::store::{Module, ModuleKind, Store as _};
+use crate::store::{Module, ModuleKind};
 
 const ROWS: usize = 50;
 
@@ -114,7 +114,7 @@ fn instant(text: &str) -> Result<String> {
 
 fn render(api: &Api, asked: &Asked) -> Result<Markup> {
     let listed = api.page(asked.query()?)?;
-    let modules = api.store().modules()?;
+    let modules = api.own_modules()?;
     let counts = listed.counts.clone().unwrap_or_default();
     let all = if counts.complete { counts.total.to_string() } else { format!("{}+", counts.total) };
     Ok(html! {
@@ -175,10 +175,10 @@ fn table(listed: &Listed, modules: &[Module]) -> Markup {
                         @let version = modules.iter().find(|module| module.hash == row.module);
                         tr {
                             td { (badge(&row.status.to_string())) }
-                            td { a.id href=(instance_href(row.instance.as_str())) { (row.instance) } }
+                            td { a.id href=(instance_href(row.instance.local())) { (row.instance) } }
                             td {
                                 (row.orchestration)
-                                @if let Some(module) = version { span.dim.version title=(module.name) { "@" (module.version) } }
+                                @if let Some(module) = version { span.dim.version title=(module.local_name()) { "@" (module.version) } }
                             }
                             td.wide { (says(row)) }
                             td.num { (row.events) @if row.execution > 1 { span.dim title="execution" { " ×" (row.execution) } } }
@@ -211,7 +211,7 @@ fn filters(asked: &Asked, modules: &[Module]) -> Markup {
         orchestrations.clone().flat_map(|module| &module.offers).map(|offer| offer.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let versions: Vec<String> = orchestrations.map(|module| format!("{}@{}", module.name, module.version)).collect();
+    let versions: Vec<String> = orchestrations.map(|module| module.called()).collect();
     html! {
         form.filters method="get" action="/" role="search" aria-label="Filter" data-submits {
             @if !asked.status.is_empty() { input type="hidden" name="status" value=(asked.status); }

@@ -13,7 +13,7 @@ use crate::engine::versions::{Usage, usage};
 use crate::server::api::{Api, Result, blocking};
 use crate::server::paths::with_query;
 use crate::server::{Problem, Query};
-use crate::store::{Module, ModuleKind, Store as _};
+use crate::store::{Module, ModuleKind};
 
 /// More lines of a check are not shown.
 const CHECKED: usize = 50;
@@ -31,7 +31,7 @@ pub(super) async fn page(Scoped(api): Scoped, Query(asked): Query<Asked>) -> Res
 }
 
 fn render(api: &Api, asked: &Asked) -> Result<Markup> {
-    let mut modules = api.store().modules()?;
+    let mut modules = api.own_modules()?;
     // The versions of a name stand together, the last uploaded first.
     modules.sort_by(|a, b| a.name.cmp(&b.name).then(b.uploaded_at.cmp(&a.uploaded_at)));
     let usage = usage(&**api.store())?;
@@ -54,8 +54,9 @@ fn render(api: &Api, asked: &Asked) -> Result<Markup> {
 /// What came of replaying what runs against a module.
 fn check(api: &Api, modules: &[Module], hash: &str) -> Result<Value> {
     let bytes = api.module_bytes(hash)?;
-    let name = modules.iter().find(|module| module.hash.to_string() == hash).map(|module| module.name.clone());
-    api.check(&bytes, &Scope { orchestration: None, name })
+    let name =
+        modules.iter().find(|module| module.hash.to_string() == hash).map(|module| module.local_name().to_owned());
+    api.check(&bytes, &Scope { name, ..Scope::default() })
 }
 
 /// The upgrade check's result: what could go on with the module, and where the rest differs.
@@ -88,11 +89,11 @@ fn report(found: &Value) -> Markup {
 }
 
 fn card(module: &Module, used: &Usage, checked: Option<&Value>) -> Markup {
-    let called = format!("{}@{}", module.name, module.version);
+    let called = module.called();
     let is_orchestration = module.kind == ModuleKind::Orchestration;
     let body = json!({ "module": module.hash }).to_string();
     // Of its own name only; others may offer an orchestration that is called the same.
-    let moved = json!({ "module": module.hash, "name": module.name }).to_string();
+    let moved = json!({ "module": module.hash, "name": module.local_name() }).to_string();
     let short = module.hash.short();
     let action = |name: &'static str, path: &str, ask: String, is_grave| Action {
         name,
@@ -106,14 +107,14 @@ fn card(module: &Module, used: &Usage, checked: Option<&Value>) -> Markup {
     html! {
         article.panel id=(format!("m-{short}")) {
             div.head {
-                h2 { (module.name) span.dim { "@" (module.version) } }
+                h2 { (module.local_name()) span.dim { "@" (module.version) } }
                 span.badge { (if is_orchestration { "orchestrations" } else { "activities" }) }
                 @if used.default { span.badge.is-completed title="New starts of its name take it" { "default" } }
                 div.head-end.actions {
                     @if is_orchestration {
                         a.button.small href=(with_query("/ui/modules", &json!({ "check": module.hash })) + &format!("#m-{short}"))
                             title="Replay what runs against it; nothing is changed" { "Check" }
-                        (action("Move instances", "migrate", format!("What runs of {} and replays the same in {called} goes on with it, all in one commit. The rest stays.", module.name), true).button_of(&format!("migrate-{short}")))
+                        (action("Move instances", "migrate", format!("What runs of {} and replays the same in {called} goes on with it, all in one commit. The rest stays.", module.local_name()), true).button_of(&format!("migrate-{short}")))
                     }
                     @if is_orchestration && !used.default {
                         (action("Make default", "default", format!("New starts take {called}. What runs goes on with what it has."), false).button_of(&format!("default-{short}")))

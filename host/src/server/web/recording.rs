@@ -13,6 +13,7 @@ use super::parts::{ago, badge, count, duration, payload, text};
 use super::timeline::{Timeline, millis};
 use super::{Part, respond};
 use crate::core::event::Event;
+use crate::core::namespace::shown;
 use crate::core::summary::Status;
 use crate::core::turn::{TurnRecord, final_outcome};
 use crate::replay::recording::Recording;
@@ -46,7 +47,7 @@ fn render(bytes: &[u8]) -> Result<Markup> {
     Ok(html! {
         p.crumbs { a href="/" { "Instances" } " / recording" }
         div.head {
-            h1.id { (recording.instance) }
+            h1.id { (shown(&recording.instance)) }
             (badge(&status.to_string()))
             div.head-end.dim { "from a recording: nothing of it is kept here" }
         }

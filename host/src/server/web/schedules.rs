@@ -10,7 +10,6 @@ use super::start::offered;
 use super::{Part, respond};
 use crate::server::api::{Api, Result, blocking};
 use crate::server::paths::escaped;
-use crate::store::Store as _;
 
 pub(super) async fn page(Scoped(api): Scoped) -> Response {
     let body = blocking(move || render(&api)).await;
@@ -20,7 +19,7 @@ pub(super) async fn page(Scoped(api): Scoped) -> Response {
 fn render(api: &Api) -> Result<Markup> {
     let answer = api.schedules()?;
     let schedules = answer["schedules"].as_array().map_or(&[][..], Vec::as_slice);
-    let modules = api.store().modules()?;
+    let modules = api.own_modules()?;
     let mut names: Vec<&str> = offered(&modules).into_iter().map(|(_, offer, _)| offer.name.as_str()).collect();
     names.dedup();
     Ok(html! {

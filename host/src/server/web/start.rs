@@ -10,7 +10,7 @@ use super::{Part, respond};
 use crate::engine::versions::default_among;
 use crate::server::api::{Api, Result, blocking};
 use crate::server::{Problem, Query};
-use crate::store::{Module, ModuleKind, Offer, Store as _};
+use crate::store::{Module, ModuleKind, Offer};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -39,7 +39,7 @@ pub(super) fn offered(modules: &[Module]) -> Vec<(&Module, &Offer, bool)> {
 }
 
 fn render(api: &Api, asked: &Asked) -> Result<Markup> {
-    let modules = api.store().modules()?;
+    let modules = api.own_modules()?;
     let offered = offered(&modules);
     if offered.is_empty() {
         return Ok(html! {
@@ -47,8 +47,7 @@ fn render(api: &Api, asked: &Asked) -> Result<Markup> {
             (empty("No module offers an orchestration.", &html! { "Upload one: " code { "dacapo upload PATH" } ", or on the page " a href="/ui/modules" { "modules" } "." }))
         });
     }
-    let is_asked =
-        |module: &Module| asked.module.is_empty() || format!("{}@{}", module.name, module.version) == asked.module;
+    let is_asked = |module: &Module| asked.module.is_empty() || module.called() == asked.module;
     let chosen = offered.iter().find(|(module, offer, _)| offer.name == asked.orchestration && is_asked(module));
     let chosen = match chosen {
         Some(chosen) => chosen,
@@ -66,14 +65,14 @@ fn render(api: &Api, asked: &Asked) -> Result<Markup> {
         div.two.start {
             nav.panel.choices aria-label="Orchestrations" {
                 @for (module, offer, is_default) in &offered {
-                    @let version = format!("{}@{}", module.name, module.version);
+                    @let version = module.called();
                     @let href = crate::server::paths::with_query("/ui/start", &serde_json::json!({ "orchestration": offer.name, "module": version }));
                     a href=(href) aria-current=[(offer.name == chosen.1.name && module.hash == chosen.0.hash).then_some("true")] {
                         strong { (offer.name) } span.dim { (version) @if !is_default { " · not the default" } }
                     }
                 }
             }
-            form.panel #start data-orchestration=(offer.name) data-module=[(!is_default).then(|| format!("{}@{}", module.name, module.version))] {
+            form.panel #start data-orchestration=(offer.name) data-module=[(!is_default).then(|| module.called())] {
                 h2 { (offer.name) }
                 @if !offer.description.is_empty() { p.dim { (offer.description) } }
                 div.field { label for="start-id" { "Id " span.dim { "(a fresh one is made if it is empty)" } } input #start-id name="id" autocomplete="off" maxlength="200"; }

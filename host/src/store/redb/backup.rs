@@ -185,8 +185,8 @@ fn fill(database: &Database, codec: &Codec, from: &mut dyn Read) -> Result<(), B
         }
         transaction.commit().doing("restore")?;
     }
-    if !reader.contents().rows.contains_key("counts") {
-        // It was taken before there were indexes, or of an empty store.
+    if !reader.contents().rows.contains_key("sizes") {
+        // It was taken before there were all the indexes, or of an empty store.
         index::make(database, codec)?;
     }
     match reader.contents().rows.keys().find(|name| !NAMES.contains(&name.as_str())) {

@@ -13,6 +13,7 @@ use super::index;
 use super::tables::{self, CREATED, HISTORY, INSTANCES, LOG, MODULE_BYTES, MODULES, PAYLOADS, RUNNING};
 use super::view::View;
 use crate::core::ids::{Hash, InstanceId};
+use crate::core::namespace;
 use crate::core::summary::{Status, Summary};
 use crate::store::{IndexFinding, StoreError};
 
@@ -33,7 +34,7 @@ impl View {
         let rows = self.trees.open_table(INSTANCES).doing("open the instances")?;
         let running = self.trees.open_table(RUNNING).doing("open the running instances")?;
         let created = self.trees.open_table(CREATED).doing("open the index by creation")?;
-        let (mut executions, mut counts) = (Executions::new(), BTreeMap::new());
+        let (mut executions, mut counts) = (Executions::new(), BTreeMap::<(String, Status), u64>::new());
         for row in rows.iter().doing("list the instances")? {
             let (id, row) = row.doing("list the instances")?;
             let id = id.value();
@@ -43,7 +44,7 @@ impl View {
                 continue;
             };
             executions.insert(id.to_owned(), summary.execution);
-            *counts.entry(summary.status).or_default() += 1;
+            *counts.entry((summary.instance.space().to_owned(), summary.status)).or_default() += 1;
             let key = index::created_key(summary.created_at, &summary.instance);
             if created.get(key.as_slice()).doing("read the index by creation")?.is_none() {
                 findings.add(id, "the index by creation does not have it where its row says");
@@ -66,33 +67,50 @@ impl View {
                 .add("the index by creation", format!("it does not have {} instances, as there are", executions.len()));
         }
         let noted = index::counts(&self.trees)?;
-        let is_right = |status: &Status| {
-            noted.get(status).copied().unwrap_or_default() == counts.get(status).copied().unwrap_or_default()
-        };
         // What cannot be read is of no known status.
         let all_read = counts.values().sum::<u64>() == executions.len() as u64;
-        for status in Status::ALL.iter().filter(|status| all_read && !is_right(status)) {
-            findings.add("the counts", format!("another number of {status} instances than there are"));
+        let all: BTreeSet<_> = noted.keys().chain(counts.keys()).filter(|_| all_read).collect();
+        for of in all {
+            if noted.get(of).copied().unwrap_or_default() != counts.get(of).copied().unwrap_or_default() {
+                let (space, status) = of;
+                let place = if space.is_empty() { String::new() } else { format!(" in the namespace {space}") };
+                findings.add("the counts", format!("another number of {status} instances{place} than there are"));
+            }
         }
         Ok(executions)
     }
 
     fn summary_in(&self, id: &str, row: &[u8]) -> Option<Summary> {
-        tables::decode_summary(&self.codec, &InstanceId::new(id).ok()?, row).ok()
+        tables::decode_summary(&self.codec, &InstanceId::stored(id).ok()?, row).ok()
     }
 
     fn check_histories(&self, executions: &Executions, findings: &mut Findings) -> Result<(), StoreError> {
         let rows = self.trees.open_table(HISTORY).doing("open the histories")?;
-        let mut told = BTreeSet::new();
+        let (mut told, mut sizes, mut all_read) = (BTreeSet::new(), BTreeMap::<Box<str>, u64>::new(), true);
         for row in rows.iter().doing("list the histories")? {
-            let (key, _) = row.doing("list the histories")?;
-            let Some((id, execution)) = owner_of_history(key.value()) else {
+            let (key, row) = row.doing("list the histories")?;
+            let Some((id, execution)) = index::owner_of_history(key.value()) else {
                 findings.add("the histories", "a key that is none");
                 continue;
             };
-            let known = executions.get(&id).copied().unwrap_or_default();
-            if execution > known && told.insert((id.clone(), execution)) {
-                findings.add(&id, format!("there is a history of execution {execution}, and no row says so"));
+            match tables::history_row_bytes(&self.codec, key.value(), row.value()) {
+                Ok(bytes) => *sizes.entry(namespace::split(id).0.into()).or_default() += bytes,
+                // Whoever reads it is told.
+                Err(_) => all_read = false,
+            }
+            let known = executions.get(id).copied().unwrap_or_default();
+            if execution > known && told.insert((id.to_owned(), execution)) {
+                findings.add(id, format!("there is a history of execution {execution}, and no row says so"));
+            }
+        }
+        let noted = index::sizes(&self.trees)?;
+        let all: BTreeSet<_> = noted.keys().chain(sizes.keys()).filter(|_| all_read).collect();
+        for space in all {
+            let (noted, found) =
+                (noted.get(space).copied().unwrap_or_default(), sizes.get(space).copied().unwrap_or_default());
+            if noted != found {
+                let name = if space.is_empty() { namespace::DEFAULT } else { space };
+                findings.add("the sizes", format!("{name} has {found} bytes of turns, and {noted} are noted"));
             }
         }
         Ok(())
@@ -153,14 +171,8 @@ struct Findings(Vec<IndexFinding>);
 
 impl Findings {
     fn add(&mut self, of: &str, problem: impl ToString) {
-        self.0.push(IndexFinding { of: of.to_owned(), problem: problem.to_string() });
+        self.0.push(IndexFinding { of: namespace::shown(of).into_owned(), problem: problem.to_string() });
     }
-}
-
-fn owner_of_history(key: &[u8]) -> Option<(String, u32)> {
-    let (id, place) = key.split_at_checked(key.len().checked_sub(9)?)?;
-    let execution = u32::from_be_bytes(*place.get(1..)?.first_chunk()?);
-    (place[0] == 0).then_some((String::from_utf8(id.to_vec()).ok()?, execution))
 }
 
 fn owner_of_payload(key: &[u8]) -> Option<(String, Hash)> {

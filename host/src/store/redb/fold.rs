@@ -95,6 +95,8 @@ fn fold_instance(
     let is_running = summary.is_open();
     rows.instances.insert(id, tables::encode_summary(codec, &summary).as_slice()).doing("write an instance")?;
     rows.indexes.replace(instance, was_at, Some(Place::of(&summary)))?;
+    let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+    rows.indexes.resize(instance.space(), bytes as i64);
     if is_running && !was_running {
         rows.running.insert(id, ()).doing("write a running instance")?;
     } else if was_running && !is_running {

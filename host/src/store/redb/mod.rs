@@ -44,8 +44,9 @@ use super::backup::{BackupError, Contents};
 use super::codec::Codec;
 use super::crash::FileWrites;
 use super::schedule::Schedule;
-use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError};
+use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError, TurnCommit};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
+use crate::core::namespace::Namespace;
 use crate::core::summary::{Status, Summary};
 
 /// Bounds and choices of a [`RedbStore`]. The defaults suit a host; tests make them small.
@@ -108,6 +109,8 @@ pub struct RedbStore {
     options: Options,
     overlay: RwLock<Overlay>,
     writer: Mutex<Writer>,
+    /// Bytes of all turns, folded or not, by the key of the namespace.
+    sizes: Mutex<BTreeMap<Box<str>, u64>>,
     counters: Counters,
 }
 
@@ -176,8 +179,10 @@ impl RedbStore {
         index::ensure(&database, &options.codec)?;
         let (log, folds) = Log::replay(&database, &options)?;
         let counters = Counters { folds: AtomicU64::new(folds), ..Counters::default() };
+        // All is folded now.
+        let sizes = Mutex::new(index::sizes(&database.begin_read().doing("read the sizes")?)?);
         let writer = Mutex::new(Writer { epoch, log, lost: false });
-        Ok(Self { database, options, overlay: RwLock::default(), writer, counters })
+        Ok(Self { database, options, overlay: RwLock::default(), writer, sizes, counters })
     }
 
     /// A view of this moment. The trees are looked at under the overlay's lock:
@@ -217,6 +222,17 @@ impl RedbStore {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of turns came or went, by the key of their namespace.
+    fn resize<'s>(&self, changes: impl Iterator<Item = (&'s str, i64)>) {
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (space, by) in changes {
+            match sizes.get_mut(space) {
+                Some(bytes) => *bytes = bytes.saturating_add_signed(by),
+                None => drop(sizes.insert(space.into(), u64::try_from(by).unwrap_or(0))),
+            }
+        }
     }
 
     /// Shows commit `number` to readers, and drops or freezes generations as the log says.
@@ -274,6 +290,9 @@ impl Store for RedbStore {
             self.publish(number, &mut writer.log);
             Ok(())
         })?;
+        let of_one_space = batch.turns.chunk_by(|a, b| a.instance.space() == b.instance.space());
+        let bytes = |turns: &[TurnCommit]| turns.iter().map(|turn| turn.bytes.len() as i64).sum();
+        self.resize(of_one_space.map(|turns| (turns[0].instance.space(), bytes(turns))));
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.turns.fetch_add(batch.turns.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -306,13 +325,15 @@ impl Store for RedbStore {
 
     fn list(&self, filter: &Filter, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
         let among = if filter.status.is_some_and(|status| !status.is_final()) { Among::Unfinished } else { Among::All };
-        let prefix = filter.id_prefix.as_deref().unwrap_or_default();
+        let prefix = filter.key_prefix();
+        // Ids of other namespaces begin with a mark and come before all of the default one.
+        let least = if prefix.is_empty() && !filter.everywhere { " " } else { &prefix };
         let from = match after {
-            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
-            _ => Bound::Included(prefix),
+            Some(after) if after.as_str() >= least => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(least),
         };
         let wanted = |summary: &Summary| filter.matches(summary);
-        guarded(|| self.view()?.scan(among, from, |id| id.starts_with(prefix), wanted, limit))
+        guarded(|| self.view()?.scan(among, from, |id| id.starts_with(&prefix), wanted, limit))
     }
 
     fn newest(
@@ -324,8 +345,13 @@ impl Store for RedbStore {
         guarded(|| self.view()?.newest(filter, before, limit))
     }
 
-    fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
-        guarded(|| self.view()?.counts())
+    fn counts(&self, namespace: Option<&Namespace>) -> Result<BTreeMap<Status, u64>, StoreError> {
+        guarded(|| self.view()?.counts(namespace))
+    }
+
+    fn stored_bytes(&self, namespace: &Namespace) -> Result<u64, StoreError> {
+        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(sizes.get(namespace.key()).copied().unwrap_or(0))
     }
 
     fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
@@ -575,6 +601,7 @@ fn create_tables(database: &Database) -> Result<u64, StoreError> {
         transaction.open_table(tables::PAYLOADS).doing(making)?;
         transaction.open_table(tables::CREATED).doing(making)?;
         transaction.open_table(tables::COUNTS).doing(making)?;
+        transaction.open_table(tables::SIZES).doing(making)?;
     }
     transaction.commit().doing(making)?;
     Ok(0)

@@ -59,11 +59,14 @@ pub(super) const PAYLOADS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::
 
 /// Folded instances by the time of their creation: see [`super::index`].
 pub(super) const CREATED: TableDefinition<'_, &[u8], ()> = TableDefinition::new("created");
-/// How many folded instances there are of each status, by its name.
+/// How many folded instances there are of each status, by its name in a namespace.
 pub(super) const COUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("counts");
 
+/// Bytes of folded turns, by namespace.
+pub(super) const SIZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sizes");
+
 /// Every table, in the order of the format's page.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "meta",
     "log",
     "history",
@@ -75,6 +78,7 @@ pub const NAMES: [&str; 11] = [
     "payloads",
     "created",
     "counts",
+    "sizes",
 ];
 
 /// Something to be done with every table, whatever the types of its rows.
@@ -98,7 +102,8 @@ pub(super) fn each_table(visitor: &mut impl EachTable) -> Result<(), BackupError
     visitor.table(SCHEDULES)?;
     visitor.table(PAYLOADS)?;
     visitor.table(CREATED)?;
-    visitor.table(COUNTS)
+    visitor.table(COUNTS)?;
+    visitor.table(SIZES)
 }
 
 /// Checks what needs no key to be checked: that a row is the one that was written there.
@@ -290,7 +295,7 @@ pub fn decode_log_row(
         for _ in 0..count {
             let id_bytes = rest.take(1)?[0];
             let id = std::str::from_utf8(rest.take(id_bytes.into())?).ok()?;
-            let instance = InstanceId::new(id).ok()?;
+            let instance = InstanceId::stored(id).ok()?;
             let (execution, turn) = (rest.u32()?, rest.u32()?);
             turns.push((instance, execution, turn, rest.stored()?));
         }
@@ -355,6 +360,21 @@ pub fn decode_history_row(
         turns.push(rest.stored().ok_or_else(lengths)?.whole(fetch, &what)?);
     }
     if rest.0.is_empty() { Ok(()) } else { Err(lengths()) }
+}
+
+/// Bytes of the turns of a history row, with their large payloads.
+pub(super) fn history_row_bytes(codec: &Codec, key: &[u8], row: &[u8]) -> Result<u64, StoreError> {
+    let what = || "a row of the histories".to_owned();
+    let content = open(codec, "history", key, row, what)?;
+    let mut rest = Bytes(&content);
+    let mut sum = || {
+        let mut sum = 0;
+        for _ in 0..rest.u32()? {
+            sum += rest.stored()?.whole_bytes()?;
+        }
+        Some(sum)
+    };
+    sum().ok_or_else(|| corrupt(what(), "its lengths do not add up"))
 }
 
 // ---- large payloads ----
@@ -430,6 +450,21 @@ impl<'a> Stored<'a> {
     fn length(self) -> u32 {
         let length = self.bytes().len() as u32;
         if matches!(self, Self::Cut(_)) { length | IS_CUT } else { length }
+    }
+
+    /// How long the turn is with its payloads.
+    fn whole_bytes(self) -> Option<u64> {
+        let mut rest = match self {
+            Self::Whole(bytes) => return Some(bytes.len() as u64),
+            Self::Cut(cut) => Bytes(cut),
+        };
+        let mut bytes = 0;
+        for _ in 0..rest.u32()? {
+            rest.u32()?;
+            bytes += u64::from(rest.u32()?);
+            rest.take(size_of::<Hash>())?;
+        }
+        Some(bytes + rest.0.len() as u64)
     }
 
     /// The turn with its payloads.

@@ -17,6 +17,7 @@ use super::overlay::Overlay;
 use super::payloads::Reader;
 use super::tables::{self, CREATED, HISTORY, INSTANCES, RUNNING, corrupt};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, TimestampMs};
+use crate::core::namespace::Namespace;
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
 use crate::store::codec::Codec;
@@ -110,9 +111,15 @@ impl View {
     }
 
     /// See [`Store::counts`](crate::store::Store::counts).
-    pub(super) fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
-        let mut counts = index::counts(&self.trees)?;
-        for id in self.overlay.ids() {
+    pub(super) fn counts(&self, namespace: Option<&Namespace>) -> Result<BTreeMap<Status, u64>, StoreError> {
+        let is_asked_for = |space: &str| namespace.is_none_or(|namespace| namespace.key() == space);
+        let mut counts = BTreeMap::new();
+        for ((space, status), count) in index::counts(&self.trees)? {
+            if is_asked_for(&space) {
+                *counts.entry(status).or_default() += count;
+            }
+        }
+        for id in self.overlay.ids().into_iter().filter(|id| is_asked_for(id.space())) {
             let folded = self.folded(&id)?;
             let before = folded.as_ref().map(|row| row.status);
             let after = self.with_overlay(&id, folded)?.map(|row| row.status);
@@ -133,17 +140,15 @@ impl View {
         limit: usize,
     ) -> Result<Vec<Summary>, StoreError> {
         let created = self.trees.open_table(CREATED).doing("open the index by creation")?;
-        let last = before.map(|(at, id)| index::created_key(*at, id));
-        let range = match &last {
-            Some(last) => created.range::<&[u8]>(..last.as_slice()),
-            None => created.range::<&[u8]>(..),
-        };
+        let (first, end) = index::created_keys_of(&filter.namespace);
+        let end = before.map_or(end, |(at, id)| index::created_key(*at, id));
+        let range = created.range::<&[u8]>(first.as_slice()..end.as_slice());
         let mut folded = range.doing("list the newest instances")?.rev();
         let mut next_folded = || -> Result<Option<(TimestampMs, InstanceId)>, StoreError> {
             let Some(row) = folded.next() else { return Ok(None) };
             index::read_created_key(row.doing("list the newest instances")?.0.value()).map(Some)
         };
-        let born = self.born_in_overlay()?;
+        let born = self.born_in_overlay(&filter.namespace)?;
         let mut held = born.iter().rev().filter(|(key, _)| before.is_none_or(|before| *key < before)).peekable();
         let (mut folded, mut found) = (next_folded()?, Vec::new());
         while found.len() < limit {
@@ -166,9 +171,12 @@ impl View {
     }
 
     /// Instances that began where nothing is folded yet, by when that was.
-    fn born_in_overlay(&self) -> Result<BTreeMap<(TimestampMs, InstanceId), Summary>, StoreError> {
+    fn born_in_overlay(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<BTreeMap<(TimestampMs, InstanceId), Summary>, StoreError> {
         let mut born = BTreeMap::new();
-        for id in self.overlay.ids() {
+        for id in self.overlay.ids().into_iter().filter(|id| namespace.has(id.as_str())) {
             if !self.overlay.entries(id.as_str()).iter().any(|entry| entry.turn == 1) {
                 continue;
             }
@@ -278,7 +286,7 @@ impl Positions<'_> {
 }
 
 fn id_of_key(key: &str) -> Result<InstanceId, StoreError> {
-    InstanceId::new(key).map_err(|error| corrupt("the key of an instance", error))
+    InstanceId::stored(key).map_err(|error| corrupt("the key of an instance", error))
 }
 
 /// Says of a payload that cannot be read where it belongs: after what was read so far.
