@@ -55,6 +55,7 @@ mod s_rewind;
 mod s_schedules;
 mod s_secrets;
 mod s_signals;
+mod s_snapshots;
 mod s_time;
 mod s_timeouts;
 mod s_updates;

@@ -11,6 +11,7 @@ use dacapo::core::summary::{Status, Summary};
 use dacapo::core::turn::TurnRecord;
 use dacapo::store::codec::Codec;
 use dacapo::store::redb::{Options, RedbStore};
+use dacapo::store::snapshot::Snapshot;
 use dacapo::store::{Batch, Filter, Grants, Module, ModuleKind, Offer, Store, StoreError, TurnCommit};
 
 use crate::store_medium::Medium;
@@ -29,6 +30,8 @@ fn check_contract<S: Store>(fresh: Fresh<'_, S>) {
     pages_stay_stable_under_writes(fresh());
     refuses_a_stale_epoch(fresh());
     refuses_turns_out_of_order(fresh());
+    reads_histories_from_a_turn_on(fresh());
+    keeps_snapshots_of_what_runs(fresh());
     keeps_modules(fresh());
     purges_what_has_ended(fresh());
     shows_a_batch_whole_or_not_at_all(fresh());
@@ -80,6 +83,99 @@ fn appends_and_reads_back<S: Store>(open: Box<dyn Fn() -> S>) {
     assert!(store.history(&writer.instance, Some(2)).unwrap().is_none(), "there is no second execution");
     assert!(store.history(&id("order"), None).unwrap().is_none(), "a prefix is another id");
     store.commit(epoch, &Batch::default()).unwrap();
+}
+
+fn reads_histories_from_a_turn_on<S: Store>(open: Box<dyn Fn() -> S>) {
+    let mut store = open();
+    let mut writer = Writer::new("long");
+    let mut turns = vec![writer.start()];
+    let epoch = store.claim().unwrap();
+    store.commit(epoch, &batch(turns.clone())).unwrap();
+    for round in 0..12 {
+        let epoch = store.claim().unwrap();
+        let more: Vec<_> = (0..5).map(|_| writer.step()).collect();
+        turns.extend(more.clone());
+        // Some in one commit, some each in its own.
+        for part in more.chunks(if round % 2 == 0 { 5 } else { 1 }) {
+            store.commit(epoch, &batch(part.to_vec())).unwrap();
+        }
+        if round % 4 == 3 {
+            drop(store);
+            store = open();
+        }
+        for from in (1..=turns.len()).step_by(7).chain([turns.len()]) {
+            let tail = store.history_from(&writer.instance, 1, from as u32).unwrap().expect("its turns");
+            let expected: Vec<_> = turns[from - 1..].iter().map(|turn| turn.bytes.clone()).collect();
+            assert_eq!(tail.turns, expected, "from {from} of {}", turns.len());
+            let events: usize = (1..=from).count();
+            let after = tail.decode_after(Hash::of(&turns[from - 1].bytes), events as u32).unwrap();
+            assert_eq!(after.len(), turns.len() - from);
+            assert!(tail.decode_after(Hash::of(b"other"), events as u32).is_err());
+        }
+        assert!(store.history_from(&writer.instance, 1, turns.len() as u32 + 1).unwrap().is_none());
+        assert!(store.history_from(&writer.instance, 2, 1).unwrap().is_none());
+        assert!(store.history_from(&id("lon"), 1, 1).unwrap().is_none());
+    }
+    let epoch = store.claim().unwrap();
+    let next = writer.continue_as_new();
+    store.commit(epoch, &batch(next.clone())).unwrap();
+    for _ in 0..2 {
+        let old = store.history_from(&writer.instance, 1, turns.len() as u32).unwrap().unwrap();
+        assert_eq!(old.turns, [turns.last().unwrap().bytes.clone(), next[0].bytes.clone()]);
+        let new = store.history_from(&writer.instance, 2, 1).unwrap().unwrap();
+        assert_eq!(new.turns, [next[1].bytes.clone()]);
+        drop(store);
+        store = open();
+    }
+}
+
+fn keeps_snapshots_of_what_runs<S: Store>(open: Box<dyn Fn() -> S>) {
+    let store = open();
+    let epoch = store.claim().unwrap();
+    let mut writer = Writer::new("long");
+    let mut turns = vec![writer.start()];
+    turns.extend((0..9).map(|_| writer.step()));
+    let snapshot = |turn: usize, state: &[u8]| Snapshot {
+        birth: 5,
+        execution: 1,
+        turn: turn as u32,
+        events: turn as u32,
+        head: Hash::of(&turns[turn - 1].bytes),
+        module: Hash::of(b"module"),
+        make: Hash::of(b"make"),
+        state: state.to_vec(),
+    };
+    let (early, late) = (snapshot(4, b"early"), snapshot(10, &[7; 100_000]));
+    assert!(!store.put_snapshot(epoch, &writer.instance, &early).unwrap(), "there is no such instance");
+    store.commit(epoch, &batch(turns[..9].to_vec())).unwrap();
+    assert_eq!(store.snapshot(&writer.instance).unwrap(), None);
+    assert!(store.put_snapshot(epoch, &writer.instance, &early).unwrap());
+    assert!(!store.put_snapshot(epoch, &writer.instance, &late).unwrap(), "it has not come so far");
+    assert_eq!(store.snapshot(&writer.instance).unwrap(), Some(early.clone()));
+    let other = Snapshot { birth: 6, ..early.clone() };
+    assert!(!store.put_snapshot(epoch, &writer.instance, &other).unwrap(), "it is of another instance");
+    // What comes with or after a commit is there when that is.
+    store.commit(epoch, &batch(turns[9..].to_vec())).unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(store.snapshot(&writer.instance).unwrap(), Some(early));
+    assert!(matches!(store.put_snapshot(epoch, &writer.instance, &late), Ok(true) | Err(StoreError::Fenced { .. })));
+    let epoch = store.claim().unwrap();
+    assert!(store.put_snapshot(epoch, &writer.instance, &late).unwrap());
+    assert_eq!(store.snapshot(&writer.instance).unwrap(), Some(late.clone()));
+    assert_eq!(store.check_indexes().unwrap(), []);
+    let stale = epoch;
+    let epoch = store.claim().unwrap();
+    let refused = store.put_snapshot(stale, &writer.instance, &late).unwrap_err();
+    assert!(matches!(refused, StoreError::Fenced { .. }), "{refused}");
+    store.commit(epoch, &batch([writer.complete()])).unwrap();
+    assert!(!store.put_snapshot(epoch, &writer.instance, &late).unwrap(), "it has ended");
+    drop(store);
+    let store = open();
+    let epoch = store.claim().unwrap();
+    store.purge(epoch, std::slice::from_ref(&writer.instance)).unwrap();
+    assert_eq!(store.snapshot(&writer.instance).unwrap(), None);
+    assert_eq!(store.check_indexes().unwrap(), []);
 }
 
 fn keeps_many_instances_of_one_batch_apart<S: Store>(open: Box<dyn Fn() -> S>) {

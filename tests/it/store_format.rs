@@ -91,11 +91,12 @@ fn store_format_of_history_rows_is_that_of_the_fixture() {
     let stored = fixture("history-row-v1.bin", &row);
     assert_eq!(row, stored, "a history row is written as it was");
     let mut found = Vec::new();
-    tables::decode_history_row(&plain(), &key, &stored, &mut found, &mut no_payload, || "it".to_owned()).unwrap();
+    tables::decode_history_row(&plain(), &key, &stored, 0, &mut found, &mut no_payload, || "it".to_owned()).unwrap();
     assert_eq!(found, bytes);
     let other = tables::history_key(&turns[0].instance, 1, 2);
     assert!(
-        tables::decode_history_row(&plain(), &other, &stored, &mut found, &mut no_payload, || "it".to_owned()).is_err()
+        tables::decode_history_row(&plain(), &other, &stored, 0, &mut found, &mut no_payload, || "it".to_owned())
+            .is_err()
     );
 }
 

@@ -70,9 +70,15 @@ fn change_turn(transaction: &redb::WriteTransaction, instance: &str, change: imp
     let mut rows = transaction.open_table(HISTORY).unwrap();
     let row = rows.get(key.as_slice()).unwrap().expect("its row").value().to_vec();
     let mut turns = Vec::new();
-    tables::decode_history_row(&Codec::plain(), &key, &row, &mut turns, &mut |_| panic!("no payload is large"), || {
-        "it".to_owned()
-    })
+    tables::decode_history_row(
+        &Codec::plain(),
+        &key,
+        &row,
+        0,
+        &mut turns,
+        &mut |_| panic!("no payload is large"),
+        || "it".to_owned(),
+    )
     .unwrap();
     let mut turns: Vec<Vec<u8>> = turns.iter().map(|turn| turn.to_vec()).collect();
     change(&mut turns);

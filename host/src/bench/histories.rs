@@ -46,7 +46,12 @@ pub(super) async fn replay(settings: &Settings) -> anyhow::Result<Measured> {
 /// what that takes where the guest is in memory.
 pub(super) async fn wake(settings: &Settings) -> anyhow::Result<Measured> {
     // (calls a round, rounds, instances)
-    let sizes = [(1_u32, 4_u32, 200_u32), (1, settings.scaled(5_000), 5), (10, settings.scaled(5_000), 3)];
+    let sizes = [
+        (1_u32, 4_u32, 200_u32),
+        (1, settings.scaled(5_000), 5),
+        (10, settings.scaled(5_000), 3),
+        (10, settings.scaled(50_000), 3),
+    ];
     let opened = || Opened {
         settings: EngineSettings { evict_after: std::time::Duration::from_secs(3600), ..EngineSettings::default() },
         ..Opened::default()
@@ -64,15 +69,23 @@ pub(super) async fn wake(settings: &Settings) -> anyhow::Result<Measured> {
             for n in 0..instances {
                 events = waits(&machine, &format!("{kind}-{n}")).await?;
             }
+            machine.engine.settle_snapshots();
         }
         let warm = raised(&machine, "warm", instances).await?;
         machine.close()?;
         let machine = Machine::open_with(settings, &name, opened())?;
+        // Loaded for the first of them; that is no part of a wake.
+        machine.start("first", "rounds_then_waits", &json!([1, 1])).await?;
+        waits(&machine, "first").await?;
         let cold = raised(&machine, "cold", instances).await?;
+        let restored = machine.engine.restored_guests();
         machine.close()?;
         let wake_us = cold - warm;
         smallest.get_or_insert((wake_us, warm));
-        times.insert(events.to_string(), json!({ "wake_us": wake_us, "resident_us": warm, "calls_a_turn": width }));
+        times.insert(
+            events.to_string(),
+            json!({ "wake_us": wake_us, "resident_us": warm, "calls_a_turn": width, "from_snapshots": restored }),
+        );
     }
     let (wake_us, warm) = smallest.expect("there are sizes");
     let floor = json!({ "what": "the same with the guest in memory", "us": warm });

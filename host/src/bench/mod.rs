@@ -49,7 +49,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload("fan-out", "10 to 100,000 activities at once in one instance"),
     workload("sequence", "100 to 100,000 activities in a row in one instance"),
     workload("replay", "the history of 50,000 steps in the sandbox"),
-    workload("wake", "an evicted instance with 10 to 100,000 events goes on"),
+    workload("wake", "an evicted instance with 10 to 1,000,000 events goes on"),
     workload("resident", "memory of a guest that waits"),
     workload("sleeping", "memory of 1,000,000 instances that sleep for long"),
     workload("due", "100,000 sleepers, all due at once"),

@@ -10,6 +10,8 @@ mod entities;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::calls::{Call, Caller, Leave, OrchestrationScheduled, ParentClose};
 use super::event::{ActivityScheduled, Event, START, Started};
 use super::ids::{Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
@@ -22,7 +24,7 @@ use super::summary::Status;
 use super::task::Turn;
 
 /// An operation that is not complete: all that waiting costs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Pending {
     /// An activity runs or waits for its next attempt.
     Activity {
@@ -82,7 +84,7 @@ pub enum Pending {
 }
 
 /// What the guest is to be told, in the order recorded.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Delivery {
     /// An operation's outcome.
     Completed(OperationId, Outcome),
@@ -93,7 +95,7 @@ pub enum Delivery {
 }
 
 /// How an execution ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum End {
     /// It returned.
     Completed(Payload),
@@ -105,15 +107,16 @@ pub enum End {
     Terminated(String),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Arrived {
     order: u64,
     name: String,
     value: Payload,
 }
 
-/// The state.
-#[derive(Clone, Debug)]
+/// The state. Its encoding stands in snapshots: a change of it raises
+/// [`SAVED_FORMAT`](super::turn::SAVED_FORMAT).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
     /// What it started from.
     pub started: Box<Started>,
@@ -148,6 +151,7 @@ pub struct Execution {
     /// Letters of other instances that were taken.
     pub seen: Seen,
     /// What is to be let out to other instances once this turn is durable.
+    #[serde(skip)]
     pub posts: Vec<Post>,
     /// Whether its caller went without it.
     pub caller_left: bool,
@@ -491,6 +495,16 @@ impl Execution {
             }
         }
         (attempts, calls)
+    }
+
+    /// Whether the state is what its events say and nothing else: no attempt after the
+    /// first was noted as begun, see [`Self::begin_due`].
+    pub fn is_as_recorded(&self) -> bool {
+        self.pending.values().all(|pending| match pending {
+            Pending::Activity { attempt, retry, .. } => *attempt == 1 || retry.is_some(),
+            Pending::Orchestration { attempt, starts_at, .. } => *attempt == 1 || starts_at.is_some(),
+            _ => true,
+        })
     }
 
     /// The attempts that were under way when their host died, and are therefore to

@@ -149,7 +149,7 @@ pub enum Post {
 }
 
 /// Letters that have no answer yet.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outbox(BTreeMap<MailKey, Letter>);
 
 impl Outbox {

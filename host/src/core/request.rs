@@ -87,7 +87,7 @@ pub struct Carried {
 }
 
 /// What is known of a source.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Known {
     /// Its request is not answered.
     Open(RequestId),
@@ -104,7 +104,7 @@ const ANSWERS_REMEMBERED: usize = 1000;
 const ANSWER_BYTES_REMEMBERED: usize = 1 << 20;
 
 /// The state. See the module's page.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Requests {
     count: RequestId,
     /// Not answered.
@@ -118,6 +118,7 @@ pub struct Requests {
     /// The order in which an entity is reached.
     pub gate: Gate,
     /// Answered in the turn under way, which the host may yet take back.
+    #[serde(skip)]
     answered_now: Vec<Arc<Request>>,
 }
 

@@ -10,6 +10,7 @@
 //! it, so a history is a chain that can be verified from its last hash.
 
 mod requests;
+mod saved;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+pub use self::saved::SAVED_FORMAT;
 use super::calls::{MAX_RETRIED_ID_BYTES, OrchestrationOptions, OrchestrationScheduled, generated_id};
 pub use super::divergence::Divergence;
 use super::entity::is_entity;
@@ -427,6 +429,11 @@ impl Recorder {
     fn at_fault(&self) -> Option<RequestId> {
         let at = self.execution.requests.gate.at();
         at.filter(|request| self.told_requests.contains(request))
+    }
+
+    /// Whether the turn under way ends with the host's verdict.
+    pub fn was_ended_by_host(&self) -> bool {
+        matches!(self.turn.last(), Some(Event::Failed { by_host: true, .. }))
     }
 
     /// Takes the recorded verdict of a replayed turn that the host ended.

@@ -25,6 +25,7 @@ mod remote;
 mod requests;
 mod retention;
 mod schedules;
+mod snapshots;
 mod spaces;
 mod trace;
 mod turns;
@@ -63,6 +64,7 @@ use self::quotas::Quotas;
 use self::requests::Asked;
 use self::retention::Sweeper;
 use self::schedules::Schedules;
+use self::snapshots::{Job, Snapshots};
 use self::turns::{Armed, Inbound, Message, Parts, Worker, WorkerLink};
 use crate::core::entity::is_entity;
 use crate::core::event::{ActivityScheduled, Started};
@@ -95,6 +97,9 @@ pub struct EngineSettings {
     /// A guest that has nothing to do but wait for a time further away than this
     /// leaves at once.
     pub stay_below: Duration,
+    /// The state of an instance with a long history is kept each so many events, so that
+    /// it goes on later without a replay of what came before. 0: never.
+    pub snapshot_every: u32,
     /// Activities that run at the same time in this process; more wait in their queues.
     pub activity_concurrency: usize,
     /// How long instances that have ended are kept.
@@ -123,6 +128,7 @@ impl Default for EngineSettings {
             limits: Limits::default(),
             evict_after: Duration::from_secs(10),
             stay_below: Duration::from_secs(5),
+            snapshot_every: 5_000,
             activity_concurrency: 256,
             retention: Retention::default(),
             queues: BTreeMap::new(),
@@ -178,7 +184,9 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stopped: Arc<OnceLock<String>>,
     resident_guests: Arc<AtomicU64>,
+    restored_guests: Arc<AtomicU64>,
     armed: Vec<Arc<Armed>>,
+    snapshots: Snapshots,
     /// As many queries at a time as there are workers.
     queries: Arc<tokio::sync::Semaphore>,
     show_log: ShowLog,
@@ -227,7 +235,10 @@ impl Engine {
         let activities =
             Activities::new(tokio::runtime::Handle::current(), clock.clone(), &settings, outcomes_to(workers.clone()));
         let (groups, gathered) = mpsc::sync_channel(GROUPS_AHEAD);
+        let (snapshots, jobs) = mpsc::sync_channel(snapshots::WAITING);
+        let snapshots = Snapshots(snapshots);
         let resident_guests = Arc::new(AtomicU64::new(0));
+        let restored_guests = Arc::new(AtomicU64::new(0));
         let armed: Vec<Arc<Armed>> = workers.iter().map(|_| Arc::default()).collect();
         let released: Vec<_> = (0..count).map(|_| Arc::new(AtomicU64::new(0))).collect();
         let mut threads = Vec::new();
@@ -242,8 +253,10 @@ impl Engine {
                 settings: settings.clone(),
                 links: workers.clone(),
                 groups: groups.clone(),
+                snapshots: snapshots.clone(),
                 released: released[number].clone(),
                 resident_guests: resident_guests.clone(),
+                restored_guests: restored_guests.clone(),
                 armed: armed[number].clone(),
             });
             threads.push(thread(&format!("dacapo-turns-{number}"), move || worker.run(&inbox)));
@@ -274,6 +287,8 @@ impl Engine {
                 tasks.stop();
             }
         }));
+        let (keeping, keepers) = (store.clone(), modules.clone());
+        threads.push(thread("dacapo-snapshots", move || snapshots::run(&keeping, epoch, &keepers, &jobs)));
         let watching = activities.clone();
         threads.push(thread("dacapo-deadlines", move || watching.watch()));
         let links = workers.clone();
@@ -297,7 +312,9 @@ impl Engine {
             threads,
             stopped,
             resident_guests,
+            restored_guests,
             armed,
+            snapshots,
             queries: Arc::new(tokio::sync::Semaphore::new(count)),
             show_log,
             epoch,
@@ -585,9 +602,23 @@ impl Engine {
         (count, next.map(TimestampMs))
     }
 
+    /// Waits until the snapshots that were taken so far are in the store, and modules that
+    /// such need are ready.
+    pub fn settle_snapshots(&self) {
+        let (done, all_done) = mpsc::sync_channel(1);
+        if self.snapshots.0.send(Job::Barrier(done)).is_ok() {
+            let _ = all_done.recv();
+        }
+    }
+
     /// Guests in memory.
     pub fn resident_guests(&self) -> u64 {
         self.resident_guests.load(Ordering::Relaxed)
+    }
+
+    /// Guests that were re-created from a snapshot since the engine was opened.
+    pub fn restored_guests(&self) -> u64 {
+        self.restored_guests.load(Ordering::Relaxed)
     }
 
     /// How it was opened.
@@ -610,6 +641,7 @@ impl Engine {
         self.schedules.signal().stop();
         self.sweeper.iter().for_each(Sweeper::stop);
         self.activities.stop();
+        let _ = self.snapshots.0.send(Job::Stop);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
@@ -632,7 +664,9 @@ impl Engine {
             threads: Mutex::default(),
             stopped: self.stopped.clone(),
             resident_guests: self.resident_guests.clone(),
+            restored_guests: self.restored_guests.clone(),
             armed: self.armed.clone(),
+            snapshots: self.snapshots.clone(),
             queries: self.queries.clone(),
             show_log: self.show_log.clone(),
             epoch: self.epoch,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::error::EngineError;
 use super::versions::default_among;
@@ -11,11 +11,19 @@ use crate::core::namespace::{self, Namespace};
 use crate::sandbox::{OrchestrationModule, Sandbox};
 use crate::store::{Grants, Module, ModuleKind, Store};
 
+/// Guests in memory that can be looked into: instances with long histories beyond that go
+/// on in ordinary ones, without snapshots.
+const MOST_INSPECTED: u32 = 512;
+
 /// The modules of a store, as the engine uses them.
 pub struct Modules {
     pub(super) store: Arc<dyn Store>,
     sandbox: Arc<Sandbox>,
     loaded: Mutex<HashMap<ModuleHash, Arc<OrchestrationModule>>>,
+    /// Made for the first instance that needs it; none: this machine cannot.
+    inspecting: OnceLock<Option<Sandbox>>,
+    /// Modules for guests that can be looked into; none: its guests cannot.
+    inspected: Mutex<HashMap<ModuleHash, Option<Arc<OrchestrationModule>>>>,
     /// Every module, as the store lists them: only this host writes them.
     listed: RwLock<Option<Arc<Vec<Module>>>>,
     /// Those that are being removed, see [`super::versions`], and how many they are.
@@ -55,6 +63,8 @@ impl Modules {
             store,
             sandbox,
             loaded: Mutex::default(),
+            inspecting: OnceLock::new(),
+            inspected: Mutex::default(),
             listed: RwLock::default(),
             retired: RwLock::default(),
             retiring: AtomicUsize::new(0),
@@ -145,6 +155,7 @@ impl Modules {
     pub(super) fn forget(&self, hash: ModuleHash) {
         *self.listed.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.loaded().remove(&hash);
+        self.all_inspected().remove(&hash);
         self.sandbox.forget(hash);
     }
 
@@ -256,6 +267,48 @@ impl Modules {
         let bytes = self.bytes(hash)?;
         let module = self.sandbox.load(hash, &bytes).map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
         Ok(self.loaded().entry(hash).or_insert_with(|| Arc::new(module)).clone())
+    }
+
+    /// A module, ready to run in guests whose state can be copied out and back. None: its
+    /// guests' cannot, or this machine has no room for such.
+    pub(super) fn inspected(&self, hash: ModuleHash) -> Option<Arc<OrchestrationModule>> {
+        if let Some(known) = self.all_inspected().get(&hash) {
+            return known.clone();
+        }
+        let load = || -> Result<Option<OrchestrationModule>, EngineError> {
+            let Some(sandbox) = self.inspecting() else { return Ok(None) };
+            let loaded = sandbox.load(hash, &self.bytes(hash)?);
+            loaded
+                .map(|module| Some(module).filter(|module| module.can_be_copied()))
+                .map_err(|error| EngineError::Sandbox(format!("{error:#}")))
+        };
+        let module = load().unwrap_or_else(|error| {
+            tracing::warn!(module = %hash.short(), %error, "there will be no snapshots of its instances");
+            None
+        });
+        self.all_inspected().entry(hash).or_insert_with(|| module.map(Arc::new)).clone()
+    }
+
+    /// Whether [`Self::inspected`] has one, and at once.
+    pub(super) fn is_inspected(&self, hash: ModuleHash) -> bool {
+        matches!(self.all_inspected().get(&hash), Some(Some(_)))
+    }
+
+    /// What snapshots here depend on beside their modules.
+    pub(super) fn make_of_snapshots(&self) -> Option<Hash> {
+        self.inspecting().map(Sandbox::make)
+    }
+
+    fn inspecting(&self) -> Option<&Sandbox> {
+        let make = || {
+            let made = self.sandbox.inspecting_beside(MOST_INSPECTED);
+            made.inspect_err(|error| tracing::warn!(%error, "there is no room for guests that can be looked into")).ok()
+        };
+        self.inspecting.get_or_init(make).as_ref()
+    }
+
+    fn all_inspected(&self) -> std::sync::MutexGuard<'_, HashMap<ModuleHash, Option<Arc<OrchestrationModule>>>> {
+        self.inspected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A module's bytes.

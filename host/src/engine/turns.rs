@@ -12,6 +12,7 @@
 mod adopt;
 pub(super) mod life;
 mod migrate;
+mod past;
 mod room;
 
 use std::cmp::Reverse;
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 
 pub(super) use self::adopt::Adoption;
 pub(super) use self::migrate::{Fate, Migration, Stood};
+use self::past::{Past, Taking};
 use self::room::Idle;
 use super::activities::{Activities, Recorded, Task};
 use super::commit::{Group, Groups, Outbound, Reply};
@@ -33,6 +35,7 @@ use super::mail::{posted, send};
 use super::modules::Modules;
 use super::quotas::Quotas;
 use super::requests::{Asked, Callers};
+use super::snapshots::Snapshots;
 use super::trace::About;
 use super::{Clock, EngineSettings, IdReuse};
 use crate::core::calls::{Call, Caller, ParentClose};
@@ -45,8 +48,7 @@ use crate::core::request::RequestId;
 use crate::core::summary::Summary;
 use crate::core::task::Turn;
 use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
-use crate::sandbox::OrchestrationModule;
-use crate::sandbox::guest::{Guest, ReplayError};
+use crate::sandbox::guest::Guest;
 use crate::store::Store;
 
 /// What a worker can be told.
@@ -170,8 +172,11 @@ pub(super) struct Parts {
     /// All workers, this one among them.
     pub(super) links: Vec<WorkerLink>,
     pub(super) groups: Groups,
+    pub(super) snapshots: Snapshots,
     pub(super) released: Arc<AtomicU64>,
     pub(super) resident_guests: Arc<AtomicU64>,
+    /// Guests of all workers that were re-created from a snapshot.
+    pub(super) restored_guests: Arc<AtomicU64>,
     /// What it waits for, to be looked at from outside.
     pub(super) armed: Arc<Armed>,
 }
@@ -224,8 +229,9 @@ struct Slot {
     last_group: u64,
     /// What is armed, or will be by a group that is under way.
     armed: Option<TimestampMs>,
-    /// The history that the state was made of just now, for its guest.
-    history: Option<Vec<TurnRecord>>,
+    /// What the state was made of just now, for its guest.
+    past: Option<Past>,
+    taking: Taking,
 }
 
 enum Body {
@@ -638,27 +644,56 @@ impl Worker {
         self.parts.activities.dispatch(tasks(&self.parts.activities, &recorder.execution, due));
         let mut put_off = false;
         if recorder.execution.wants_turn() {
-            put_off = !self.wake(id, &mut slot, now);
-            if let Body::Guest(guest, _) = &mut slot.body {
-                let ran = guest.run_turn();
-                let fault = guest.recorder_mut().take_fault();
-                if (ran.is_err() || fault.is_some())
-                    && let Err(reason) = self.abandon(id, &mut slot, now)
-                {
+            match self.run_guest(id, &mut slot, now) {
+                Ok(ran) => put_off = !ran,
+                Err(reason) => {
                     self.give_up(id, reason);
                     return;
-                }
-                if let Err(trouble) = ran {
-                    put_off = true;
-                    self.give_up(id, NotNow::Later(trouble.to_string()));
-                } else if let Some((request, failure)) = fault {
-                    // The entity goes on without it, from the state before.
-                    slot.body.recorder().deliver(Event::OperationAborted { request, failure });
                 }
             }
         }
         self.seal(&mut slot, now, replies);
+        self.take_snapshot(id, &mut slot);
         self.put_back(id, slot, put_off);
+    }
+
+    /// The guest's part of the turn under way. False: it could not be run, and what came
+    /// in is recorded without it.
+    fn run_guest(&mut self, id: &InstanceId, slot: &mut Slot, now: TimestampMs) -> Result<bool, NotNow> {
+        loop {
+            let woken = self.wake(id, slot, now);
+            let Body::Guest(guest, _) = &mut slot.body else { return Ok(woken) };
+            let ran = guest.run_turn();
+            let fault = guest.recorder_mut().take_fault();
+            let is_to_be_judged = guest.is_inspected() && guest.recorder().was_ended_by_host();
+            if ran.is_err() || fault.is_some() || is_to_be_judged {
+                self.abandon(id, slot, now)?;
+            }
+            match (ran, fault) {
+                (Err(trouble), _) => {
+                    self.give_up(id, NotNow::Later(trouble.to_string()));
+                    return Ok(false);
+                }
+                // Once more, in a guest of which the host's verdict counts.
+                (Ok(()), _) if is_to_be_judged => slot.taking.is_plain = true,
+                (Ok(()), Some((request, failure))) => {
+                    // The entity goes on without it, from the state before.
+                    slot.body.recorder().deliver(Event::OperationAborted { request, failure });
+                    return Ok(true);
+                }
+                (Ok(()), None) => return Ok(true),
+            }
+        }
+    }
+
+    /// Lets the guest go and keeps its state.
+    fn make_bare(&mut self, slot: &mut Slot) {
+        let placeholder = {
+            let recorder = slot.body.recorder();
+            Recorder::new(recorder.execution.started.clone(), recorder.limits)
+        };
+        let body = std::mem::replace(&mut slot.body, Body::Bare(Box::new(placeholder)));
+        slot.body = body.without_guest();
     }
 
     /// Seals the turn under way, if anything was recorded, and the next
@@ -768,6 +803,9 @@ impl Worker {
     /// Makes sure that the guest is in memory, in the state that the history left
     /// it in, with this turn's deliveries recorded. False: it cannot be, now.
     fn wake(&mut self, id: &InstanceId, slot: &mut Slot, now: TimestampMs) -> bool {
+        if self.is_to_move(slot) {
+            self.make_bare(slot);
+        }
         let Body::Bare(recorder) = &mut slot.body else { return true };
         if self.blocked.contains_key(id) {
             return false;
@@ -788,7 +826,7 @@ impl Worker {
             }
         };
         let guest = if recorder.execution.begun {
-            self.replayed(id, &module, slot.history.take(), recorder, now)
+            self.replayed(id, &module, (slot.past.take(), slot.taking.is_plain), recorder, now)
         } else {
             let placeholder = Recorder::new(recorder.execution.started.clone(), recorder.limits);
             Guest::new(&module, std::mem::replace(recorder, placeholder)).map_err(|(trouble, unused)| {
@@ -798,6 +836,8 @@ impl Worker {
         };
         match guest {
             Ok(guest) => {
+                // One that cannot have the other kind of guest now does not ask again.
+                slot.taking.is_plain |= self.is_long(guest.recorder().execution.events) && !guest.is_inspected();
                 slot.body = Body::Guest(Box::new(guest), Resident::new(&self.parts.resident_guests));
                 true
             }
@@ -814,37 +854,13 @@ impl Worker {
         if !self.is_durable(slot) {
             self.wait_until_durable();
         }
-        let records = self.records(id)?;
-        let mut bare = bare_recorder(&records, self.parts.settings.limits).map_err(NotNow::Blocked)?;
+        let past = self.past_of(id)?;
+        let mut bare = past.bare(self.parts.settings.limits).map_err(NotNow::Blocked)?;
+        slot.past = Some(past);
         let (at, events) = slot.body.recorder().under_way();
         take_up(&mut bare, at, events.into_iter().filter(|event| event.origin() == Origin::Delivery), now);
         slot.body = Body::Bare(Box::new(bare));
         Ok(())
-    }
-
-    /// A guest re-created from its history, with the turn that `bare` has under way.
-    fn replayed(
-        &self,
-        id: &InstanceId,
-        module: &OrchestrationModule,
-        history: Option<Vec<TurnRecord>>,
-        bare: &Recorder,
-        now: TimestampMs,
-    ) -> Result<Guest, NotNow> {
-        let records = history.map_or_else(|| self.records(id), Ok)?;
-        let first = records.first().ok_or_else(|| NotNow::Blocked("its history is empty".to_owned()))?;
-        let fresh = Recorder::of_history(first, bare.limits).map_err(NotNow::Blocked)?;
-        let mut guest = Guest::new(module, fresh).map_err(|(trouble, _)| NotNow::Later(trouble.to_string()))?;
-        guest.replay(&records).map_err(|error| match error {
-            ReplayError::Host(trouble) => NotNow::Later(trouble.to_string()),
-            error => NotNow::Blocked(error.to_string()),
-        })?;
-        if guest.recorder().execution.head != bare.execution.head {
-            return Err(NotNow::Blocked("its history ends elsewhere than its state".to_owned()));
-        }
-        let (at, events) = bare.under_way();
-        take_up(guest.recorder_mut(), at, events, now);
-        Ok(guest)
     }
 
     /// The number that the group being gathered will have.
@@ -937,13 +953,13 @@ impl Worker {
         if !wanted(&summary) {
             return Err(NotNow::Gone(Some(Box::new(summary))));
         }
-        let records = self.records(id)?;
-        let recorder = bare_recorder(&records, self.parts.settings.limits).map_err(NotNow::Blocked)?;
+        let past = self.past(&summary)?;
+        let recorder = past.bare(self.parts.settings.limits).map_err(NotNow::Blocked)?;
         let mut slot = self.new_slot(Body::Bare(Box::new(recorder)));
         // What was due by now is no longer among the timers, see `take_due`.
         let now = self.parts.clock.now();
         slot.armed = slot.body.recorder().execution.next_due().filter(|due| *due > now);
-        slot.history = Some(records);
+        (slot.taking, slot.past) = (Taking::since(&past), Some(past));
         Ok(slot)
     }
 
@@ -956,7 +972,8 @@ impl Worker {
             last_ran: self.parts.clock.now(),
             last_group: 0,
             armed: None,
-            history: None,
+            past: None,
+            taking: Taking::default(),
         }
     }
 
@@ -970,7 +987,7 @@ impl Worker {
         }
         self.stamps += 1;
         slot.stamp = self.stamps;
-        slot.history = None;
+        slot.past = None;
         self.idle.insert(&slot, id);
         self.live.insert(id.clone(), slot);
         if wants_turn {
@@ -1047,7 +1064,7 @@ fn outbound(slot: &mut Slot, sealed: SealedTurn, replies: Vec<Reply>) -> Outboun
     let posts = posted(&recorder.execution, posts);
     slot.armed = due.or(slot.armed);
     // It is longer now.
-    slot.history = None;
+    slot.past = None;
     let about = About::of(&recorder.execution, &sealed.record);
     Outbound { instance, execution, turn, sealed, logs, replies, due, posts, about, adopted: None }
 }

@@ -23,6 +23,10 @@ impl CompiledCache {
         Self { folder }
     }
 
+    pub(super) fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
     pub(super) fn load_or_compile(
         &self,
         engine: &Engine,

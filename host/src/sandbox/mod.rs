@@ -22,6 +22,7 @@ pub mod snapshot;
 pub mod types;
 mod wasi;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,8 @@ use self::inspect::Refused;
 use self::layout::Layout;
 use self::settings::{SandboxSettings, TICK};
 use crate::core::entity::fault_of_kind;
-use crate::core::ids::ModuleHash;
+use crate::core::ids::{Hash, ModuleHash};
+use crate::core::turn::SAVED_FORMAT;
 use crate::store::{EntityOffer, ModuleKind, Offer};
 
 /// The engines and what is shared by all guests.
@@ -102,6 +104,28 @@ impl Sandbox {
     /// If this machine cannot give the memory that the settings ask for.
     pub fn inspecting(settings: SandboxSettings, cache: Option<PathBuf>) -> wasmtime::Result<Self> {
         Self::with(settings, cache, true)
+    }
+
+    /// An inspecting sandbox beside this one, with at most so many guests and no activities.
+    ///
+    /// # Errors
+    /// If this machine cannot give the memory that it asks for.
+    pub fn inspecting_beside(&self, resident_guests: u32) -> wasmtime::Result<Self> {
+        let resident_guests = resident_guests.min(self.settings.resident_guests);
+        let settings = SandboxSettings { resident_guests, activities: 1, ..(*self.settings).clone() };
+        let cache = self.cache.as_ref().map(CompiledCache::folder);
+        Self::with(settings, cache, true)
+    }
+
+    /// What a stored snapshot of a guest here depends on beside its module: it is good
+    /// where this is the same.
+    pub fn make(&self) -> Hash {
+        let mut engine = DefaultHasher::new();
+        self.orchestrations.precompile_compatibility_hash().hash(&mut engine);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&SAVED_FORMAT.to_le_bytes()).update(&engine.finish().to_le_bytes());
+        hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+        Hash(*hasher.finalize().as_bytes())
     }
 
     fn with(settings: SandboxSettings, cache: Option<PathBuf>, inspects: bool) -> wasmtime::Result<Self> {

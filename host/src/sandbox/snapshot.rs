@@ -10,11 +10,15 @@
 //! that holds one (it wrote to its standard output, say) goes back only in the
 //! very guest that still holds it.
 
+mod stored;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::{AsContext as _, AsContextMut as _, Global, Memory, Mutability, Store, Val};
 
+use super::OrchestrationModule;
 use super::guest::{Guest, GuestState};
 use super::layout::Stack;
 use super::wasi::Lines;
@@ -42,7 +46,7 @@ pub struct Snapshot {
 struct Image(Vec<Option<Arc<[u8]>>>);
 
 /// The bits of a global.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Word {
     I32(i32),
     I64(i64),
@@ -77,6 +81,9 @@ pub enum CannotCopy {
         /// The guest's.
         found: String,
     },
+    /// A snapshot with other memories or globals than the module has.
+    #[error("the snapshot has other memories and globals than the guest")]
+    OtherShape,
     /// Memory never shrinks.
     #[error("the guest's memory has grown since; take a fresh guest")]
     Grown,
@@ -94,6 +101,11 @@ impl Snapshot {
         &self.recorder
     }
 
+    /// Bytes of guest memory in it.
+    pub fn bytes(&self) -> usize {
+        self.bytes_beyond(None)
+    }
+
     /// Whether any guest of the module can take it, and not only the one it is of.
     pub fn fits_any_guest(&self) -> bool {
         self.handles.is_empty()
@@ -107,6 +119,13 @@ impl Snapshot {
             pieces.filter(move |(at, piece)| theirs(memory, *at).is_none_or(|their| !Arc::ptr_eq(piece, their)))
         });
         own.count() * PIECE
+    }
+}
+
+impl OrchestrationModule {
+    /// Whether the state of its guests can be copied out and back.
+    pub fn can_be_copied(&self) -> bool {
+        self.layout.as_ref().is_some_and(|layout| layout.beyond.is_none())
     }
 }
 
@@ -145,6 +164,9 @@ impl Guest {
         let places = self.places()?;
         if snapshot.module != self.module {
             return Err(CannotCopy::OtherModule { of: snapshot.module.short(), found: self.module.short() });
+        }
+        if (places.memories.len(), places.globals.len()) != (snapshot.memories.len(), snapshot.globals.len()) {
+            return Err(CannotCopy::OtherShape);
         }
         let held = &self.store.data().handles;
         if !snapshot.handles.is_empty() && (held.guest != snapshot.guest || !snapshot.handles.is_subset(&held.held)) {
@@ -198,6 +220,11 @@ impl Guest {
             hasher.update(&Word::of(&global.get(&mut self.store)).bits().to_le_bytes());
         }
         Ok(Hash(*hasher.finalize().as_bytes()))
+    }
+
+    /// Whether its state can be copied out and back at all.
+    pub fn is_inspected(&self) -> bool {
+        self.layout.as_ref().is_some_and(|layout| layout.beyond.is_none())
     }
 
     /// The guest's memories, bytes. None where the sandbox does not show them.

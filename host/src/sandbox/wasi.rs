@@ -39,6 +39,13 @@ const LINE_BYTES: usize = 8 << 10;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lines([Vec<u8>; 2]);
 
+impl Lines {
+    /// Whether every line was ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(Vec::is_empty)
+    }
+}
+
 /// The handles that a guest holds. They are no part of its memory, so a snapshot
 /// notes which there were, see [`super::snapshot`].
 #[derive(Debug)]

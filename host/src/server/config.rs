@@ -112,6 +112,8 @@ pub struct EngineConfig {
     pub turn_budget_ms: Option<u64>,
     /// See [`EngineSettings::evict_after`].
     pub evict_after_ms: Option<u64>,
+    /// See [`EngineSettings::snapshot_every`].
+    pub snapshot_every: Option<u32>,
     /// See [`crate::core::turn::Limits::payload_bytes`].
     pub payload_bytes: Option<usize>,
 }
@@ -193,6 +195,7 @@ impl ServerConfig {
             guest_memory_bytes,
             turn_budget_ms,
             evict_after_ms,
+            snapshot_every,
             payload_bytes,
         } = self.engine;
         set(&mut settings.workers, workers);
@@ -202,6 +205,7 @@ impl ServerConfig {
         set(&mut settings.sandbox.memory_bytes, guest_memory_bytes);
         set(&mut settings.sandbox.turn_budget, turn_budget_ms.map(Duration::from_millis));
         set(&mut settings.evict_after, evict_after_ms.map(Duration::from_millis));
+        set(&mut settings.snapshot_every, snapshot_every);
         set(&mut settings.limits.payload_bytes, payload_bytes);
         settings.queues.extend(self.queues.clone());
         settings.activities.extend(self.activities.clone());
@@ -262,6 +266,7 @@ mod tests {
         guest_memory_bytes = 16777216
         turn_budget_ms = 500
         evict_after_ms = 0
+        snapshot_every = 500
         payload_bytes = 4096
 
         [queues.printers]
@@ -283,7 +288,7 @@ mod tests {
         assert_eq!((settings.workers, settings.activity_concurrency, settings.worker_losses), (3, 7, 2));
         assert_eq!((settings.sandbox.resident_guests, settings.sandbox.memory_bytes), (64, 16 << 20));
         assert_eq!((settings.sandbox.turn_budget, settings.evict_after), (Duration::from_millis(500), Duration::ZERO));
-        assert_eq!(settings.limits.payload_bytes, 4096);
+        assert_eq!((settings.snapshot_every, settings.limits.payload_bytes), (500, 4096));
         let printers = &settings.queues["printers"];
         assert_eq!((printers.concurrency, printers.weights["gold"]), (Some(4), 3));
         assert_eq!(printers.rate, Some(Rate { tasks: 10, per_ms: 1000 }));

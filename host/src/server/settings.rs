@@ -81,6 +81,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("engine.guest_memory_bytes", Kind::Number, "bytes", "67108864", "memory of each guest; at least 1048576"),
     setting("engine.turn_budget_ms", Kind::Number, "milliseconds", "10000", "how long an orchestration may compute without waiting; at least 10"),
     setting("engine.evict_after_ms", Kind::Number, "milliseconds", "10000", "a guest that has not run for so long leaves the memory"),
+    setting("engine.snapshot_every", Kind::Number, "events", "5000", "the state of an instance is kept each so many events, so that it goes on later without a replay of those; 0: never"),
     setting("engine.payload_bytes", Kind::Number, "bytes", "2097152", "largest input, result or event; at least 1024"),
     setting("retention.completed", Kind::Text, "number and s, m, h or d", "", "how long instances that completed are kept; for ever without it"),
     setting("retention.failed", Kind::Text, "number and s, m, h or d", "", "how long instances that failed are kept; for ever without it"),
@@ -542,6 +543,7 @@ mod tests {
             ("engine.guest_memory_bytes", engine.sandbox.memory_bytes as u128),
             ("engine.turn_budget_ms", engine.sandbox.turn_budget.as_millis()),
             ("engine.evict_after_ms", engine.evict_after.as_millis()),
+            ("engine.snapshot_every", engine.snapshot_every.into()),
             ("engine.payload_bytes", engine.limits.payload_bytes as u128),
         ] {
             assert_eq!(default(key), found, "{key}");

@@ -23,6 +23,7 @@ pub mod codec;
 pub mod crash;
 pub mod redb;
 pub mod schedule;
+pub mod snapshot;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use self::backup::{BackupError, Contents};
 use self::schedule::Schedule;
+use self::snapshot::Snapshot;
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use crate::core::namespace::{self, Namespace};
 use crate::core::summary::{Status, Summary};
@@ -78,30 +80,67 @@ impl History {
     /// # Errors
     /// [`StoreError::Corrupt`] naming the instance and the event.
     pub fn decode(&self) -> Result<Vec<TurnRecord>, StoreError> {
-        let mut records = Vec::with_capacity(self.turns.len());
-        let mut previous = Hash::ZERO;
-        let mut event = 1;
-        for bytes in &self.turns {
-            let corrupt = |why: String| StoreError::Corrupt {
-                what: format!("history of {} execution {} at event {event}", self.instance, self.execution),
-                why,
-            };
-            let record = TurnRecord::decode(bytes).map_err(corrupt)?;
-            if record.previous != previous {
-                let (expected, found) = (previous.short(), record.previous.short());
-                return Err(corrupt(format!("its turn follows {found}, the one before it is {expected}")));
-            }
-            previous = Hash::of(bytes);
-            event += record.events.len();
-            records.push(record);
-        }
-        Ok(records)
+        decode_turns((&self.instance, self.execution), &self.turns, Hash::ZERO, 1)
     }
 
     /// The hash of the last turn.
     pub fn head(&self) -> Hash {
         self.turns.last().map_or(Hash::ZERO, |bytes| Hash::of(bytes))
     }
+}
+
+/// The turns of an execution from one of them on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which life of it.
+    pub execution: ExecutionNumber,
+    /// Encoded turns, all from that one on.
+    pub turns: Vec<Arc<[u8]>>,
+}
+
+impl Tail {
+    /// Decodes the turns after the first one, which must be the one with the hash `head`
+    /// and end with event number `events`, and walks their hash chain.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] naming the instance and the event.
+    pub fn decode_after(&self, head: Hash, events: u32) -> Result<Vec<TurnRecord>, StoreError> {
+        let of = (&self.instance, self.execution);
+        match self.turns.split_first() {
+            Some((first, rest)) if Hash::of(first) == head => decode_turns(of, rest, head, events as usize + 1),
+            _ => Err(StoreError::Corrupt {
+                what: format!("history of {} execution {} at event {events}", self.instance, self.execution),
+                why: format!("its turn is not {}", head.short()),
+            }),
+        }
+    }
+}
+
+/// Turns of an execution from event number `event` on, each after the one before it.
+fn decode_turns(
+    (instance, execution): (&InstanceId, ExecutionNumber),
+    turns: &[Arc<[u8]>],
+    mut previous: Hash,
+    mut event: usize,
+) -> Result<Vec<TurnRecord>, StoreError> {
+    let mut records = Vec::with_capacity(turns.len());
+    for bytes in turns {
+        let corrupt = |why: String| StoreError::Corrupt {
+            what: format!("history of {instance} execution {execution} at event {event}"),
+            why,
+        };
+        let record = TurnRecord::decode(bytes).map_err(corrupt)?;
+        if record.previous != previous {
+            let (expected, found) = (previous.short(), record.previous.short());
+            return Err(corrupt(format!("its turn follows {found}, the one before it is {expected}")));
+        }
+        previous = Hash::of(bytes);
+        event += record.events.len();
+        records.push(record);
+    }
+    Ok(records)
 }
 
 /// Which instances to list. Every condition given must hold.
@@ -353,6 +392,24 @@ pub trait Store: Send + Sync + 'static {
     fn history(&self, instance: &InstanceId, execution: Option<ExecutionNumber>)
     -> Result<Option<History>, StoreError>;
 
+    /// The turns of an execution from number `turn` on, if there are any. Its cost follows
+    /// what is read, not what comes before.
+    fn history_from(
+        &self,
+        instance: &InstanceId,
+        execution: ExecutionNumber,
+        turn: u32,
+    ) -> Result<Option<Tail>, StoreError>;
+
+    /// Keeps a snapshot of an instance in place of the one before, if it runs and has come
+    /// to that turn; whether it did. It need not be durable when this returns, and may be
+    /// gone when the store is opened again: a store never owes a snapshot. It is gone at the
+    /// latest when the instance is purged.
+    fn put_snapshot(&self, epoch: Epoch, instance: &InstanceId, snapshot: &Snapshot) -> Result<bool, StoreError>;
+
+    /// The snapshot that is kept of an instance.
+    fn snapshot(&self, instance: &InstanceId) -> Result<Option<Snapshot>, StoreError>;
+
     /// Rows of instances that are open (they have not ended, or ended with letters
     /// that nobody has answered), by id, at most `limit` after `after`.
     /// Its cost follows what is running, not what is stored.
@@ -437,6 +494,17 @@ macro_rules! hand_on_to_inner_store {
                 instance: &$crate::core::ids::InstanceId,
                 execution: Option<$crate::core::ids::ExecutionNumber>
             ) -> Option<$crate::store::History>;
+            history_from(
+                instance: &$crate::core::ids::InstanceId,
+                execution: $crate::core::ids::ExecutionNumber,
+                turn: u32
+            ) -> Option<$crate::store::Tail>;
+            put_snapshot(
+                epoch: $crate::store::Epoch,
+                instance: &$crate::core::ids::InstanceId,
+                snapshot: &$crate::store::snapshot::Snapshot
+            ) -> bool;
+            snapshot(instance: &$crate::core::ids::InstanceId) -> Option<$crate::store::snapshot::Snapshot>;
             unfinished(after: Option<&$crate::core::ids::InstanceId>, limit: usize)
                 -> Vec<$crate::core::summary::Summary>;
             list(filter: &$crate::store::Filter, after: Option<&$crate::core::ids::InstanceId>, limit: usize)

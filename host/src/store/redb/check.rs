@@ -10,7 +10,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::error::Doing;
 use super::index;
-use super::tables::{self, CREATED, HISTORY, INSTANCES, LOG, MODULE_BYTES, MODULES, PAYLOADS, RUNNING};
+use super::tables::{self, CREATED, HISTORY, INSTANCES, LOG, MODULE_BYTES, MODULES, PAYLOADS, RUNNING, SNAPSHOTS};
 use super::view::View;
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::namespace;
@@ -24,6 +24,7 @@ impl View {
         let executions = self.check_running(&mut findings)?;
         self.check_histories(&executions, &mut findings)?;
         self.check_payloads(&executions, &mut findings)?;
+        self.check_snapshots(&executions, &mut findings)?;
         self.check_modules(&mut findings)?;
         self.check_log(&mut findings)?;
         Ok(findings.0)
@@ -127,6 +128,21 @@ impl View {
             // It is kept with the commit, before its turn is folded.
             if !executions.contains_key(&id) && self.overlay.entries(&id).is_empty() {
                 findings.add(&id, format!("there is a payload {} of it, and it has no row", hash.short()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_snapshots(&self, executions: &Executions, findings: &mut Findings) -> Result<(), StoreError> {
+        let rows = self.trees.open_table(SNAPSHOTS).doing("open the snapshots")?;
+        for row in rows.iter().doing("list the snapshots")? {
+            let (id, row) = row.doing("list the snapshots")?;
+            let id = id.value();
+            if let Err(error) = tables::check_row("snapshots", id.as_bytes(), row.value()) {
+                findings.add(id, format!("{error} (its history is not touched; the snapshot is not used)"));
+            }
+            if !executions.contains_key(id) && self.overlay.entries(id).is_empty() {
+                findings.add(id, "there is a snapshot of it, and it has no row");
             }
         }
         Ok(())

@@ -8,14 +8,14 @@
 
 use std::ops::Bound;
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata as _, Table, WriteTransaction};
 
 use super::Options;
 use super::error::Doing;
 use super::index::{Indexes, Place};
 use super::overlay::{Entry, Held, follows};
 use super::payloads::Shelf;
-use super::tables::{self, HISTORY, INSTANCES, RUNNING, Stored, corrupt};
+use super::tables::{self, HISTORY, INSTANCES, RUNNING, SNAPSHOTS, Stored, corrupt};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::summary::Summary;
 use crate::core::turn::TurnRecord;
@@ -38,7 +38,11 @@ pub(super) fn fold_slice(
         running: transaction.open_table(RUNNING).doing("open the running instances")?,
         shelf: Shelf::new(transaction, options),
         indexes: Indexes::open(transaction)?,
+        snapshots: Some(transaction.open_table(SNAPSHOTS).doing("open the snapshots")?),
     };
+    if rows.snapshots.as_ref().map(|table| table.is_empty()).transpose().doing("open the snapshots")? == Some(true) {
+        rows.snapshots = None;
+    }
     let mut last = None;
     let (mut turns_done, mut bytes_done) = (0, 0);
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
@@ -61,6 +65,8 @@ struct Rows<'t> {
     running: Table<'t, &'static str, ()>,
     shelf: Shelf<'t>,
     indexes: Indexes<'t>,
+    /// None: there is none.
+    snapshots: Option<Table<'t, &'static str, &'static [u8]>>,
 }
 
 fn fold_instance(
@@ -89,6 +95,8 @@ fn fold_instance(
         let row = tables::encode_history_row(codec, &key, turns);
         rows.history.insert(key.as_slice(), row.as_slice()).doing("write a history")?;
     }
+    let first_execution = entries[0].execution;
+    let ran = folded.as_ref().map(|row| (row.execution, row.module));
     let was_running = folded.as_ref().is_some_and(Summary::is_open);
     let was_at = folded.as_ref().map(Place::of);
     let Some(summary) = advance(instance, folded, entries)? else { return Ok(()) };
@@ -97,6 +105,14 @@ fn fold_instance(
     rows.indexes.replace(instance, was_at, Some(Place::of(&summary)))?;
     let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
     rows.indexes.resize(instance.space(), bytes as i64);
+    if let Some(snapshots) = &mut rows.snapshots
+        && (summary.status.is_final()
+            || summary.execution > first_execution
+            || ran.is_some_and(|ran| ran != (summary.execution, summary.module)))
+    {
+        // It is of no use any more.
+        snapshots.remove(id).doing("remove a snapshot")?;
+    }
     if is_running && !was_running {
         rows.running.insert(id, ()).doing("write a running instance")?;
     } else if was_running && !is_running {

@@ -20,6 +20,7 @@ mod log;
 mod overlay;
 mod payloads;
 mod purge;
+mod snapshots;
 pub mod tables;
 mod view;
 
@@ -39,12 +40,13 @@ use self::error::{Doing, guarded, of_open};
 use self::log::Log;
 use self::overlay::Overlay;
 use self::tables::{META, META_EPOCH, META_FORMAT, META_KEY, MODULE_BYTES, MODULES, SCHEDULES, corrupt};
-use self::view::{Among, View};
+use self::view::{Among, Recent, View};
 use super::backup::{BackupError, Contents};
 use super::codec::Codec;
 use super::crash::FileWrites;
 use super::schedule::Schedule;
-use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError, TurnCommit};
+use super::snapshot::Snapshot;
+use super::{Batch, Epoch, Filter, History, IndexFinding, Module, Store, StoreError, Tail, TurnCommit};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, TimestampMs};
 use crate::core::namespace::Namespace;
 use crate::core::summary::{Status, Summary};
@@ -108,6 +110,7 @@ pub struct RedbStore {
     database: Database,
     options: Options,
     overlay: RwLock<Overlay>,
+    recent: Arc<Recent>,
     writer: Mutex<Writer>,
     /// Bytes of all turns, folded or not, by the key of the namespace.
     sizes: Mutex<BTreeMap<Box<str>, u64>>,
@@ -177,12 +180,14 @@ impl RedbStore {
         };
         check_key(&database, &options.codec)?;
         index::ensure(&database, &options.codec)?;
+        snapshots::ensure(&database)?;
         let (log, folds) = Log::replay(&database, &options)?;
         let counters = Counters { folds: AtomicU64::new(folds), ..Counters::default() };
         // All is folded now.
         let sizes = Mutex::new(index::sizes(&database.begin_read().doing("read the sizes")?)?);
         let writer = Mutex::new(Writer { epoch, log, lost: false });
-        Ok(Self { database, options, overlay: RwLock::default(), writer, sizes, counters })
+        let (overlay, recent) = Default::default();
+        Ok(Self { database, options, overlay, recent, writer, sizes, counters })
     }
 
     /// A view of this moment. The trees are looked at under the overlay's lock:
@@ -190,7 +195,7 @@ impl RedbStore {
     fn view(&self) -> Result<View, StoreError> {
         let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
         let trees = self.database.begin_read().doing("read")?;
-        Ok(View { overlay: overlay.clone(), trees, codec: self.options.codec.clone() })
+        Ok(View { overlay: overlay.clone(), trees, codec: self.options.codec.clone(), recent: self.recent.clone() })
     }
 
     /// The writer, unless an earlier write was lost.
@@ -316,6 +321,23 @@ impl Store for RedbStore {
         execution: Option<ExecutionNumber>,
     ) -> Result<Option<History>, StoreError> {
         guarded(|| self.view()?.history(instance, execution))
+    }
+
+    fn history_from(
+        &self,
+        instance: &InstanceId,
+        execution: ExecutionNumber,
+        turn: u32,
+    ) -> Result<Option<Tail>, StoreError> {
+        guarded(|| self.view()?.history_from(instance, execution, turn))
+    }
+
+    fn put_snapshot(&self, epoch: Epoch, instance: &InstanceId, snapshot: &Snapshot) -> Result<bool, StoreError> {
+        self.keep_snapshot(epoch, instance, snapshot)
+    }
+
+    fn snapshot(&self, instance: &InstanceId) -> Result<Option<Snapshot>, StoreError> {
+        guarded(|| self.view()?.snapshot(instance))
     }
 
     fn unfinished(&self, after: Option<&InstanceId>, limit: usize) -> Result<Vec<Summary>, StoreError> {
@@ -602,6 +624,7 @@ fn create_tables(database: &Database) -> Result<u64, StoreError> {
         transaction.open_table(tables::CREATED).doing(making)?;
         transaction.open_table(tables::COUNTS).doing(making)?;
         transaction.open_table(tables::SIZES).doing(making)?;
+        transaction.open_table(tables::SNAPSHOTS).doing(making)?;
     }
     transaction.commit().doing(making)?;
     Ok(0)

@@ -130,6 +130,28 @@ impl Overlay {
         found
     }
 
+    /// An instance's turns at or after a position, the oldest first.
+    pub(super) fn entries_from(&self, instance: &str, position: (ExecutionNumber, u32)) -> Vec<Entry> {
+        let mut found = Vec::new();
+        for generation in self.frozen.iter().chain([&self.active]) {
+            let held = generation.read();
+            let Some(entries) = held.instances.get(instance) else { continue };
+            let entries = &entries[entries.partition_point(|entry| entry.position() < position)..];
+            found.extend(entries.iter().take_while(|entry| entry.commit <= self.visible).cloned());
+        }
+        found
+    }
+
+    /// An instance's turns of that execution from that turn on, the oldest first.
+    pub(super) fn turns_from(
+        &self,
+        instance: &str,
+        from: (ExecutionNumber, u32),
+    ) -> impl Iterator<Item = Arc<[u8]>> + use<> {
+        let entries = self.entries_from(instance, from).into_iter();
+        entries.filter(move |entry| entry.execution == from.0).map(|entry| entry.bytes)
+    }
+
     /// Ids of all instances that a generation knows, each once. Some may turn out to have
     /// no turn that is visible.
     pub(super) fn ids(&self) -> BTreeSet<InstanceId> {

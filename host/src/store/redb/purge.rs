@@ -14,7 +14,7 @@ use super::error::Doing;
 use super::index::{Indexes, Place};
 use super::overlay::Overlay;
 use super::payloads::Shelf;
-use super::tables::{self, HISTORY, INSTANCES, RUNNING};
+use super::tables::{self, HISTORY, INSTANCES, RUNNING, SNAPSHOTS};
 use super::{Options, RedbStore, Writer};
 use crate::core::ids::InstanceId;
 use crate::store::StoreError;
@@ -65,6 +65,7 @@ fn remove(
     let mut history = transaction.open_table(HISTORY).doing("remove a history")?;
     let mut rows = transaction.open_table(INSTANCES).doing("remove an instance")?;
     let mut running = transaction.open_table(RUNNING).doing("remove an instance")?;
+    let mut snapshots = transaction.open_table(SNAPSHOTS).doing("remove an instance")?;
     let mut shelf = Shelf::new(transaction, options);
     let mut indexes = Indexes::open(transaction)?;
     let mut gone = Vec::new();
@@ -86,6 +87,7 @@ fn remove(
             indexes.replace(instance, Some(Place::of(&summary)), None)?;
         }
         running.remove(instance.as_str()).doing("remove an instance")?;
+        snapshots.remove(instance.as_str()).doing("remove a snapshot")?;
     }
     indexes.finish()?;
     Ok(gone)

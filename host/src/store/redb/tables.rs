@@ -18,6 +18,7 @@ use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
 use crate::core::summary::Summary;
 use crate::store::backup::BackupError;
 use crate::store::codec::{self, Codec, Unreadable};
+use crate::store::snapshot::Snapshot;
 use crate::store::{StoreError, TurnCommit};
 
 /// Version of everything on this page. It stands in [`META`] under [`META_FORMAT`].
@@ -64,9 +65,11 @@ pub(super) const COUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new
 
 /// Bytes of folded turns, by namespace.
 pub(super) const SIZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sizes");
+/// Snapshots of running instances, by id. They are in no backup.
+pub(super) const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
 
 /// Every table, in the order of the format's page.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "meta",
     "log",
     "history",
@@ -79,6 +82,7 @@ pub const NAMES: [&str; 12] = [
     "created",
     "counts",
     "sizes",
+    "snapshots",
 ];
 
 /// Something to be done with every table, whatever the types of its rows.
@@ -90,7 +94,7 @@ pub(super) trait EachTable {
     ) -> Result<(), BackupError>;
 }
 
-/// Visits the tables in the order of [`NAMES`].
+/// Visits the tables of a backup, in the order of [`NAMES`].
 pub(super) fn each_table(visitor: &mut impl EachTable) -> Result<(), BackupError> {
     visitor.table(META)?;
     visitor.table(LOG)?;
@@ -221,6 +225,22 @@ pub fn decode_summary(codec: &Codec, instance: &InstanceId, row: &[u8]) -> Resul
     open_value(codec, "instances", instance.as_str().as_bytes(), row, || format!("the row of {instance}"))
 }
 
+// ---- snapshots ----
+
+/// The row of a snapshot. It is compressed whatever `codec` does with other rows: most of
+/// a guest's memory is empty.
+pub fn encode_snapshot(codec: &Codec, instance: &InstanceId, snapshot: &Snapshot) -> Vec<u8> {
+    seal_value(&codec.clone().compress_above(0), "snapshots", instance.as_str().as_bytes(), snapshot)
+}
+
+/// Reads what [`encode_snapshot`] wrote.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] naming the instance.
+pub fn decode_snapshot(codec: &Codec, instance: &InstanceId, row: &[u8]) -> Result<Snapshot, StoreError> {
+    open_value(codec, "snapshots", instance.as_str().as_bytes(), row, || format!("the snapshot of {instance}"))
+}
+
 // ---- log rows ----
 
 /// Turns as they are written where that is without their large payloads, by their
@@ -341,7 +361,7 @@ pub fn encode_history_row<'a>(codec: &Codec, key: &[u8], turns: impl Iterator<It
     finish(codec, "history", key, row)
 }
 
-/// Appends the turns of a history row to `turns`.
+/// Appends the turns of a history row to `turns`, but for the first `skipped`.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] with `what` as its name; what `fetch` fails with.
@@ -349,6 +369,7 @@ pub fn decode_history_row(
     codec: &Codec,
     key: &[u8],
     row: &[u8],
+    skipped: u32,
     turns: &mut Vec<Arc<[u8]>>,
     fetch: &mut dyn FnMut(Hash) -> Result<Arc<[u8]>, StoreError>,
     what: impl Fn() -> String,
@@ -356,8 +377,11 @@ pub fn decode_history_row(
     let content = open(codec, "history", key, row, &what)?;
     let mut rest = Bytes(&content);
     let lengths = || corrupt(what(), "its lengths do not add up");
-    for _ in 0..rest.u32().ok_or_else(lengths)? {
-        turns.push(rest.stored().ok_or_else(lengths)?.whole(fetch, &what)?);
+    for at in 0..rest.u32().ok_or_else(lengths)? {
+        let stored = rest.stored().ok_or_else(lengths)?;
+        if at >= skipped {
+            turns.push(stored.whole(fetch, &what)?);
+        }
     }
     if rest.0.is_empty() { Ok(()) } else { Err(lengths()) }
 }

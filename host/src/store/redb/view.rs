@@ -4,9 +4,9 @@
 //! read that takes several steps sees no commit come in between. Turns that are
 //! in both count once: the summary row says how far the trees go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadOnlyTable, ReadTransaction};
 
@@ -15,13 +15,14 @@ use super::fold::{advance, unfolded};
 use super::index;
 use super::overlay::Overlay;
 use super::payloads::Reader;
-use super::tables::{self, CREATED, HISTORY, INSTANCES, RUNNING, corrupt};
+use super::tables::{self, CREATED, HISTORY, INSTANCES, RUNNING, SNAPSHOTS, corrupt};
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId, TimestampMs};
 use crate::core::namespace::Namespace;
 use crate::core::summary::{Status, Summary};
 use crate::core::turn::TurnRecord;
 use crate::store::codec::Codec;
-use crate::store::{Filter, History, StoreError};
+use crate::store::snapshot::Snapshot;
+use crate::store::{Filter, History, StoreError, Tail};
 
 /// See the module's page.
 pub(super) struct View {
@@ -29,6 +30,35 @@ pub(super) struct View {
     /// Begun when the overlay was copied, under the same lock.
     pub(super) trees: ReadTransaction,
     pub(super) codec: Arc<Codec>,
+    pub(super) recent: Arc<Recent>,
+}
+
+/// Rows of instances of which the overlay holds many turns, as of one of them: none of
+/// those is decoded again and again.
+#[derive(Debug, Default)]
+pub(super) struct Recent(Mutex<HashMap<InstanceId, Summary>>);
+
+impl Recent {
+    /// A row that took so many turns is remembered.
+    const WORTH: usize = 64;
+    /// Rows remembered: few instances have that many turns that are not folded.
+    const MOST: usize = 256;
+
+    fn get(&self, instance: &InstanceId) -> Option<Summary> {
+        self.rows().get(instance).cloned()
+    }
+
+    fn put(&self, row: &Summary) {
+        let mut rows = self.rows();
+        if rows.len() >= Self::MOST {
+            rows.clear();
+        }
+        rows.insert(row.instance.clone(), row.clone());
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<InstanceId, Summary>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Which instances [`View::scan`] goes through.
@@ -60,9 +90,27 @@ impl View {
     }
 
     fn with_overlay(&self, instance: &InstanceId, folded: Option<Summary>) -> Result<Option<Summary>, StoreError> {
-        let entries = self.overlay.entries(instance.as_str());
-        let entries = unfolded(folded.as_ref(), &entries);
-        advance(instance, folded, entries)
+        let position = folded.as_ref().map_or((0, 0), |row| (row.execution, row.turns));
+        let is_later = |row: &Summary| (row.execution, row.turns) > position;
+        let recent = self.recent.get(instance).filter(is_later);
+        let from = recent.as_ref().map(|recent| (recent.execution, recent.turns));
+        let mut entries = self.overlay.entries_from(instance.as_str(), from.unwrap_or((position.0, position.1 + 1)));
+        // Whether it is the row of this history, and of a moment that is not after this one.
+        let is_of_this = |recent: &Summary| entries.first().is_some_and(|at| Hash::of(&at.bytes) == recent.head);
+        let (row, known) = match recent {
+            Some(recent) if is_of_this(&recent) => (Some(recent), 1),
+            Some(_) => {
+                entries = self.overlay.entries_from(instance.as_str(), (position.0, position.1 + 1));
+                (folded, 0)
+            }
+            None => (folded, 0),
+        };
+        let entries = &entries[known..];
+        let row = advance(instance, row, entries)?;
+        if let Some(row) = row.as_ref().filter(|_| entries.len() > Recent::WORTH) {
+            self.recent.put(row);
+        }
+        Ok(row)
     }
 
     pub(super) fn history(
@@ -104,10 +152,72 @@ impl View {
             let mut lost = false;
             let fetch = &mut |hash| payloads.get(instance, hash).inspect_err(|_| lost = true);
             let read =
-                tables::decode_history_row(&self.codec, key.value(), value.value(), &mut history.turns, fetch, what);
+                tables::decode_history_row(&self.codec, key.value(), value.value(), 0, &mut history.turns, fetch, what);
             read.map_err(|error| if lost { in_turn(error, &history) } else { error })?;
         }
         Ok(history)
+    }
+
+    /// See [`Store::history_from`](crate::store::Store::history_from).
+    pub(super) fn history_from(
+        &self,
+        instance: &InstanceId,
+        execution: ExecutionNumber,
+        turn: u32,
+    ) -> Result<Option<Tail>, StoreError> {
+        let row = self.folded(instance)?.filter(|row| row.execution >= execution);
+        // Of an execution before the current one all is folded, and no row says how much.
+        let known = row.as_ref().filter(|row| row.execution == execution).map(|row| row.turns);
+        let mut turns = Vec::new();
+        if row.is_some() && known.is_none_or(|last| turn <= last) {
+            self.folded_turns(instance, execution, turn, &mut turns)?;
+        }
+        let found = turn - 1 + turns.len() as u32;
+        if let Some(last) = known.filter(|last| turn <= *last && found != *last) {
+            let what = format!("history of {instance} execution {execution} at turn {found}");
+            return Err(corrupt(what, format!("{last} turns were expected")));
+        }
+        let held_from = if known.is_some() || row.is_none() { turn.max(known.unwrap_or(0) + 1) } else { u32::MAX };
+        turns.extend(self.overlay.turns_from(instance.as_str(), (execution, held_from)));
+        let tail = Tail { instance: instance.clone(), execution, turns };
+        Ok((!tail.turns.is_empty()).then_some(tail))
+    }
+
+    /// The folded turns of an execution from `turn` on.
+    fn folded_turns(
+        &self,
+        instance: &InstanceId,
+        execution: ExecutionNumber,
+        turn: u32,
+        turns: &mut Vec<Arc<[u8]>>,
+    ) -> Result<(), StoreError> {
+        let rows = self.trees.open_table(HISTORY).doing("open the histories")?;
+        let key = |turn| tables::history_key(instance, execution, turn);
+        let upto = rows.range(key(0).as_slice()..=key(turn).as_slice()).doing("read a history")?.next_back();
+        let Some(row) = upto.transpose().doing("read a history")? else { return Ok(()) };
+        let first = tables::first_turn_of_key(row.0.value()).unwrap_or_default();
+        let mut payloads = Reader::new(&self.trees, &self.codec);
+        let mut next = first;
+        for row in rows.range(key(first).as_slice()..=key(u32::MAX).as_slice()).doing("read a history")? {
+            let (row_key, value) = row.doing("read a history")?;
+            let first = tables::first_turn_of_key(row_key.value()).unwrap_or_default();
+            let what = || format!("history of {instance} execution {execution} from turn {first}");
+            if first != next {
+                return Err(corrupt(what(), format!("turn {next} was expected")));
+            }
+            let (skipped, before) = (turn.saturating_sub(first), turns.len());
+            let fetch = &mut |hash| payloads.get(instance, hash);
+            tables::decode_history_row(&self.codec, row_key.value(), value.value(), skipped, turns, fetch, what)?;
+            next = first + skipped + (turns.len() - before) as u32;
+        }
+        Ok(())
+    }
+
+    /// See [`Store::snapshot`](crate::store::Store::snapshot).
+    pub(super) fn snapshot(&self, instance: &InstanceId) -> Result<Option<Snapshot>, StoreError> {
+        let snapshots = self.trees.open_table(SNAPSHOTS).doing("open the snapshots")?;
+        let row = snapshots.get(instance.as_str()).doing("read a snapshot")?;
+        row.map(|row| tables::decode_snapshot(&self.codec, instance, row.value())).transpose()
     }
 
     /// See [`Store::counts`](crate::store::Store::counts).
