@@ -6,7 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use dacapo::core::calls::{Caller, OrchestrationOptions, OrchestrationScheduled, ParentClose};
+use dacapo::core::event::{Event, SignalSent};
 use dacapo::core::ids::{Hash, InstanceId, TimestampMs};
+use dacapo::core::mail::Source;
+use dacapo::core::payload::Payload;
 use dacapo::core::summary::{Status, Summary};
 use dacapo::core::turn::TurnRecord;
 use dacapo::store::codec::Codec;
@@ -34,6 +38,7 @@ fn check_contract<S: Store>(fresh: Fresh<'_, S>) {
     keeps_snapshots_of_what_runs(fresh());
     keeps_modules(fresh());
     purges_what_has_ended(fresh());
+    keeps_what_may_be_told_again(fresh());
     shows_a_batch_whole_or_not_at_all(fresh());
 }
 
@@ -404,6 +409,43 @@ fn purges_what_has_ended<S: Store>(open: Box<dyn Fn() -> S>) {
     expect_turns(&store, &kept);
     drop(store);
     expect_turns(&open(), &kept);
+}
+
+/// A letter whose sender does not know that it was taken comes again.
+fn keeps_what_may_be_told_again<S: Store>(open: Box<dyn Fn() -> S>) {
+    let store = open();
+    let epoch = store.claim().unwrap();
+    let (mut from, mut to, mut child) = (Writer::new("from"), Writer::new("to"), Writer::new("child"));
+    let sent = SignalSent { operation: 1, to: id("to"), name: "go".to_owned(), value: Payload::null() };
+    let source = Source { instance: id("from"), birth: 5, execution: 1, operation: 1 };
+    let taken = Event::SignalReceived { source, floor: (1, 1), name: "go".to_owned(), value: Payload::null() };
+    let parent_close = ParentClose::Abandon;
+    let caller = Caller { instance: id("from"), birth: 5, execution: 1, operation: 2, attempt: 1, parent_close };
+    let options = OrchestrationOptions { parent_close, ..OrchestrationOptions::default() };
+    let call = Event::OrchestrationScheduled(Box::new(OrchestrationScheduled {
+        operation: 2,
+        instance: id("child"),
+        name: "odd".to_owned(),
+        input: Payload::null(),
+        options,
+    }));
+    let sends = [from.start(), from.turn(vec![Event::SignalSent(Box::new(sent)), call])];
+    let takes = [to.start(), to.turn(vec![taken]), to.complete(), child.start_called(caller), child.complete()];
+    store.commit(epoch, &batch(sends.into_iter().chain(takes))).unwrap();
+    let all = [id("to"), id("child")];
+    assert_eq!(store.purge(epoch, &all).unwrap(), [], "the sender runs, and knows of neither");
+    store.commit(epoch, &batch([from.complete()])).unwrap();
+    drop(store);
+    let store = open();
+    let epoch = store.claim().unwrap();
+    assert_eq!(store.purge(epoch, &all).unwrap(), [], "it has ended, and sends both again");
+    let heard = from.turn(vec![Event::SignalDelivered { signal: (1, 1) }]);
+    store.commit(epoch, &batch([heard])).unwrap();
+    assert_eq!(store.purge(epoch, &all).unwrap(), [id("to")]);
+    let heard = from.turn(vec![Event::OrchestrationAbandoned { call: (1, 2) }]);
+    store.commit(epoch, &batch([heard])).unwrap();
+    assert_eq!(store.purge(epoch, &all).unwrap(), [id("child")]);
+    assert_eq!(store.purge(epoch, &[id("from")]).unwrap(), [id("from")]);
 }
 
 fn keeps_modules<S: Store>(open: Box<dyn Fn() -> S>) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dacapo::core::calls::Caller;
 use dacapo::core::event::{Event, FORMAT, Started};
 use dacapo::core::ids::{Hash, InstanceId, TimestampMs};
 use dacapo::core::keys::Keys;
@@ -43,6 +44,15 @@ impl Writer {
 
     /// The first turn of an execution.
     pub(crate) fn start(&mut self) -> TurnCommit {
+        self.started(None)
+    }
+
+    /// As [`Self::start`], of one that was called.
+    pub(crate) fn start_called(&mut self, caller: Caller) -> TurnCommit {
+        self.started(Some(caller))
+    }
+
+    fn started(&mut self, caller: Option<Caller>) -> TurnCommit {
         let started = Event::ExecutionStarted(Box::new(Started {
             format: FORMAT,
             instance: self.instance.clone(),
@@ -63,7 +73,7 @@ impl Writer {
             birth: 5,
             outbox: Vec::new(),
             seen: Seen::default(),
-            caller: None,
+            caller,
         }));
         self.turn(vec![started])
     }

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::calls::{Caller, OrchestrationScheduled};
 use super::entity::Gate;
 use super::fork::ForkedFrom;
+#[cfg(test)]
+use super::ids::Hash;
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::keys::Keys;
 use super::mail::{Letter, MailKey, Seen, Source};
@@ -508,7 +510,47 @@ pub enum Origin {
     Outcome,
 }
 
+#[cfg(test)]
+impl Started {
+    /// A first execution of nothing in particular.
+    pub(super) fn of_test(instance: &str, seed: [u8; 32]) -> Self {
+        Self {
+            format: FORMAT,
+            instance: InstanceId::new(instance).expect("a valid id"),
+            execution: 1,
+            orchestration: String::new(),
+            module: Hash::ZERO,
+            input: Payload::null(),
+            birth: 0,
+            seed,
+            created_at: TimestampMs(0),
+            retry_algorithm: 1,
+            parent: None,
+            tags: Vec::new(),
+            buffered: Vec::new(),
+            outbox: Vec::new(),
+            seen: Seen::default(),
+            start_at: None,
+            forked_from: None,
+            keys: Keys::default(),
+            shared: Vec::new(),
+            caller: None,
+        }
+    }
+}
+
 impl Event {
+    /// The letter that was taken, and the lowest of its sender's that had no answer then.
+    pub fn letter(&self) -> Option<(&Source, MailKey)> {
+        match self {
+            Self::SignalReceived { source, floor, .. }
+            | Self::LockRequested { holder: source, floor, .. }
+            | Self::LockReleased { source, floor, .. } => Some((source, *floor)),
+            Self::OperationReceived { request, floor } => Some((request.sender()?, *floor)),
+            _ => None,
+        }
+    }
+
     /// Where this event comes from.
     pub fn origin(&self) -> Origin {
         match self {

@@ -20,9 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::calls::{Call, Leave};
+use super::event::Event;
 use super::ids::{ExecutionNumber, Hash, InstanceId, OperationId};
 use super::payload::{Failure, FailureKind, Outcome, Payload};
 use super::summary::Status;
+use super::turn::TurnRecord;
 
 /// Names a letter among all that one instance ever sends: the execution and the
 /// operation that asked for it.
@@ -228,6 +230,30 @@ impl Seen {
         of.floor = of.floor.max(floor);
         of.keys.insert(source.key());
         of.keys = of.keys.split_off(&of.floor);
+    }
+
+    /// Those that the execution with these turns had taken at its end.
+    pub fn of_history(turns: &[TurnRecord]) -> Self {
+        let mut seen = Self::default();
+        for event in turns.iter().flat_map(|turn| &turn.events) {
+            match event {
+                Event::ExecutionStarted(started) => seen.clone_from(&started.seen),
+                event => event.letter().into_iter().for_each(|(source, floor)| seen.take(source, floor)),
+            }
+        }
+        seen
+    }
+
+    /// Every letter that is remembered by its key.
+    pub fn letters(&self) -> impl Iterator<Item = Source> {
+        self.0.iter().flat_map(|(sender, of)| {
+            of.keys.iter().map(|key| Source {
+                instance: sender.clone(),
+                birth: of.birth,
+                execution: key.0,
+                operation: key.1,
+            })
+        })
     }
 
     /// Forgets the letters of which `may_come_again` knows better: it is given a

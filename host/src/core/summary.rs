@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::calls::{Caller, ParentClose};
 use super::event::{Event, START};
 use super::ids::{ExecutionNumber, Hash, InstanceId, ModuleHash, OperationId, TimestampMs};
-use super::mail::MailKey;
+use super::mail::{MailKey, Source};
 use super::payload::Payload;
 use super::turn::TurnRecord;
 
@@ -182,14 +182,21 @@ impl Summary {
     }
 
     /// Whether somebody still has to do with it: it is open, or `caller`, the row of
-    /// whoever called it, waits for what it ended with and may ask again.
+    /// whoever called it, waits for what it ended with and may ask again, or does not
+    /// know yet that it began.
     pub fn is_needed(&self, caller: Option<&Self>) -> bool {
         let waits = |of: &Caller| {
-            caller.is_some_and(|row| {
-                (row.birth, row.execution) == (of.birth, of.execution) && row.waits.contains_key(&of.operation)
+            caller.filter(|row| row.birth == of.birth).is_some_and(|row| {
+                row.execution == of.execution && row.waits.contains_key(&of.operation)
+                    || row.outbox.contains(&(of.execution, of.operation))
             })
         };
         self.is_open() || self.caller.as_ref().is_some_and(waits)
+    }
+
+    /// Whether it may send that letter again: it has no answer yet.
+    pub fn may_send_again(&self, letter: &Source) -> bool {
+        self.birth == letter.birth && self.outbox.contains(&letter.key())
     }
 
     /// The earliest time at which something is due without anybody's doing.
@@ -248,8 +255,10 @@ impl Summary {
             Event::ModuleMigrated { to, .. } => self.module = *to,
             Event::Rewound(from) => {
                 for operation in &from.operations {
-                    if let Some(waits) = self.waits.get_mut(operation) {
-                        *waits = Waits::Activity;
+                    match self.waits.get_mut(operation) {
+                        // What is recorded beside says when it is tried again.
+                        Some(Waits::Orchestration { .. }) | None => {}
+                        Some(waits) => *waits = Waits::Activity,
                     }
                 }
             }

@@ -169,7 +169,10 @@ impl Worker {
     /// holds it without an answer.
     pub(super) fn may_come_again(&self, sender: &InstanceId, birth: u64, key: MailKey) -> bool {
         match self.store().summary(sender) {
-            Ok(Some(summary)) => summary.birth == birth && summary.outbox.contains(&key),
+            Ok(Some(summary)) => {
+                let letter = Source { instance: sender.clone(), birth, execution: key.0, operation: key.1 };
+                summary.may_send_again(&letter)
+            }
             Ok(None) => false,
             Err(_) => true,
         }

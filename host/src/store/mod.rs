@@ -381,8 +381,10 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a batch durable, whole or not at all.
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError>;
 
-    /// Removes those of `instances` that exist and have ended, with all their
-    /// executions; which they were.
+    /// Removes those of `instances` that exist, have ended and with which nobody has
+    /// to do any more, with all their executions; which they were. Kept are those with
+    /// letters that have no answer, those whose caller has not heard how they ended or
+    /// that they began, and those that took a letter of which its sender does not know.
     fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError>;
 
     /// An instance's row, if it exists.

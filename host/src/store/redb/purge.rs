@@ -15,8 +15,10 @@ use super::index::{Indexes, Place};
 use super::overlay::Overlay;
 use super::payloads::Shelf;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING, SNAPSHOTS};
+use super::view::View;
 use super::{Options, RedbStore, Writer};
 use crate::core::ids::InstanceId;
+use crate::core::mail::Seen;
 use crate::store::StoreError;
 
 impl RedbStore {
@@ -32,9 +34,13 @@ impl RedbStore {
             for instance in instances {
                 let Some(row) = view.summary(instance)? else { continue };
                 let caller = row.caller.as_ref().map(|caller| view.summary(&caller.instance)).transpose()?.flatten();
-                if !row.is_needed(caller.as_ref()) && !ended.contains(instance) {
-                    ended.push(instance.clone());
+                if row.is_needed(caller.as_ref()) || ended.contains(instance) {
+                    continue;
                 }
+                if row.took_mail && view.may_hear_again(instance)? {
+                    continue;
+                }
+                ended.push(instance.clone());
             }
             (ended, view.overlay)
         };
@@ -53,6 +59,28 @@ impl RedbStore {
         self.resize(gone.iter().map(|(space, bytes)| (&**space, -*bytes)));
         self.counters.folds.fetch_add(1 + u64::from(held.frozen.is_some()), Ordering::Relaxed);
         Ok(ended)
+    }
+}
+
+impl View {
+    /// Whether a letter that the instance took could come again: its sender does not
+    /// know yet that it was taken. Only what is purged is asked this, so the history is
+    /// read for it rather than a list of letters kept in every row.
+    fn may_hear_again(&self, instance: &InstanceId) -> Result<bool, StoreError> {
+        let turns = match self.history(instance, None).and_then(|history| history.map(|of| of.decode()).transpose()) {
+            Ok(turns) => turns.unwrap_or_default(),
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::warn!(%instance, %error, "not purged: what it took of others cannot be read");
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        for letter in Seen::of_history(&turns).letters() {
+            if self.summary(&letter.instance)?.is_some_and(|sender| sender.may_send_again(&letter)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
