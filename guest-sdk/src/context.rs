@@ -80,9 +80,9 @@ impl Context {
         }
     }
 
-    /// Puts `interceptor` around every activity and every other orchestration that is
-    /// called from here on, by whatever part of this one; the first one given is the
-    /// outermost.
+    /// Puts `interceptor` around every activity, every other orchestration and every
+    /// entity that is called from here on, by whatever part of this one; the first one
+    /// given is the outermost.
     ///
     /// ```no_run
     /// # use dacapo_sdk::{CallInterceptor, Called, Context, Payload, Result, tracing};

@@ -41,8 +41,10 @@ struct Call {
 
 impl Call {
     fn operation<T>(self, one_way: bool) -> Operation<T> {
-        let request = EntityRequest { entity: self.entity, input: self.input, one_way };
-        Operation::new("entity operation", self.operation, Request::Entity(Box::new(request)))
+        let name = format!("{}.{}", self.entity.kind, self.operation);
+        let Self { entity, operation, input } = self;
+        let request = EntityRequest { entity, operation, input, one_way };
+        Operation::new("entity operation", Cow::Owned(name), Request::Entity(Box::new(request)))
     }
 }
 

@@ -11,9 +11,10 @@ use crate::payload::Payload;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Called<'a> {
-    /// An activity, or another orchestration.
+    /// An activity, another orchestration or an entity.
     pub kind: CallKind,
-    /// `service.method` of an activity, the name of an orchestration.
+    /// `service.method` of an activity, the name of an orchestration, `kind.operation`
+    /// of an entity.
     pub name: &'a str,
 }
 
@@ -25,9 +26,12 @@ pub enum CallKind {
     Activity,
     /// Another orchestration.
     Orchestration,
+    /// An operation of an entity.
+    Entity,
 }
 
-/// Something around every call of an activity and of another orchestration. It runs
+/// Something around every call of an activity, of another orchestration and of an
+/// entity. It runs
 /// inside the orchestration, at replay too, so it may decide only by what is
 /// recorded. One that panics fails the orchestration, as any code of it would.
 ///
@@ -56,7 +60,8 @@ pub trait CallInterceptor {
         Ok(input)
     }
 
-    /// What the call comes to. Not asked of a call that is detached or dropped.
+    /// What the call comes to. Not asked of a call that is detached or dropped, nor of
+    /// an entity that is only signalled.
     ///
     /// # Errors
     /// The call fails with that.

@@ -69,6 +69,7 @@ pub(crate) struct OrchestrationRequest {
 
 pub(crate) struct EntityRequest {
     pub(crate) entity: EntityId,
+    pub(crate) operation: Cow<'static, str>,
     pub(crate) input: Result<Payload>,
     pub(crate) one_way: bool,
 }
@@ -102,6 +103,7 @@ impl<T> Operation<T> {
         let call = match request {
             Request::Activity(_) => Some(CallKind::Activity),
             Request::Orchestration(_) => Some(CallKind::Orchestration),
+            Request::Entity(_) => Some(CallKind::Entity),
             _ => None,
         };
         Self { state: State::Lazy(request), what: What { noun, name }, is_event, call, result: PhantomData }
@@ -151,7 +153,13 @@ impl<T> Operation<T> {
         let State::Lazy(request) = std::mem::replace(&mut self.state, State::Ended) else {
             return;
         };
-        self.state = match self.ask_for(request) {
+        let is_one_way = matches!(&request, Request::Entity(request) if request.one_way);
+        let asked = self.ask_for(request);
+        if is_one_way {
+            // Nothing comes of it that could be looked at.
+            self.call = None;
+        }
+        self.state = match asked {
             Ok(Some(id)) => {
                 executor::expect_operation(id);
                 State::Waiting(id)
@@ -176,7 +184,8 @@ impl<T> Operation<T> {
             Request::Signal(request) => Some(imports::signal(&request.to, name, &request.value?.into())),
             Request::Entity(request) => {
                 let EntityId { kind, key } = &request.entity;
-                Some(imports::call_entity(kind, key, name, &request.input?.into(), request.one_way))
+                let input = self.before(request.input?)?.into();
+                Some(imports::call_entity(kind, key, &request.operation, &input, request.one_way))
             }
             Request::Lock(entities) => {
                 let named = |EntityId { kind, key }| WitEntityId { kind, key };

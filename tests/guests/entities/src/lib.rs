@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use dacapo_sdk::futures::{FutureExt as _, select_biased};
-use dacapo_sdk::{Context, EntityContext, EntityId, Result, bail, entity, orchestration};
+use dacapo_sdk::{
+    CallInterceptor, CallKind, Called, Context, EntityContext, EntityId, Error, Payload, Result, bail, entity,
+    orchestration,
+};
 use serde::{Deserialize, Serialize};
 
 /// A number.
@@ -41,6 +44,12 @@ impl Counter {
     pub fn forget(&mut self, ctx: EntityContext) -> Result<String> {
         ctx.delete();
         Ok(ctx.key().to_owned())
+    }
+
+    /// Is gone; the number that it had.
+    pub fn cash_in(&mut self, ctx: EntityContext) -> Result<i64> {
+        ctx.delete();
+        Ok(self.n)
     }
 
     /// Signals another one.
@@ -82,6 +91,51 @@ async fn adds(ctx: Context, adds: Adds) -> Result<Vec<i64>> {
         seen.push(counter.add(1).await?);
     }
     Ok(seen)
+}
+
+/// Doubles what is given to a counter and adds 100 to what it returns; it may not be spoiled.
+struct Doubled;
+
+impl CallInterceptor for Doubled {
+    fn before(&self, called: Called<'_>, input: Payload) -> Result<Payload> {
+        match (called.kind, called.name) {
+            (CallKind::Entity, "counter.add") => Payload::json(&(2 * input.decode::<i64>()?)),
+            _ => Err(Error::new(format!("{} may not be called", called.name)).with_type("NotAllowed")),
+        }
+    }
+
+    fn after(&self, _called: Called<'_>, outcome: Result<Payload>) -> Result<Payload> {
+        Payload::json(&(outcome?.decode::<i64>()? + 100))
+    }
+}
+
+/// Calls and signals through an interceptor: the number, and how what it refuses fails.
+#[orchestration]
+async fn calls_through(ctx: Context, key: String) -> Result<(i64, String)> {
+    ctx.intercept(Doubled);
+    let counter = ctx.entity::<Counter>(key);
+    counter.add(1).signal().await?;
+    let number = counter.add(1).await?;
+    let refused = counter.spoil(1).await.expect_err("it is refused");
+    Ok((number, refused.error_type().to_owned()))
+}
+
+/// Adds one, and then what an activity says, which may fail: the number.
+#[orchestration]
+async fn saves(ctx: Context, key: String) -> Result<i64> {
+    let counter = ctx.entity::<Counter>(key);
+    let lock = ctx.lock([&counter]).await?;
+    counter.add(1).await?;
+    lock.unlock();
+    counter.add_kept(5).await
+}
+
+/// Adds five and cashes in; what it got.
+#[orchestration]
+async fn cashes(ctx: Context, key: String) -> Result<i64> {
+    let counter = ctx.entity::<Counter>(key);
+    counter.add(5).await?;
+    counter.cash_in().await
 }
 
 /// Asks for what traps, between two additions; the numbers, and what it was told.
@@ -204,4 +258,4 @@ async fn oversteps(ctx: Context) -> Result<Vec<String>> {
     Ok(vec![of_none, second, past_it, number, no_kind, no_operation, event, start])
 }
 
-dacapo_sdk::export_orchestrations!(adds, survives, fills, pokes, moves, holds, gives_up, oversteps; entities: Counter);
+dacapo_sdk::export_orchestrations!(adds, calls_through, cashes, saves, survives, fills, pokes, moves, holds, gives_up, oversteps; entities: Counter);
