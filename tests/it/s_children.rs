@@ -267,6 +267,29 @@ fn s24_terminating_a_parent_does_to_what_it_called_what_the_call_says() {
 }
 
 #[test]
+fn s24_a_call_that_was_let_go_before_its_caller_ended_is_asked_to_end_whenever_the_host_dies() {
+    for anew in [false, true] {
+        sweep(
+            world,
+            |host| {
+                host.start("parent", "leaves", json!(["let-go", anew]))?;
+                wait(host, "child", |_| true);
+                let row = host.engine().summary(&id("parent"))?.expect("its row");
+                if row.execution == 1 && !row.status.is_final() {
+                    host.raise("parent", "go", Value::Null)?;
+                }
+                host.outcome("child").map(drop)
+            },
+            |_, host, death| {
+                assert_eq!(host.output("child"), json!("its caller parent no longer waits for it"), "{death:?}");
+                host.assert_sound("parent");
+                host.assert_sound("child");
+            },
+        );
+    }
+}
+
+#[test]
 fn s24_a_request_to_end_reaches_what_was_called_through_its_caller() {
     for restart in [false, true] {
         let world = world();

@@ -189,6 +189,44 @@ fn s33_signals_of_orchestrations_arrive_once_whenever_the_host_dies() {
 }
 
 #[test]
+fn s33_an_interceptor_is_around_calls_of_entities_whenever_the_host_dies() {
+    sweep(
+        world,
+        |host| {
+            host.start("one", "calls_through", json!("a"))?;
+            host.outcome("one").map(drop)
+        },
+        |_, host, death| {
+            assert_eq!(host.output("one"), json!([104, "NotAllowed"]), "{death:?}");
+            assert_eq!(number(host, "a"), 4, "{death:?}: two of the signal, two of the call");
+            assert_eq!(host.count("one", "entity-called"), 2, "{death:?}: refused before it is asked for");
+            host.assert_sound("one");
+        },
+    );
+}
+
+#[test]
+fn s33_a_purge_never_makes_an_operation_run_twice_whenever_the_host_dies() {
+    sweep(
+        world,
+        |host| {
+            // What called it may not have heard of it yet; then it is not removed.
+            let _ = host.engine().purge(&id("@counter@a"));
+            host.start("one", "cashes", json!("a"))?;
+            host.outcome("one").map(drop)
+        },
+        |_, host, death| {
+            assert_eq!(host.output("one"), 5, "{death:?}: one that had forgotten would have nothing");
+            host.wait_summary("one", "the answers", |summary| summary.outbox.is_empty());
+            if host.engine().summary(&id("@counter@a")).unwrap().is_some() {
+                host.engine().purge(&id("@counter@a")).unwrap();
+            }
+            host.assert_sound("one");
+        },
+    );
+}
+
+#[test]
 fn s33_waiting_operations_are_handed_over_in_one_turn_and_run_after_the_one_under_way() {
     for restart in [false, true] {
         let world = world();

@@ -2,9 +2,10 @@
 
 use dacapo::core::event::Event;
 use dacapo::core::ids::Hash;
-use dacapo::core::payload::Payload;
-use dacapo::core::summary::Status;
+use dacapo::core::payload::{FailureKind, Payload};
+use dacapo::core::summary::{Status, Summary};
 use dacapo::engine::EngineError;
+use dacapo::store::Store as _;
 use serde_json::{Value, json};
 
 use crate::harness::{Host, SECOND, World, failed, id, sweep, text};
@@ -199,6 +200,147 @@ fn s28_a_rewind_survives_a_death_at_every_commit() {
             host.assert_sound("order");
         },
     );
+}
+
+// ---- what others were told ----
+
+fn peers() -> World {
+    World::with(&["steps", "peers"])
+}
+
+/// Rewinds when everybody has answered what it told them, and that is written.
+fn rewind_when_told(host: &Host<'_>, instance: &str, force: bool) -> Result<(), EngineError> {
+    let of = id(instance);
+    let answered = |row: Summary| row.outbox.is_empty().then_some(());
+    host.wait_or_death("the answers", |store| store.summary(&of).expect("a readable store").and_then(answered));
+    loop {
+        match host.block_on(host.engine().rewind(&of, force, "the bank is back")) {
+            Err(EngineError::Busy(_)) => {}
+            other => return other,
+        }
+    }
+}
+
+fn ear(host: &Host<'_>, wanted: u32) -> Result<(), EngineError> {
+    host.start("ear", "hears", json!({ "wanted": wanted, "page": 9 })).map(drop)
+}
+
+#[test]
+fn s28_what_others_were_told_before_is_not_told_again_whenever_the_host_dies() {
+    sweep(
+        || {
+            let world = peers();
+            world.desk.script("step.two", [failed("Bank", "closed")]);
+            world
+        },
+        |host| {
+            ear(host, 2)?;
+            host.start("order", "settles", json!("ear"))?;
+            host.outcome("order")?.ok();
+            if host.engine().summary(&id("order"))?.expect("its row").status == Status::Failed {
+                rewind_when_told(host, "order", false)?;
+            }
+            host.outcome("order").map(drop)
+        },
+        |world, host, death| {
+            assert_eq!(host.output("order"), json!([9, 16, "two(pay)"]), "{death:?}");
+            assert_eq!(host.output("ear"), json!([1, 2]), "{death:?}: each signal once");
+            let squared: std::collections::BTreeSet<_> =
+                world.desk.calls_of("step.square").into_iter().map(|call| call.key).collect();
+            assert_eq!(squared.len(), 2, "{death:?}: each orchestration was called once");
+            host.assert_sound("order");
+            host.assert_sound("ear");
+        },
+    );
+}
+
+#[test]
+fn s28_a_sub_orchestration_that_failed_or_was_ended_is_called_again_whenever_the_host_dies() {
+    sweep(
+        || {
+            let world = peers();
+            world.desk.script("step.one", [failed("Bank", "closed")]);
+            world
+        },
+        |host| {
+            host.start("order", "relies", json!("terminate"))?;
+            let of = id("order");
+            let wait = |instance: &str, probe: &dyn Fn(&Summary) -> bool| {
+                let of = id(instance);
+                host.wait_or_death(instance, |store| store.summary(&of).expect("a readable store").filter(probe))
+            };
+            loop {
+                // It fails, unless a host has died with the bank's refusal.
+                let is_there = |row: &Summary| row.status.is_final() || row.waits.len() == 1 && !row.untold;
+                let Some(row) = wait("order", &is_there) else { return Ok(()) };
+                // That the first one is ended may come after the rewind.
+                if row.execution == 2 && wait("beside", &|row| row.status.is_final()).is_none() {
+                    return Ok(());
+                }
+                host.advance_to_end("order", 6 * SECOND)?;
+                if host.engine().summary(&of)?.expect("its row").status != Status::Failed {
+                    return Ok(());
+                }
+                // It called a leaf after the failure.
+                rewind_when_told(host, "order", true)?;
+            }
+        },
+        |_, host, death| {
+            assert_eq!(host.output("order"), json!(["one(a)", "nobody asked"]), "{death:?}");
+            if host.engine().summary(&id("order")).unwrap().unwrap().execution == 1 {
+                assert!(death.is_some());
+                return;
+            }
+            assert_eq!(host.failure("beside").kind, FailureKind::Terminated, "{death:?}: the first attempt");
+            assert_eq!(host.output("beside~2"), json!("nobody asked"), "{death:?}: the second");
+            assert_eq!(host.count("order", "orchestration-attempt-failed"), 2, "{death:?}");
+            host.assert_sound("order");
+            host.assert_sound("beside~2");
+        },
+    );
+}
+
+#[test]
+fn s28_an_entity_is_asked_again_for_an_operation_that_failed_whenever_the_host_dies() {
+    sweep(
+        || {
+            let world = World::with(&["steps", "entities"]);
+            world.desk.script("step.keep", [failed("Bank", "closed")]);
+            world
+        },
+        |host| {
+            host.start("order", "saves", json!("a"))?;
+            host.outcome("order")?.ok();
+            if host.engine().summary(&id("order"))?.expect("its row").status == Status::Failed {
+                rewind_when_told(host, "order", false)?;
+            }
+            host.outcome("order").map(drop)
+        },
+        |_, host, death| {
+            assert_eq!(host.output("order"), json!(6), "{death:?}: one and five, each once");
+            assert_eq!(host.count("order", "entity-called"), 2, "{death:?}: asked for under the same number");
+            host.assert_sound("order");
+            host.assert_sound("@counter@a");
+        },
+    );
+}
+
+#[test]
+fn s28_what_goes_on_elsewhere_or_met_another_is_not_rewound() {
+    let world = peers();
+    world.desk.script("step.one", [failed("Bank", "closed")]);
+    let host = world.open();
+    ear(&host, 1).unwrap();
+    for (orchestration, expected) in [
+        ("relies", "it called lingers (beside), which goes on without it; restart it instead"),
+        ("collides", "its call of leaf failed since the id ear was taken; restart it instead"),
+    ] {
+        host.start(orchestration, orchestration, json!("abandon")).unwrap();
+        host.failure(orchestration);
+        let refused = rewind_when_told(&host, orchestration, true).unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+        assert_eq!(host.engine().summary(&id(orchestration)).unwrap().unwrap().execution, 1);
+    }
 }
 
 // ---- restart ----

@@ -233,6 +233,12 @@ pub fn refused(error_type: &str, kind: FailureKind, message: String) -> Failure 
     Failure { error_type: error_type.to_owned(), ..Failure::fatal(kind, message) }
 }
 
+/// Whether a call failed so since its id was taken by something else. Another attempt
+/// has another id, and would run beside that.
+pub fn is_of_taken_id(failure: &Failure) -> bool {
+    matches!(failure.error_type.as_str(), "AlreadyExists" | "OtherOrchestration" | "Replaced")
+}
+
 /// That an id is taken.
 pub fn already_exists(id: &InstanceId, status: Status) -> String {
     format!("instance {id} exists already ({status}); choose another id")
@@ -254,9 +260,16 @@ impl Leave {
 pub const MAX_RETRIED_ID_BYTES: usize = MAX_ID_BYTES - "~4294967295".len();
 
 /// The id of a called instance where the caller gives none: what follows from
-/// the caller's seed, so that it is the same at every replay and no one else's.
-pub fn generated_id(caller: &InstanceId, seed: &[u8; 32], operation: OperationId) -> InstanceId {
-    let hash = Hash::of(&[&seed[..], b"called instance", &operation.to_le_bytes()].concat());
+/// the caller's seed, so that it is the same at every replay and no one else's. What is
+/// called after a rewind is another one than what the failed execution called.
+pub fn generated_id(caller: &Started, operation: OperationId) -> InstanceId {
+    let mut bytes = [&caller.seed[..], b"called instance", &operation.to_le_bytes()].concat();
+    let execution = caller.key_execution(operation);
+    if execution != caller.seen_execution() {
+        bytes.extend(execution.to_le_bytes());
+    }
+    let hash = Hash::of(&bytes);
+    let caller = &caller.instance;
     let (text, before) = (caller.as_str(), caller.as_str().len() - caller.local().len());
     let end = (0..=text.len().min(before + 150)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
     let id = format!("{}:{operation}-{}", &text[..end], &hash.short()[..8]);
@@ -265,16 +278,22 @@ pub fn generated_id(caller: &InstanceId, seed: &[u8; 32], operation: OperationId
 
 #[cfg(test)]
 mod tests {
+    use super::super::rewind::Shared;
     use super::*;
 
     #[test]
     fn generated_ids_are_valid_and_different_for_each_execution() {
-        let caller = InstanceId::new(&"\u{e4}".repeat(100)).unwrap();
-        let id = generated_id(&caller, &[1; 32], u32::MAX);
+        let caller = |seed| Started::of_test(&"\u{e4}".repeat(100), [seed; 32]);
+        let id = generated_id(&caller(1), u32::MAX);
         assert!(id.as_str().len() <= MAX_RETRIED_ID_BYTES, "{id}");
-        assert_eq!(id, generated_id(&caller, &[1; 32], u32::MAX));
-        assert_ne!(id, generated_id(&caller, &[2; 32], u32::MAX));
-        assert_ne!(id, generated_id(&caller, &[1; 32], 1));
+        assert_eq!(id, generated_id(&caller(1), u32::MAX));
+        assert_ne!(id, generated_id(&caller(2), u32::MAX));
+        assert_ne!(id, generated_id(&caller(1), 1));
+
+        let shared = vec![Shared { execution: 1, last_operation: 7 }];
+        let rewound = Started { execution: 2, shared, ..caller(1) };
+        assert_eq!(generated_id(&rewound, 7), generated_id(&caller(1), 7), "one that it shares");
+        assert_ne!(generated_id(&rewound, 8), generated_id(&caller(1), 8), "one that it calls anew");
     }
 
     #[test]

@@ -353,9 +353,11 @@ impl Execution {
             Event::Resumed { .. } => self.suspended = false,
             Event::ModuleMigrated { to, .. } => self.module = *to,
             Event::Rewound(from) => {
-                for operation in &from.operations {
-                    if let Some(pending) = self.pending.get_mut(operation) {
-                        pending.begin_anew(self.now);
+                for &operation in &from.operations {
+                    let Some(pending) = self.pending.get_mut(&operation) else { continue };
+                    pending.begin_anew(self.now);
+                    if matches!(pending, Pending::Signal { .. } | Pending::Entity { .. }) {
+                        self.posts.push(Post::Letter((self.started.execution, operation)));
                     }
                 }
             }

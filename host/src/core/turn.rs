@@ -641,7 +641,7 @@ impl Recorder {
         let operation = self.execution.next_operation();
         let (started, generated) = (&self.execution.started, instance.is_none());
         let called = match instance {
-            None => Ok(generated_id(&started.instance, &started.seed, operation)),
+            None => Ok(generated_id(started, operation)),
             Some(text) => started.instance.neighbour(text).map_err(|invalid| {
                 Failure::fatal(FailureKind::Unsupported, format!("{name} cannot be called: {invalid}"))
             }),

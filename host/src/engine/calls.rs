@@ -4,8 +4,9 @@
 use super::commit::Reply;
 use super::error::EngineError;
 use super::mail::{PassedOn, Posted, send};
-use super::turns::{Inbound, Message, Worker, WorkerLink, fresh_seed};
+use super::turns::{Inbound, Message, Worker, WorkerLink, being_removed, fresh_seed};
 use crate::core::calls::{Call, Caller, Holder, Leave, Meets, ParentClose, refused};
+use crate::core::event::Event;
 use crate::core::execution::{End, Execution};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::mail::Source;
@@ -107,6 +108,9 @@ impl Worker {
             (Some(name), Some(version)) => format!("{name}@{version}"),
         };
         let module = match self.modules().resolve_in(&id.namespace(), &scheduled.name, Some(&module)) {
+            Ok(module) if self.modules().is_retired(module.hash) => {
+                return Some(Err(not_begun(&being_removed(module.hash))));
+            }
             Ok(module) => module,
             Err(error) => return Some(Err(not_begun(&error))),
         };
@@ -131,18 +135,44 @@ impl Worker {
 
     /// Whether the caller of an instance that is taken over has left it meanwhile:
     /// the message may have been lost with the host that sent it.
-    pub(super) fn left_by_caller(&self, summary: &Summary) -> Option<Posted> {
+    pub(super) fn left_by_caller(&mut self, summary: &Summary) -> Option<Posted> {
         let caller = summary.caller.as_ref().filter(|_| !summary.status.is_final())?;
-        let now = self.store().summary(&caller.instance).ok()?;
-        let still = now
-            .as_ref()
-            .filter(|now| now.birth == caller.birth && now.execution == caller.execution && !now.status.is_final());
-        let what = match still {
+        let now = self.store().summary(&caller.instance).ok()?.filter(|now| now.birth == caller.birth);
+        let still = now.as_ref().filter(|now| now.execution == caller.execution && !now.status.is_final());
+        let ended = match still {
             Some(now) if now.waits.contains_key(&caller.operation) => return None,
-            Some(_) => ParentClose::Cancel,
-            None => caller.parent_close,
+            Some(_) => false,
+            None => now.is_none() || !self.had_let_go(caller),
         };
-        leave_message(summary.instance.clone(), caller.clone(), what, still.is_none())
+        let what = if ended { caller.parent_close } else { ParentClose::Cancel };
+        leave_message(summary.instance.clone(), caller.clone(), what, ended)
+    }
+
+    /// Whether a caller that has ended had let go of that call before: only its history
+    /// tells, which is read once for all that it called.
+    fn had_let_go(&mut self, caller: &Caller) -> bool {
+        if caller.parent_close == ParentClose::Cancel {
+            return false;
+        }
+        let execution = (caller.instance.clone(), caller.execution);
+        if !self.let_go_of.contains_key(&execution) {
+            let history = self.store().history(&caller.instance, Some(caller.execution));
+            let turns = history.and_then(|history| history.map(|turns| turns.decode()).transpose());
+            let turns = turns.unwrap_or_else(|error| {
+                tracing::error!(instance = %caller.instance, %error, "what it had let go of is not known");
+                None
+            });
+            let let_go = |event: &Event| match event {
+                // One that still runs has not failed: it was given up.
+                Event::OperationCancelled { operation } | Event::OrchestrationFailed { operation, .. } => {
+                    Some(*operation)
+                }
+                _ => None,
+            };
+            let calls = turns.iter().flatten().flat_map(|turn| &turn.events).filter_map(let_go).collect();
+            self.let_go_of.insert(execution.clone(), calls);
+        }
+        self.let_go_of[&execution].contains(&caller.operation)
     }
 }
 

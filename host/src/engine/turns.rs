@@ -16,7 +16,7 @@ mod past;
 mod room;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -197,6 +197,9 @@ pub(super) struct Worker {
     /// Who called an instance that was there already: each asks again when it is
     /// recovered, so nothing of this is recorded.
     pub(super) joined: HashMap<InstanceId, Vec<Caller>>,
+    /// Calls that executions which have ended let go of before, as far as it mattered
+    /// at recovery; empty afterwards.
+    pub(super) let_go_of: HashMap<(InstanceId, ExecutionNumber), BTreeSet<OperationId>>,
     live: HashMap<InstanceId, Slot>,
     idle: Idle,
     stamps: u64,
@@ -296,6 +299,7 @@ impl Worker {
         Self {
             parts,
             early: Some(Vec::new()),
+            let_go_of: HashMap::new(),
             joined: HashMap::new(),
             live: HashMap::new(),
             idle: Idle::default(),
@@ -368,7 +372,10 @@ impl Worker {
         };
         match message {
             Message::Start(started, reuse, reply) => self.start(started, reuse, reply),
-            Message::Recovered => self.early.take().into_iter().flatten().for_each(|message| self.take(message)),
+            Message::Recovered => {
+                self.let_go_of.clear();
+                self.early.take().into_iter().flatten().for_each(|message| self.take(message));
+            }
             Message::Deliver(id, inbound) => self.deliver(id, inbound),
             Message::Call(call, abandoned) => self.call(call, abandoned),
             Message::Watch(id, reply) => self.watch(id, reply),
@@ -1095,7 +1102,7 @@ fn position_of(execution: &Execution) -> (ExecutionNumber, crate::core::summary:
     (execution.started.execution, execution.status())
 }
 
-fn being_removed(module: ModuleHash) -> EngineError {
+pub(super) fn being_removed(module: ModuleHash) -> EngineError {
     EngineError::UnknownModule { module: module.to_string(), exists: Vec::new() }
 }
 

@@ -140,6 +140,9 @@ impl Worker {
         let recorder = slot.body.recorder();
         recorder.begin(now);
         plan.deliveries.into_iter().for_each(|event| recorder.deliver(event));
+        // What is due by now begins when this is durable: attempts are held, calls are posted.
+        let (_, calls) = recorder.execution.begin_due(now);
+        recorder.execution.posts.extend(calls);
         let sealed = recorder.seal();
         let execution = &recorder.execution;
         let anew = tasks(&self.parts.activities, execution, execution.interrupted());

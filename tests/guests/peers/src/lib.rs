@@ -166,19 +166,61 @@ async fn leaves(ctx: Context, (policy, anew): (String, bool)) -> Result<u32> {
         return Ok(2);
     }
     let policy_of_it = match policy.as_str() {
-        "terminate" => ParentClose::Terminate,
+        "terminate" | "let-go" => ParentClose::Terminate,
         "cancel" => ParentClose::Cancel,
         _ => ParentClose::Abandon,
     };
     let call = ctx.call::<lingers>(&1_000_000).instance("child").parent_close(policy_of_it).start();
     ctx.wait_for_event::<()>("go").await?;
-    if policy == "drop" {
-        drop(call);
-        ctx.wait_for_event::<()>("end").await?;
-    } else {
-        std::mem::forget(call);
+    match policy.as_str() {
+        "drop" => {
+            drop(call);
+            ctx.wait_for_event::<()>("end").await?;
+        }
+        // Of such a call too: it ends before the called one has heard of that.
+        "let-go" => drop(call),
+        _ => std::mem::forget(call),
     }
     if anew { ctx.continue_as_new((policy, anew)) } else { Ok(1) }
+}
+
+/// Fails if its activity does; it may be called again.
+#[orchestration]
+async fn brittle(ctx: Context, asked: String) -> Result<String> {
+    ctx.call_activity("step.one", &asked).await
+}
+
+/// Tells and calls others, and fails then if its activity does: what it was answered.
+#[orchestration]
+async fn settles(ctx: Context, to: String) -> Result<(u64, u64, String)> {
+    ctx.signal(&to, "item", &1).await?;
+    let before = ctx.call::<leaf>(&3).await?;
+    let paid: String = ctx.call_activity("step.two", &"pay").await?;
+    let after = ctx.call::<leaf>(&4).await?;
+    ctx.signal(&to, "item", &2).await?;
+    Ok((before, after, paid))
+}
+
+/// Calls one that may fail, beside one that lingers or goes on without it: what they
+/// returned. If it fails another one is called before this does.
+#[orchestration]
+async fn relies(ctx: Context, policy: String) -> Result<(String, String)> {
+    let policy_of_it = if policy == "abandon" { ParentClose::Abandon } else { ParentClose::Terminate };
+    let beside = ctx.call::<lingers>(&5_000).instance("beside").parent_close(policy_of_it).start();
+    match ctx.call::<brittle>(&"a".to_owned()).await {
+        Ok(first) => Ok((first, beside.await?)),
+        Err(error) => {
+            std::mem::forget(beside);
+            ctx.call::<leaf>(&7).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Calls an id that somebody else has.
+#[orchestration]
+async fn collides(ctx: Context) -> Result<u64> {
+    ctx.call::<leaf>(&3).instance("ear").await
 }
 
 /// Calls one and ends at once.
@@ -270,6 +312,10 @@ dacapo_sdk::export_orchestrations!(
     tries,
     lingers,
     leaves,
+    brittle,
+    settles,
+    relies,
+    collides,
     fires,
     hurries,
     minds,
