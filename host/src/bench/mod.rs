@@ -47,7 +47,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload("lone", "one instance, 1,000 steps"),
     workload("lone-slow-disk", "the same with 1 ms and 5 ms added to every sync"),
     workload("fan-out", "10 to 100,000 activities at once in one instance"),
-    workload("sequence", "100 to 100,000 activities in a row in one instance"),
+    workload("sequence", "100 to 1,000,000 activities in a row in one instance"),
     workload("replay", "the history of 50,000 steps in the sandbox"),
     workload("wake", "an evicted instance with 10 to 1,000,000 events goes on"),
     workload("resident", "memory of a guest that waits"),

@@ -37,9 +37,10 @@ pub(super) async fn fan_out(settings: &Settings) -> anyhow::Result<Measured> {
 pub(super) async fn sequence(settings: &Settings) -> anyhow::Result<Measured> {
     let machine = Machine::open(settings, "sequence")?;
     machine.run("warm", "sequence", json!(100), json!(100)).await?;
+    let before = process::resident_bytes()?;
     let mut costs = serde_json::Map::new();
     let mut each = Vec::new();
-    let sizes = [100, 10_000, 100_000].map(|size| settings.scaled(size).max(10));
+    let sizes = [100, 10_000, 1_000_000].map(|size| settings.scaled(size).max(10));
     for (size, steps) in sizes.into_iter().enumerate() {
         let instances = (sizes[1] / steps).max(1);
         let (cpu, clock) = (process::cpu_us(), Instant::now());
@@ -48,8 +49,8 @@ pub(super) async fn sequence(settings: &Settings) -> anyhow::Result<Measured> {
         }
         let total = f64::from(steps) * f64::from(instances);
         let (cpu, wall) = ((process::cpu_us() - cpu) / total, clock.elapsed().as_secs_f64() * 1e6 / total);
-        let memory = process::resident_bytes()?;
-        let cost = json!({ "cpu_us_per_step": cpu, "us_per_step": wall, "process_bytes": memory });
+        let memory = process::resident_bytes()? - before;
+        let cost = json!({ "cpu_us_per_step": cpu, "us_per_step": wall, "more_process_bytes": memory });
         costs.insert(steps.to_string(), cost);
         each.push(wall);
     }

@@ -101,6 +101,16 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// Decodes the turns and walks their hash chain from the first of them on.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] naming the instance and the event, counted from the first.
+    pub fn decode(&self) -> Result<Vec<TurnRecord>, StoreError> {
+        let first = self.turns.first().and_then(|bytes| TurnRecord::decode(bytes).ok());
+        let previous = first.map_or(Hash::ZERO, |first| first.previous);
+        decode_turns((&self.instance, self.execution), &self.turns, previous, 1)
+    }
+
     /// Decodes the turns after the first one, which must be the one with the hash `head`
     /// and end with event number `events`, and walks their hash chain.
     ///
