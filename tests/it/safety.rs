@@ -141,7 +141,7 @@ fn people_sign_in_and_out_in_a_browser() {
 
 /// A certificate for 127.0.0.1, signed by one of its own, in files: that of the signer,
 /// its own, its key.
-fn certificate(data: &Data) -> [String; 3] {
+pub(crate) fn certificate(data: &Data) -> [String; 3] {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
     let root_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -313,4 +313,29 @@ fn who_changed_what_is_kept_before_it_is_done_and_told_in_its_namespace() {
     let table = data.run_with(&["audit"], &[("DACAPO_TOKEN", &own)]).ok().stdout;
     assert!(table.contains("POST /api/v1/instances/y/terminate"), "{table}");
     assert!(table.contains("POST /api/v1/instances id=x orchestration=none"), "{table}");
+}
+
+#[test]
+fn a_change_that_cannot_be_recorded_is_not_made() {
+    let data = Data::new("audit-fails");
+    let token = data.token("operate", "default");
+    let served = data.serve_with(&["--audit-bytes", "65536"], &[]);
+    // Where the older half is to go is something that cannot be replaced.
+    std::fs::create_dir_all(data.path().join("audit.jsonl.1/in-the-way")).unwrap();
+    let start = |n: u32| {
+        let body = json!({ "id": format!("{n}-{}", "x".repeat(150)), "orchestration": "none" }).to_string();
+        served.request("POST", "/api/v1/instances", &bearer(&token), &body)
+    };
+    let (made, refused) = (0..1_000).map(start).enumerate().find(|(_, done)| done.0 != 404).expect("it is full");
+    let problem: Value = serde_json::from_str(&refused.1).unwrap();
+    assert_eq!((refused.0, &problem["code"]), (500, &json!("store-failed")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("cannot keep an audit record"), "{problem}");
+    assert!(made > 50, "{made}");
+    // When there is room again everything goes on.
+    std::fs::remove_dir_all(data.path().join("audit.jsonl.1")).unwrap();
+    assert_eq!(start(2_000).0, 404);
+    let kept = data.run_with(&["audit", "--json", "--limit", "2"], &[("DACAPO_TOKEN", &token)]).ok().json();
+    let ids: Vec<_> = kept["records"].as_array().unwrap().iter().map(|record| record["what"]["id"].clone()).collect();
+    assert!(ids[0].as_str().unwrap().starts_with("2000-"), "{ids:?}");
+    assert!(ids[1].as_str().unwrap().starts_with(&format!("{}-", made - 1)), "nothing of what was refused: {ids:?}");
 }

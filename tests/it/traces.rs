@@ -3,8 +3,8 @@
 //! whoever starts an instance.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +15,9 @@ use dacapo::store::Grants;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span as Sent;
 use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::cli_support::Data;
@@ -135,7 +138,7 @@ fn page() -> (std::net::SocketAddr, Receiver<String>) {
 }
 
 /// The head and the body of a request.
-fn request(stream: &TcpStream) -> (String, Vec<u8>) {
+fn request(stream: impl Read) -> (String, Vec<u8>) {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap_or(0) > 0 {}
@@ -146,7 +149,7 @@ fn request(stream: &TcpStream) -> (String, Vec<u8>) {
     (head, body)
 }
 
-fn answer(mut stream: &TcpStream) {
+fn answer(mut stream: impl Write) {
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
 }
 
@@ -175,16 +178,36 @@ fn requests_of_wasm_activities_carry_the_context_of_their_attempt() {
 /// A span, and the attributes of what sent it.
 type Collected = (Sent, Vec<(String, String)>);
 
-/// A collector: what was sent to it, span by span.
-fn collector() -> (String, Receiver<Collected>) {
+/// A collector: what was sent to it, span by span. With files of a certificate and its
+/// key it speaks TLS.
+fn collector(tls: Option<[&str; 2]>) -> (String, Receiver<Collected>) {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let tls = tls.map(|[certificate, key]| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
+        Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap())
+    });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (spans, seen) = mpsc::channel();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (head, body) = request(&stream);
+            let (head, body) = match &tls {
+                None => {
+                    let asked = request(&stream);
+                    answer(&stream);
+                    asked
+                }
+                Some(tls) => {
+                    let mut stream = StreamOwned::new(ServerConnection::new(tls.clone()).unwrap(), stream);
+                    let asked = request(&mut stream);
+                    answer(&mut stream);
+                    asked
+                }
+            };
             assert!(head.starts_with("post /v1/traces ") && head.contains("application/x-protobuf"), "{head}");
-            answer(&stream);
             let sent = ExportTraceServiceRequest::decode(&body[..]).expect("OTLP");
             for of_resource in sent.resource_spans {
                 let attributes = of_resource.resource.unwrap_or_default().attributes;
@@ -198,7 +221,42 @@ fn collector() -> (String, Receiver<Collected>) {
             }
         }
     });
-    (format!("http://{address}"), seen)
+    (format!("{scheme}://{address}"), seen)
+}
+
+#[test]
+fn spans_go_over_tls_to_a_collector_that_is_trusted() {
+    let data = Data::new("traces-tls");
+    let [ca, certificate, key] = crate::safety::certificate(&data);
+    let (endpoint, sent) = collector(Some([&certificate, &key]));
+    let trusting = |ca: &str| {
+        let environment = [("OTEL_BSP_SCHEDULE_DELAY", "100"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)];
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--otlp-endpoint", &endpoint];
+        let mut command = data.command(&arguments);
+        command.envs(environment);
+        command
+    };
+    let refused = trusting(&key).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "a key is no certificate");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("OTEL_EXPORTER_OTLP_CERTIFICATE") && said.contains("expected a certificate in PEM"),
+        "{said}"
+    );
+
+    let project = Data::new("traces-tls-project");
+    std::fs::write(project.path().join("tasks.wasm"), guest("tasks")).unwrap();
+    let manifest = "name = \"tasks\"\n[orchestration]\npath = \"tasks.wasm\"\n";
+    std::fs::write(project.path().join("dacapo.toml"), manifest).unwrap();
+    let served = data.serve_with(
+        &["--otlp-endpoint", &endpoint],
+        &[("OTEL_BSP_SCHEDULE_DELAY", "100"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", &ca)],
+    );
+    data.run(&["upload", project.path().to_str().unwrap()]).ok();
+    let body = json!({ "id": "printed", "orchestration": "call_with", "input": { "name": "printer.print" } });
+    assert_eq!(served.request("POST", "/api/v1/instances", AS_JSON, &body.to_string()).0, 201);
+    let (span, _) = sent.recv_timeout(Duration::from_secs(60)).expect("a span is sent");
+    assert_eq!(span.name, "turn");
 }
 
 #[test]
@@ -208,7 +266,7 @@ fn spans_reach_a_collector_and_remote_workers_and_a_restart_changes_no_trace() {
     std::fs::write(project.path().join("tasks.wasm"), guest("tasks")).unwrap();
     let manifest = "name = \"tasks\"\n[orchestration]\npath = \"tasks.wasm\"\n";
     std::fs::write(project.path().join("dacapo.toml"), manifest).unwrap();
-    let (endpoint, sent) = collector();
+    let (endpoint, sent) = collector(None);
     let serve = || data.serve_with(&["--otlp-endpoint", &endpoint], &[("OTEL_BSP_SCHEDULE_DELAY", "100")]);
     let mut served = serve();
     data.run(&["upload", project.path().to_str().unwrap()]).ok();

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ureq::middleware::MiddlewareNext;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, SendBody, http};
 
 use super::error::{CliError, Result};
+use crate::server::tls::trusting;
 
 /// What every command takes that may talk to a server.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -36,9 +37,8 @@ impl Reach {
     /// Asks with the token, if there is one, and gives up after `timeout`.
     pub(crate) fn agent(&self, timeout: Duration) -> Result<Agent> {
         let mut config = Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(timeout));
-        if let Some(certificates) = self.certificates()? {
-            let roots = RootCerts::new_with_certs(&certificates);
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        if let Some(trusted) = self.trusted()? {
+            config = config.tls_config(trusted);
         }
         if let Some(token) = self.token()? {
             let value = http::HeaderValue::from_str(&format!("Bearer {token}"));
@@ -62,19 +62,8 @@ impl Reach {
         Ok(Some(text.trim().to_owned()))
     }
 
-    fn certificates(&self) -> Result<Option<Vec<Certificate<'static>>>> {
+    fn trusted(&self) -> Result<Option<TlsConfig>> {
         let Some(path) = self.ca.as_ref().filter(|path| !path.as_os_str().is_empty()) else { return Ok(None) };
-        let wrong = |why: String| CliError::input(format!("{}: {why}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let items = parse_pem(&bytes).collect::<Result<Vec<_>, _>>().map_err(|error| wrong(error.to_string()))?;
-        let certificates = items.into_iter().filter_map(|item| match item {
-            PemItem::Certificate(certificate) => Some(certificate),
-            _ => None,
-        });
-        let certificates: Vec<_> = certificates.collect();
-        if certificates.is_empty() {
-            return Err(wrong("expected a certificate in PEM".to_owned()));
-        }
-        Ok(Some(certificates))
+        trusting(path).map(Some).map_err(CliError::input)
     }
 }

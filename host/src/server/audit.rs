@@ -124,6 +124,8 @@ struct State {
     file: Arc<File>,
     len: u64,
     next: u64,
+    /// The last write failed, and may have left a part of its line.
+    is_torn: bool,
 }
 
 impl Audit {
@@ -136,7 +138,7 @@ impl Audit {
         let next = read(folder).map_err(cannot)?.keys().next_back().map_or(1, |last| last + 1);
         let file = append(folder).map_err(cannot)?;
         let len = file.metadata().map_err(cannot)?.len();
-        let state = Arc::new(Mutex::new(State { file: Arc::new(file), len, next }));
+        let state = Arc::new(Mutex::new(State { file: Arc::new(file), len, next, is_torn: false }));
         let (syncs, wanted) = mpsc::channel::<Synced>();
         let syncing = state.clone();
         std::thread::Builder::new()
@@ -208,8 +210,11 @@ impl Audit {
         }
         let id = state.next;
         let value = line(id);
-        let line = format!("{value}\n");
+        // What a write that failed left of its line is a line of its own.
+        let line = format!("{}{value}\n", if state.is_torn { "\n" } else { "" });
+        state.is_torn = true;
         (&*state.file).write_all(line.as_bytes())?;
+        state.is_torn = false;
         state.len += line.len() as u64;
         if value["at"].is_number() {
             state.next += 1;

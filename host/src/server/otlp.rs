@@ -6,6 +6,7 @@
 //! count.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor as _};
 
 use super::problem::Problem;
+use super::tls::trusting;
 use crate::core::ids::TimestampMs;
 use crate::core::trace;
 use crate::engine::{Span, SpanKind as What, Spans};
@@ -25,12 +27,17 @@ use crate::engine::{Span, SpanKind as What, Spans};
 /// One request to the collector may take so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// As the SDK names it: what the collector's certificate must lead to.
+const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+
 /// What sends spans until it is stopped.
 #[derive(Debug)]
 pub struct Exporter(BatchSpanProcessor);
 
 impl Exporter {
-    /// Sends to the collector at `endpoint`, such as `http://127.0.0.1:4318`.
+    /// Sends to the collector at `endpoint`, such as `http://127.0.0.1:4318`. With `https`, its
+    /// certificate leads to a public one, or to those in the file that
+    /// `OTEL_EXPORTER_OTLP_CERTIFICATE` names.
     ///
     /// # Errors
     /// If that is no address that it can send to.
@@ -40,17 +47,18 @@ impl Exporter {
             Problem::invalid(format!("the OTLP endpoint is {endpoint:?}: {expected}, {why}"))
         };
         let uri: http::Uri = endpoint.parse().map_err(|_| wrong("this is none"))?;
-        if uri.scheme() != Some(&http::uri::Scheme::HTTP) || uri.authority().is_none() {
-            return Err(wrong("without TLS; put a collector on this machine that sends on"));
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+            return Err(wrong("with http or https"));
         }
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .into();
-        let exporter = SpanExporter::builder().with_http().with_http_client(Client(agent)).with_endpoint(url).build();
+        let mut agent =
+            ureq::Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(PATIENCE));
+        if let Some(path) = std::env::var_os(CERTIFICATE).filter(|path| !path.is_empty()) {
+            let trusted = trusting(Path::new(&path));
+            agent = agent.tls_config(trusted.map_err(|why| Problem::invalid(format!("{CERTIFICATE}: {why}")))?);
+        }
+        let client = Client(agent.build().into());
+        let exporter = SpanExporter::builder().with_http().with_http_client(client).with_endpoint(url).build();
         let exporter = exporter.map_err(|error| wrong(&error.to_string()))?;
         let mut processor = BatchSpanProcessor::builder(exporter).build();
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::api::Result;
 use super::problem::Problem;
@@ -29,6 +30,26 @@ const MAX_HANDSHAKES: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// As long as nothing can be accepted, because of too many open files say.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// For clients: what the certificate of another server must lead to, one of those in
+/// a PEM file.
+///
+/// # Errors
+/// Says why the file cannot be used.
+pub(crate) fn trusting(path: &Path) -> Result<TlsConfig, String> {
+    let wrong = |why: String| format!("{}: {why}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let items = parse_pem(&bytes).collect::<Result<Vec<_>, _>>().map_err(|error| wrong(error.to_string()))?;
+    let certificates = items.into_iter().filter_map(|item| match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    });
+    let certificates: Vec<_> = certificates.collect();
+    if certificates.is_empty() {
+        return Err(wrong("expected a certificate in PEM".to_owned()));
+    }
+    Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certificates)).build())
+}
 
 /// A certificate and its key.
 #[derive(Clone)]
