@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::cli_support::{Data, cargo, dacapo, root};
+use crate::cli_support::{Data, root, run_tests_of};
 
 #[test]
 fn fan_out_counts_every_file_of_its_inbox_and_writes_a_report() {
@@ -52,24 +52,12 @@ fn books(data: &Data) -> Vec<String> {
 
 #[test]
 fn the_tests_of_the_examples_pass() {
-    // What they depend on is compiled once, and is much the same as for `dacapo new`.
-    let target = root().join("target/tmp/cli-new-target");
-    let tested = cargo()
-        .args(["test", "--package", "approval", "--package", "assembly"])
-        .current_dir(root().join("examples"))
-        .env("CARGO_TARGET_DIR", target)
-        .env("DACAPO", dacapo())
-        .output()
-        .expect("cargo runs");
-    let said = String::from_utf8_lossy(&tested.stdout);
-    assert!(tested.status.success(), "{said}\n{}", String::from_utf8_lossy(&tested.stderr));
-    for test in [
+    let tests = [
         "an_answer_in_time_decides",
         "more_time_is_given_when_somebody_asks_for_it",
         "what_ran_once_still_runs_the_same",
         "an_assembly_waits_for_its_parts_for_as_long_as_they_take",
         "parts_are_told_when_nobody_needs_them",
-    ] {
-        assert!(said.contains(&format!("{test} ... ok")), "{test}\n{said}");
-    }
+    ];
+    run_tests_of(&root().join("examples"), &["--package", "approval", "--package", "assembly"], &tests);
 }

@@ -46,6 +46,25 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Runs the tests of a project as its owner would. `tests` are among them, and pass.
+pub(crate) fn run_tests_of(project: &Path, what: &[&str], tests: &[&str]) {
+    // What such projects depend on is much the same, and compiled once.
+    let target = root().join("target/tmp/cli-new-target");
+    let tested = cargo()
+        .arg("test")
+        .args(what)
+        .current_dir(project)
+        .env("CARGO_TARGET_DIR", target)
+        .env("DACAPO", dacapo())
+        .output()
+        .expect("cargo runs");
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(tested.status.success(), "{said}\n{}", String::from_utf8_lossy(&tested.stderr));
+    for test in tests {
+        assert!(said.contains(&format!("{test} ... ok")), "{test}\n{said}");
+    }
+}
+
 /// A data folder; it goes when this does.
 pub(crate) struct Data(PathBuf);
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::thread;
 
+use dacapo::core::namespace::Namespace;
 use dacapo::core::payload::{Failure, FailureKind, Outcome, Payload};
 use dacapo::core::summary::Status;
 use dacapo::engine::fork::ForkRequest;
-use dacapo::engine::{EngineError, IdReuse, StartRequest};
+use dacapo::engine::{EngineError, EntityOperation, IdReuse, StartRequest};
 use serde_json::{Value, json};
 
 use crate::harness::{Death, Host, SECOND, World, id, start, sweep};
@@ -15,9 +16,14 @@ fn world() -> World {
     World::with(&["steps", "entities"])
 }
 
+/// An operation of a counter.
+fn of_counter<'a>(key: &'a str, operation: &'a str, input: Value, request: &'a str) -> EntityOperation<'a> {
+    let (namespace, input) = (Namespace::default(), Payload::json(input.to_string()));
+    EntityOperation { namespace, kind: "counter", key, operation, input, request }
+}
+
 fn ask(host: &Host<'_>, key: &str, operation: &str, input: Value, request: &str) -> Result<Outcome, EngineError> {
-    let input = Payload::json(input.to_string());
-    host.block_on(host.engine().call_entity("counter", key, operation, input, request))
+    host.block_on(host.engine().call_entity(of_counter(key, operation, input, request)))
 }
 
 fn call(host: &Host<'_>, key: &str, operation: &str, input: Value, request: &str) -> Value {
@@ -78,7 +84,11 @@ fn s33_what_does_not_exist_is_told_with_what_does() {
     let unknown = refusal(&host, "a", "ad", json!(1), "r1");
     assert_eq!(unknown.kind, FailureKind::NotFound);
     assert!(unknown.message.contains("there are: add, get, spoil"), "{unknown}");
-    let no_kind = host.block_on(host.engine().call_entity("count", "a", "add", Payload::null(), "r1")).unwrap_err();
+    let no_kind = host
+        .block_on(
+            host.engine().call_entity(EntityOperation { kind: "count", ..of_counter("a", "add", Value::Null, "r1") }),
+        )
+        .unwrap_err();
     assert_eq!(no_kind.code(), "unknown-entity-kind");
     assert!(no_kind.to_string().contains("counter"), "{no_kind}");
     let reserved = host.start("@counter@b", "adds", json!({ "key": "a", "times": 1 })).unwrap_err();
@@ -112,9 +122,8 @@ fn s33_operations_of_100_callers_run_one_at_a_time_and_once_though_hosts_die() {
     let everybody = |host: &Host<'_>| -> Vec<Result<Outcome, EngineError>> {
         let requests: Vec<String> = (0..100).map(|n| format!("caller-{n}")).collect();
         host.block_on(async {
-            let asked = requests
-                .iter()
-                .map(|request| host.engine().call_entity("counter", "a", "add", Payload::json("1"), request));
+            let asked =
+                requests.iter().map(|request| host.engine().call_entity(of_counter("a", "add", json!(1), request)));
             futures::future::join_all(asked).await
         })
     };
@@ -240,7 +249,7 @@ fn s33_waiting_operations_are_handed_over_in_one_turn_and_run_after_the_one_unde
                 host.block_on(async {
                     let all = requests
                         .iter()
-                        .map(|request| host.engine().call_entity("counter", "a", "add", Payload::json("1"), request));
+                        .map(|request| host.engine().call_entity(of_counter("a", "add", json!(1), request)));
                     futures::future::join_all(all).await
                 })
             });
@@ -312,10 +321,9 @@ fn s33_who_waits_outside_for_an_operation_that_traps_is_told_and_others_beside_i
     let world = world();
     let host = world.open();
     let (one, trapped, two) = host.block_on(async {
-        let ask = |operation, input, request| {
-            host.engine().call_entity("counter", "a", operation, Payload::json(input), request)
-        };
-        futures::join!(ask("add", "1", "r1"), ask("blow_up", "70", "r2"), ask("add", "1", "r3"))
+        let ask =
+            |operation, input, request| host.engine().call_entity(of_counter("a", operation, json!(input), request));
+        futures::join!(ask("add", 1, "r1"), ask("blow_up", 70, "r2"), ask("add", 1, "r3"))
     });
     assert_eq!(one.unwrap().unwrap().to_json(), Some(json!(1)));
     assert_eq!(trapped.unwrap().unwrap_err().kind, FailureKind::Trapped);

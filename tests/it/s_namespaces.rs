@@ -8,7 +8,9 @@ use dacapo::core::ids::InstanceId;
 use dacapo::core::namespace::Namespace;
 use dacapo::core::payload::Payload;
 use dacapo::engine::fork::ForkRequest;
-use dacapo::engine::{EngineError, NamespaceSettings, Rate, Registration, Reported, Standing, StartRequest, Upload};
+use dacapo::engine::{
+    EngineError, EntityOperation, NamespaceSettings, Rate, Registration, Reported, Standing, StartRequest, Upload,
+};
 use dacapo::replay::verify::verify_store;
 use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::schedule::{Overlap, ScheduleSpec, Timing};
@@ -331,8 +333,7 @@ fn a_namespace_stores_what_it_may_and_what_runs_goes_on() {
         let engine = host.engine();
         assert_eq!(engine.store().stored_bytes(&space("acme")).unwrap(), found);
         let null = || Payload::json("null");
-        let acme = space("acme");
-        let entity = engine.call_entity_in(&acme, ("counter", "a"), "get", null(), "r1");
+        let entity = engine.call_entity(of_counter("acme", "a", "get", Value::Null, "r1"));
         let fork = ForkRequest {
             from: of("acme", "n-1"),
             execution: None,
@@ -365,13 +366,23 @@ fn a_namespace_stores_what_it_may_and_what_runs_goes_on() {
     assert_eq!(host.engine().store().check_indexes().unwrap(), []);
 }
 
+fn of_counter<'a>(
+    namespace: &str,
+    key: &'a str,
+    operation: &'a str,
+    input: Value,
+    request: &'a str,
+) -> EntityOperation<'a> {
+    let (namespace, input) = (space(namespace), Payload::json(input.to_string()));
+    EntityOperation { namespace, kind: "counter", key, operation, input, request }
+}
+
 #[test]
 fn entities_are_those_of_the_namespace_of_whoever_asks() {
     let world = World::with(&["steps", "entities"]);
     let mut host = world.open();
     let ask = |host: &Host<'_>, namespace: &str, key: &str, operation: &str, input: Value, request: &str| {
-        let (namespace, input) = (space(namespace), Payload::json(input.to_string()));
-        host.block_on(host.engine().call_entity_in(&namespace, ("counter", key), operation, input, request))
+        host.block_on(host.engine().call_entity(of_counter(namespace, key, operation, input, request)))
     };
     let number = |host: &Host<'_>, namespace: &str, key: &str, operation: &str, input: Value, request: &str| {
         ask(host, namespace, key, operation, input, request).unwrap().unwrap().to_json().unwrap()

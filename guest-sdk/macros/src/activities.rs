@@ -277,10 +277,7 @@ mod tests {
     use super::*;
 
     fn complaints(methods: TokenStream) -> Vec<String> {
-        match expand(TokenStream::new(), quote!(trait Hotel { #methods })) {
-            Ok(_) => Vec::new(),
-            Err(error) => error.into_iter().map(|error| error.to_string()).collect(),
-        }
+        crate::complaints(expand(TokenStream::new(), quote!(trait Hotel { #methods })))
     }
 
     #[test]

@@ -263,10 +263,7 @@ mod tests {
     use super::*;
 
     fn complaints(item: TokenStream) -> Vec<String> {
-        match expand(TokenStream::new(), item) {
-            Ok(_) => Vec::new(),
-            Err(error) => error.into_iter().map(|error| error.to_string()).collect(),
-        }
+        crate::complaints(expand(TokenStream::new(), item))
     }
 
     #[test]

@@ -78,3 +78,9 @@ fn beside(item: TokenStream, expanded: syn::Result<proc_macro2::TokenStream>) ->
         Err(error) => TokenStream::from_iter([error.into_compile_error().into(), item]),
     }
 }
+
+/// What was found wrong, each as it is said.
+#[cfg(test)]
+fn complaints(expanded: syn::Result<proc_macro2::TokenStream>) -> Vec<String> {
+    expanded.err().into_iter().flatten().map(|error| error.to_string()).collect()
+}

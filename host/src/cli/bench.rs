@@ -1,6 +1,6 @@
 //! `dacapo bench`: see [`crate::bench`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use serde::de::DeserializeOwned;
@@ -52,26 +52,15 @@ pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
         return count(args, common);
     }
     let before: Vec<Measured> = earlier(args)?;
-    let mut modules = Project::open(&args.module)?.build(&mut |_| {})?.into_iter().map(|module| module.bytes);
-    let module = modules.next().ok_or_else(|| CliError::input("there is no module to measure"))?;
-    let activities = modules.next();
-    let folder = common.data.join("bench");
+    let settings = settings(args, common)?;
     let workloads: Vec<&str> = match args.workloads.as_slice() {
         [] => WORKLOADS.iter().map(|workload| workload.name).collect(),
         named => named.iter().map(String::as_str).collect(),
     };
     for workload in workloads {
-        let _ = std::fs::remove_dir_all(&folder);
-        let settings = Settings {
-            module: module.clone(),
-            activities: activities.clone(),
-            folder: folder.clone(),
-            scale: args.scale,
-        };
+        let _cleared = Cleared::new(&settings.folder);
         let measured = crate::bench::run(workload, &settings).await;
-        let _ = std::fs::remove_dir_all(&folder);
-        let measured = measured.map_err(|error| CliError::host(format!("{workload}: {error:#}")))?;
-        show(&measured, &before)?;
+        show(&measured.map_err(failed(workload))?, &before)?;
     }
     Ok(())
 }
@@ -80,16 +69,11 @@ pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
 /// it did.
 fn count(args: &Args, common: &Common) -> Result<()> {
     let before: Vec<Counted> = earlier(args)?;
-    let mut modules = Project::open(&args.module)?.build(&mut |_| {})?.into_iter();
-    let module = modules.next().ok_or_else(|| CliError::input("there is no module to measure"))?.bytes;
-    let folder = common.data.join("bench");
+    let settings = Settings { scale: 1.0, ..settings(args, common)? };
     let mut worse = Vec::new();
     for workload in COUNTED {
-        let _ = std::fs::remove_dir_all(&folder);
-        let settings = Settings { module: module.clone(), activities: None, folder: folder.clone(), scale: 1.0 };
-        let counted = crate::bench::count(workload.name, &settings);
-        let _ = std::fs::remove_dir_all(&folder);
-        let counted = counted.map_err(|error| CliError::host(format!("{}: {error:#}", workload.name)))?;
+        let _cleared = Cleared::new(&settings.folder);
+        let counted = crate::bench::count(workload.name, &settings).map_err(failed(workload.name))?;
         output::json(&serde_json::to_value(&counted).map_err(|error| CliError::host(error.to_string()))?);
         if let Some(old) = before.iter().find(|old| old.counted == counted.counted && counted.is_worse_than(old)) {
             worse.push(format!(
@@ -109,6 +93,33 @@ fn count(args: &Args, common: &Common) -> Result<()> {
         "{}; if that is meant, keep what this printed as the file compared with, and say why",
         worse.join("; ")
     )))
+}
+
+/// What is measured, and where.
+fn settings(args: &Args, common: &Common) -> Result<Settings> {
+    let mut modules = Project::open(&args.module)?.build(&mut |_| {})?.into_iter().map(|module| module.bytes);
+    let module = modules.next().ok_or_else(|| CliError::input("there is no module to measure"))?;
+    Ok(Settings { module, activities: modules.next(), folder: common.data.join("bench"), scale: args.scale })
+}
+
+fn failed(workload: &str) -> impl Fn(anyhow::Error) -> CliError {
+    move |error| CliError::host(format!("{workload}: {error:#}"))
+}
+
+/// The folder of one workload: empty before, and gone afterwards.
+struct Cleared<'a>(&'a Path);
+
+impl<'a> Cleared<'a> {
+    fn new(folder: &'a Path) -> Self {
+        let _ = std::fs::remove_dir_all(folder);
+        Self(folder)
+    }
+}
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.0);
+    }
 }
 
 /// Reads what an earlier run printed, one JSON object after the other.

@@ -23,80 +23,46 @@ use crate::core::retry;
 use crate::core::summary::Status;
 use crate::core::turn::Recorder;
 
+/// An operation of an entity, asked for from outside.
+#[derive(Clone, Debug)]
+pub struct EntityOperation<'a> {
+    /// Whose entity it is.
+    pub namespace: Namespace,
+    /// Its kind.
+    pub kind: &'a str,
+    /// Which one of its kind.
+    pub key: &'a str,
+    /// What it is to do.
+    pub operation: &'a str,
+    /// With what.
+    pub input: Payload,
+    /// The caller's name for this request: the same again is the same request, with
+    /// the same answer.
+    pub request: &'a str,
+}
+
 impl Engine {
-    /// [`Engine::call_entity_in`] the default namespace.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn call_entity(
-        &self,
-        kind: &str,
-        key: &str,
-        operation: &str,
-        input: Payload,
-        request: &str,
-    ) -> Result<Outcome, EngineError> {
-        self.call_entity_in(&Namespace::default(), (kind, key), operation, input, request).await
-    }
-
-    /// [`Engine::signal_entity_in`] the default namespace.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn signal_entity(
-        &self,
-        kind: &str,
-        key: &str,
-        operation: &str,
-        input: Payload,
-        request: &str,
-    ) -> Result<(), EngineError> {
-        self.signal_entity_in(&Namespace::default(), (kind, key), operation, input, request).await
-    }
-
     /// Runs an operation of an entity, which is made if it does not exist. Its
-    /// answer is durable when this returns. `request` is the caller's name for this
-    /// call: the same again is the same call, with the same answer.
+    /// answer is durable when this returns.
     ///
     /// # Errors
     /// If no module of the namespace offers the kind, the entity has failed, or the
     /// input is too large. What the operation fails with is in the outcome.
-    pub async fn call_entity_in(
-        &self,
-        namespace: &Namespace,
-        (kind, key): (&str, &str),
-        operation: &str,
-        input: Payload,
-        request: &str,
-    ) -> Result<Outcome, EngineError> {
-        let id = entity_instance(namespace, kind, key).map_err(EngineError::InvalidInput)?;
-        self.ask_entity(id, operation, input, request, false).await
+    pub async fn call_entity(&self, operation: EntityOperation<'_>) -> Result<Outcome, EngineError> {
+        self.ask_entity(operation, false).await
     }
 
-    /// As [`Engine::call_entity_in`], and returns as soon as the request is durable.
+    /// As [`Engine::call_entity`], and returns as soon as the request is durable.
     ///
     /// # Errors
     /// As there.
-    pub async fn signal_entity_in(
-        &self,
-        namespace: &Namespace,
-        (kind, key): (&str, &str),
-        operation: &str,
-        input: Payload,
-        request: &str,
-    ) -> Result<(), EngineError> {
-        let id = entity_instance(namespace, kind, key).map_err(EngineError::InvalidInput)?;
-        self.ask_entity(id, operation, input, request, true).await.map(drop)
+    pub async fn signal_entity(&self, operation: EntityOperation<'_>) -> Result<(), EngineError> {
+        self.ask_entity(operation, true).await.map(drop)
     }
 
-    async fn ask_entity(
-        &self,
-        id: InstanceId,
-        operation: &str,
-        input: Payload,
-        request: &str,
-        one_way: bool,
-    ) -> Result<Outcome, EngineError> {
+    async fn ask_entity(&self, operation: EntityOperation<'_>, one_way: bool) -> Result<Outcome, EngineError> {
+        let EntityOperation { namespace, kind, key, operation, input, request } = operation;
+        let id = entity_instance(&namespace, kind, key).map_err(EngineError::InvalidInput)?;
         self.check_request("operation", operation, request, &input)?;
         self.check_room(&id)?;
         let (reply, answer) = oneshot::channel();

@@ -46,6 +46,7 @@ use tokio::sync::oneshot;
 
 pub use self::activities::{Handler, Task};
 pub use self::clock::{Clock, SystemClock};
+pub use self::entities::EntityOperation;
 pub use self::error::EngineError;
 pub use self::intercept::{Interceptor, Interceptors};
 pub(crate) use self::modules::is_called;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Api, Result, bounded, to_json};
 use crate::core::ids::InstanceId;
 use crate::core::payload::{Outcome, Payload};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, EntityOperation};
 use crate::server::problem::Problem;
 
 /// How a request is made.
@@ -76,17 +76,18 @@ impl Api {
     /// `accepted`. Otherwise as [`Api::update`].
     ///
     /// # Errors
-    /// Those of [`crate::engine::Engine::call_entity_in`].
+    /// Those of [`crate::engine::Engine::call_entity`].
     pub async fn entity(&self, path: &OperationPath, input: Payload, query: &OperationQuery) -> Result<Value> {
         let request = request_id(query.id.as_ref())?;
-        let (engine, namespace) = (self.engine()?, self.namespace());
+        let engine = self.engine()?;
         let OperationPath { kind, key, operation } = path;
+        let namespace = self.namespace();
+        let operation = EntityOperation { namespace, kind, key, operation, input, request: &request };
         let mut answer = if query.one_way {
-            engine.signal_entity_in(&namespace, (kind, key), operation, input, &request).await?;
+            engine.signal_entity(operation).await?;
             json!({ "status": "accepted" })
         } else {
-            self.waited(engine.call_entity_in(&namespace, (kind, key), operation, input, &request), query.wait_ms)
-                .await?
+            self.waited(engine.call_entity(operation), query.wait_ms).await?
         };
         answer["kind"] = kind.as_str().into();
         answer["key"] = key.as_str().into();
