@@ -14,12 +14,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{FORMAT, Started};
+use super::event::Started;
 use super::ids::{ExecutionNumber, Hash, InstanceId, MAX_ID_BYTES, ModuleHash, OperationId, TimestampMs};
-use super::keys::Keys;
-use super::mail::{Seen, birth};
 use super::payload::{Failure, FailureKind, Payload};
-use super::retry::{ALGORITHM, RetryPolicy};
+use super::retry::RetryPolicy;
 use super::summary::Status;
 
 /// A sub-orchestration to run. See [`super::event::Event::OrchestrationScheduled`].
@@ -182,27 +180,13 @@ impl Call {
     /// What the called instance starts from, in a module.
     pub fn started(&self, module: ModuleHash, seed: [u8; 32], now: TimestampMs) -> Started {
         let (scheduled, options) = (&self.scheduled, &self.scheduled.options);
+        let instance = scheduled.called(self.caller.attempt);
         Started {
-            format: FORMAT,
-            instance: scheduled.called(self.caller.attempt),
-            execution: 1,
-            orchestration: scheduled.name.clone(),
-            module,
-            input: scheduled.input.clone(),
-            seed,
-            created_at: now,
-            retry_algorithm: ALGORITHM,
             parent: Some(self.caller.instance.clone()),
             tags: options.tags.clone(),
-            buffered: Vec::new(),
-            birth: birth(&seed),
-            outbox: Vec::new(),
-            seen: Seen::default(),
             caller: Some(self.caller.clone()),
-            shared: Vec::new(),
             start_at: options.start_at.filter(|at| *at > now),
-            forked_from: None,
-            keys: Keys::default(),
+            ..Started::first(instance, scheduled.name.clone(), module, scheduled.input.clone(), seed, now)
         }
     }
 

@@ -20,10 +20,10 @@ use super::fork::ForkedFrom;
 use super::ids::Hash;
 use super::ids::{ExecutionNumber, InstanceId, ModuleHash, OperationId, TimestampMs};
 use super::keys::Keys;
-use super::mail::{Letter, MailKey, Seen, Source};
+use super::mail::{Letter, MailKey, Seen, Source, birth};
 use super::payload::{Failure, Outcome, Payload};
 use super::request::{Carried, Request, RequestId, readable_outcome};
-use super::retry::RetryPolicy;
+use super::retry::{ALGORITHM, RetryPolicy};
 use super::rewind::{Rewound, Shared};
 
 /// Version of the encoding of turns and events.
@@ -510,21 +510,27 @@ pub enum Origin {
     Outcome,
 }
 
-#[cfg(test)]
 impl Started {
-    /// A first execution of nothing in particular.
-    pub(super) fn of_test(instance: &str, seed: [u8; 32]) -> Self {
+    /// What a first execution starts from to which nothing else was given.
+    pub fn first(
+        instance: InstanceId,
+        orchestration: String,
+        module: ModuleHash,
+        input: Payload,
+        seed: [u8; 32],
+        created_at: TimestampMs,
+    ) -> Self {
         Self {
             format: FORMAT,
-            instance: InstanceId::new(instance).expect("a valid id"),
+            instance,
             execution: 1,
-            orchestration: String::new(),
-            module: Hash::ZERO,
-            input: Payload::null(),
-            birth: 0,
+            orchestration,
+            module,
+            input,
+            birth: birth(&seed),
             seed,
-            created_at: TimestampMs(0),
-            retry_algorithm: 1,
+            created_at,
+            retry_algorithm: ALGORITHM,
             parent: None,
             tags: Vec::new(),
             buffered: Vec::new(),
@@ -536,6 +542,13 @@ impl Started {
             shared: Vec::new(),
             caller: None,
         }
+    }
+
+    /// A first execution of nothing in particular.
+    #[cfg(test)]
+    pub(super) fn of_test(instance: &str, seed: [u8; 32]) -> Self {
+        let instance = InstanceId::new(instance).expect("a valid id");
+        Self::first(instance, String::new(), Hash::ZERO, Payload::null(), seed, TimestampMs(0))
     }
 }
 

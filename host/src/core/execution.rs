@@ -292,6 +292,9 @@ impl Execution {
 
     /// Takes one event into the state.
     pub fn apply(&mut self, event: &Event) {
+        if let Some((letter, floor)) = event.letter() {
+            self.seen.take(letter, floor);
+        }
         match event {
             Event::ExecutionStarted(_)
             | Event::NowRead { .. }
@@ -361,10 +364,7 @@ impl Execution {
                     }
                 }
             }
-            Event::SignalReceived { source, floor, name, value } => {
-                self.seen.take(source, *floor);
-                self.raise(name, value);
-            }
+            Event::SignalReceived { name, value, .. } => self.raise(name, value),
             Event::SignalSent(s) => {
                 self.open(s.operation, Pending::Signal { to: s.to.clone(), name: s.name.clone() });
                 let content = Content::Signal { name: s.name.clone(), value: s.value.clone() };

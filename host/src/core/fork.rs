@@ -311,7 +311,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::event::{self, ActivityOptions, ActivityScheduled, Started};
+    use crate::core::event::{ActivityOptions, ActivityScheduled, Started};
     use crate::core::payload::{Failure, FailureKind, Payload};
 
     fn record(ran: bool, events: Vec<Event>) -> TurnRecord {
@@ -320,28 +320,8 @@ mod tests {
 
     /// Two calls at once; the first result ends nothing, the second one ends it.
     fn history() -> Vec<TurnRecord> {
-        let started = Started {
-            format: event::FORMAT,
-            instance: InstanceId::new("one").unwrap(),
-            execution: 1,
-            orchestration: "order".into(),
-            module: Hash::of(b"module"),
-            input: Payload::json("1"),
-            seed: [1; 32],
-            created_at: TimestampMs(1),
-            retry_algorithm: 1,
-            parent: None,
-            tags: Vec::new(),
-            buffered: Vec::new(),
-            start_at: None,
-            forked_from: None,
-            keys: crate::core::keys::Keys::default(),
-            shared: Vec::new(),
-            birth: 1,
-            outbox: Vec::new(),
-            seen: Default::default(),
-            caller: None,
-        };
+        let (orchestration, module, input) = ("order".into(), Hash::of(b"module"), Payload::json("1"));
+        let started = Started { orchestration, module, input, ..Started::of_test("one", [1; 32]) };
         let call = |operation| {
             let (input, options) = (Payload::null(), ActivityOptions::default());
             Event::ActivityScheduled(Arc::new(ActivityScheduled { operation, name: "a.b".into(), input, options }))

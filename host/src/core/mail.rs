@@ -44,6 +44,10 @@ pub struct Source {
 }
 
 impl Source {
+    fn of(sender: &InstanceId, birth: u64, (execution, operation): MailKey) -> Self {
+        Self { instance: sender.clone(), birth, execution, operation }
+    }
+
     /// Its name among the letters of its sender.
     pub fn key(&self) -> MailKey {
         (self.execution, self.operation)
@@ -194,7 +198,7 @@ impl Outbox {
     pub fn envelope(&self, instance: &InstanceId, birth: u64, key: MailKey) -> Option<(InstanceId, Envelope)> {
         let letter = self.0.get(&key)?;
         let floor = self.0.first_key_value().map_or(key, |(first, _)| *first);
-        let source = Source { instance: instance.clone(), birth, execution: key.0, operation: key.1 };
+        let source = Source::of(instance, birth, key);
         Some((letter.to.clone(), Envelope { source, floor, content: letter.content.clone() }))
     }
 }
@@ -246,21 +250,14 @@ impl Seen {
 
     /// Every letter that is remembered by its key.
     pub fn letters(&self) -> impl Iterator<Item = Source> {
-        self.0.iter().flat_map(|(sender, of)| {
-            of.keys.iter().map(|key| Source {
-                instance: sender.clone(),
-                birth: of.birth,
-                execution: key.0,
-                operation: key.1,
-            })
-        })
+        self.0.iter().flat_map(|(sender, of)| of.keys.iter().map(|&key| Source::of(sender, of.birth, key)))
     }
 
-    /// Forgets the letters of which `may_come_again` knows better: it is given a
-    /// sender, its birth and a key.
-    pub fn retain(&mut self, mut may_come_again: impl FnMut(&InstanceId, u64, MailKey) -> bool) {
+    /// Forgets the letters of which `may_come_again` knows better.
+    pub fn retain(&mut self, mut may_come_again: impl FnMut(&Source) -> bool) {
         self.0.retain(|sender, of| {
-            of.keys.retain(|key| may_come_again(sender, of.birth, *key));
+            let birth = of.birth;
+            of.keys.retain(|&key| may_come_again(&Source::of(sender, birth, key)));
             !of.keys.is_empty()
         });
     }
@@ -308,7 +305,7 @@ mod tests {
         seen.take(&from("a", 7, (1, 1)), (1, 1));
         seen.take(&from("a", 7, (1, 2)), (1, 1));
         seen.take(&from("b", 9, (3, 1)), (3, 1));
-        seen.retain(|sender, _, key| sender.as_str() == "a" && key == (1, 2));
+        seen.retain(|letter| letter.instance.as_str() == "a" && letter.key() == (1, 2));
         assert_eq!(seen.len(), 1);
         assert!(seen.has(&from("a", 7, (1, 2))));
         assert!(!seen.has(&from("b", 9, (3, 1))));

@@ -11,15 +11,13 @@ use super::requests::Asked;
 use super::turns::{Inbound, Message, Worker, bare_recorder, fresh_seed};
 use super::{Engine, EngineError};
 use crate::core::entity::{entity_instance, is_entity, kind_of, orchestration_of};
-use crate::core::event::{self, Event, Started};
+use crate::core::event::{Event, Started};
 use crate::core::execution::{End, Execution};
 use crate::core::ids::{Hash, InstanceId, TimestampMs};
-use crate::core::keys::Keys;
-use crate::core::mail::{Content, Seen, Source as Letter, birth};
+use crate::core::mail::Content;
 use crate::core::namespace::Namespace;
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
 use crate::core::request::{RequestKind, Source};
-use crate::core::retry;
 use crate::core::summary::Status;
 use crate::core::turn::Recorder;
 
@@ -165,9 +163,8 @@ impl Worker {
     /// goes along as far as they can come again.
     pub(super) fn next_life(&self, ended: &Recorder, input: Payload) -> (Box<Started>, Vec<Event>) {
         let mut started = ended.next_execution(input, fresh_seed());
-        started.seen.retain(|sender, birth, key| self.may_come_again(sender, birth, key));
-        let may_come = |letter: &Letter| self.may_come_again(&letter.instance, letter.birth, letter.key());
-        (started, ended.execution.requests.carried_on(may_come))
+        started.seen.retain(|letter| self.may_come_again(letter));
+        (started, ended.execution.requests.carried_on(|letter| self.may_come_again(letter)))
     }
 
     /// Whether a letter that finds an entity ended is taken by its next execution.
@@ -178,27 +175,6 @@ impl Worker {
 }
 
 fn fresh(id: &InstanceId, kind: &str) -> Box<Started> {
-    let seed = fresh_seed();
-    Box::new(Started {
-        format: event::FORMAT,
-        instance: id.clone(),
-        execution: 1,
-        orchestration: orchestration_of(kind),
-        module: Hash::ZERO,
-        input: Payload::null(),
-        birth: birth(&seed),
-        seed,
-        created_at: TimestampMs::default(),
-        retry_algorithm: retry::ALGORITHM,
-        parent: None,
-        tags: Vec::new(),
-        buffered: Vec::new(),
-        outbox: Vec::new(),
-        seen: Seen::default(),
-        start_at: None,
-        forked_from: None,
-        keys: Keys::default(),
-        shared: Vec::new(),
-        caller: None,
-    })
+    let (module, at) = (Hash::ZERO, TimestampMs::default());
+    Box::new(Started::first(id.clone(), orchestration_of(kind), module, Payload::null(), fresh_seed(), at))
 }

@@ -167,12 +167,9 @@ impl Worker {
 
     /// Whether a letter that was taken could come again: its sender's journal
     /// holds it without an answer.
-    pub(super) fn may_come_again(&self, sender: &InstanceId, birth: u64, key: MailKey) -> bool {
-        match self.store().summary(sender) {
-            Ok(Some(summary)) => {
-                let letter = Source { instance: sender.clone(), birth, execution: key.0, operation: key.1 };
-                summary.may_send_again(&letter)
-            }
+    pub(super) fn may_come_again(&self, letter: &Source) -> bool {
+        match self.store().summary(&letter.instance) {
+            Ok(Some(sender)) => sender.may_send_again(letter),
             Ok(None) => false,
             Err(_) => true,
         }

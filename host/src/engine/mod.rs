@@ -70,14 +70,12 @@ use self::turns::{Armed, Inbound, Message, Parts, Worker, WorkerLink};
 use crate::core::entity::is_entity;
 use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
-use crate::core::keys::Keys;
-use crate::core::mail::{Seen, birth};
 use crate::core::namespace::Namespace;
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::{RequestKind, Source};
+use crate::core::retry;
 use crate::core::summary::Summary;
 use crate::core::turn::{Limits, LogLine};
-use crate::core::{event, retry};
 use crate::sandbox::Sandbox;
 use crate::sandbox::settings::SandboxSettings;
 use crate::store::{Epoch, Filter, History, Module, ModuleKind, Store};
@@ -409,29 +407,9 @@ impl Engine {
         }
         let module = self.modules.resolve_in(&id.namespace(), &orchestration, module.as_deref())?;
         let now = self.clock.now();
-        let mut started = Box::new(Started {
-            format: event::FORMAT,
-            instance: id.clone(),
-            execution: 1,
-            orchestration: orchestration.clone(),
-            module: module.hash,
-            input,
-            seed: fresh_seed(),
-            created_at: now,
-            retry_algorithm: retry::ALGORITHM,
-            parent: None,
-            tags,
-            buffered: Vec::new(),
-            start_at: start_at.filter(|at| *at > now),
-            forked_from: None,
-            keys: Keys::default(),
-            shared: Vec::new(),
-            birth: 0,
-            outbox: Vec::new(),
-            seen: Seen::default(),
-            caller: None,
-        });
-        started.birth = birth(&started.seed);
+        let (instance, name) = (id.clone(), orchestration.clone());
+        let started = Started::first(instance, name, module.hash, input, fresh_seed(), now);
+        let started = Box::new(Started { tags, start_at: start_at.filter(|at| *at > now), ..started });
         let (reply, answer) = oneshot::channel();
         self.worker_of(&id).send(Message::Start(started, reuse, reply));
         match self.answer(answer).await {

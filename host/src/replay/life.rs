@@ -11,13 +11,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::core::calls::{Call, Caller, ParentClose};
-use crate::core::event::{Event, FORMAT, Origin, Started};
+use crate::core::event::{Event, Origin, Started};
 use crate::core::execution::{End, Execution, Pending};
 use crate::core::ids::{Hash, InstanceId, OperationId, TimestampMs};
-use crate::core::keys::Keys;
-use crate::core::mail::{Envelope, MailKey, Seen, birth};
+use crate::core::mail::{Envelope, MailKey};
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
-use crate::core::retry::{ALGORITHM, RetryPolicy};
+use crate::core::retry::RetryPolicy;
 use crate::core::turn::{Limits, LogLine, Recorder, SealedTurn, TurnRecord};
 use crate::replay::recording::Recording;
 use crate::sandbox::OrchestrationModule;
@@ -81,29 +80,8 @@ pub struct Carried {
 impl Life {
     /// An instance whose start is recorded and whose guest has not begun.
     pub fn start(id: &InstanceId, orchestration: &str, module: Hash, input: Payload, at: TimestampMs) -> Self {
-        let started = Box::new(Started {
-            format: FORMAT,
-            instance: id.clone(),
-            execution: 1,
-            orchestration: orchestration.to_owned(),
-            module,
-            input,
-            seed: seed(id, 1),
-            created_at: at,
-            retry_algorithm: ALGORITHM,
-            parent: None,
-            tags: Vec::new(),
-            buffered: Vec::new(),
-            start_at: None,
-            forked_from: None,
-            keys: Keys::default(),
-            shared: Vec::new(),
-            birth: birth(&seed(id, 1)),
-            outbox: Vec::new(),
-            seen: Seen::default(),
-            caller: None,
-        });
-        Self::begin(started, at)
+        let started = Started::first(id.clone(), orchestration.to_owned(), module, input, seed(id, 1), at);
+        Self::begin(Box::new(started), at)
     }
 
     /// An instance that another one calls, whose guest has not begun. The one that

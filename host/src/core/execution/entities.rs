@@ -25,18 +25,14 @@ impl Execution {
                 self.pass_gate();
             }
             Event::RequestReceived(request) => self.received_request(request),
-            Event::OperationReceived { request, floor } => {
-                request.sender().into_iter().for_each(|sender| self.seen.take(sender, *floor));
-                self.received_request(request);
-            }
+            Event::OperationReceived { request, .. } => self.received_request(request),
             Event::Responded { request, answer } => self.responded(*request, answer),
             Event::OperationAborted { request, failure } => {
                 let is_it = |delivery: &Delivery| matches!(delivery, Delivery::Requested(of) if of.id == *request);
                 self.ready.retain(|delivery| !is_it(delivery));
                 self.responded(*request, &Err(failure.clone()));
             }
-            Event::LockRequested { holder, floor, unlock } => {
-                self.seen.take(holder, *floor);
+            Event::LockRequested { holder, unlock, .. } => {
                 let freed = Source { execution: unlock.0, operation: unlock.1, ..holder.clone() };
                 if self.seen.has(&freed) {
                     self.post_answer(holder.clone(), Ok(Payload::null()));
@@ -45,8 +41,7 @@ impl Execution {
                     self.pass_gate();
                 }
             }
-            Event::LockReleased { source, floor, lock } => {
-                self.seen.take(source, *floor);
+            Event::LockReleased { source, lock, .. } => {
                 if let Some(never_granted) = self.requests.gate.unlock(source, *lock) {
                     self.post_answer(never_granted, Ok(Payload::null()));
                 }

@@ -82,33 +82,13 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::event::{ActivityOptions, Event, FORMAT, Started};
-    use crate::core::ids::{InstanceId, TimestampMs};
+    use crate::core::event::{ActivityOptions, Event, Started};
+    use crate::core::ids::TimestampMs;
     use crate::core::payload::{Failure, FailureKind, Payload};
 
     fn started() -> Box<Started> {
-        Box::new(Started {
-            format: FORMAT,
-            instance: InstanceId::new("order").unwrap(),
-            execution: 1,
-            orchestration: "o".to_owned(),
-            module: crate::core::ids::Hash::ZERO,
-            input: Payload::null(),
-            seed: [7; 32],
-            created_at: TimestampMs(1),
-            retry_algorithm: 1,
-            parent: None,
-            tags: Vec::new(),
-            buffered: Vec::new(),
-            start_at: None,
-            forked_from: None,
-            keys: Default::default(),
-            shared: Vec::new(),
-            birth: 5,
-            outbox: Vec::new(),
-            seen: Default::default(),
-            caller: None,
-        })
+        let (orchestration, created_at, birth) = ("o".to_owned(), TimestampMs(1), 5);
+        Box::new(Started { orchestration, created_at, birth, ..Started::of_test("order", [7; 32]) })
     }
 
     /// After a turn that drew, asked and left much open.
