@@ -5,10 +5,13 @@ use std::future::ready;
 use std::sync::Arc;
 
 use dacapo::core::event::Event;
+use dacapo::core::namespace::Namespace;
 use dacapo::core::payload::{Failure, Outcome, Payload};
 use dacapo::core::retry::RetryPolicy;
 use dacapo::core::task::Task;
-use dacapo::engine::{Claimed, EngineError, Interceptor, Interceptors, Registration, Reported, Standing, view};
+use dacapo::engine::{
+    Claimed, EngineError, Interceptor, Interceptors, Registration, Reported, Standing, WorkersOf, view,
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Host, SECOND, World, failed, id, sweep, text};
@@ -23,29 +26,33 @@ fn call() -> Value {
     json!({ "name": "printer.print", "queue": "printers" })
 }
 
+fn workers<'h>(host: &'h Host<'_>) -> WorkersOf<'h> {
+    host.engine().workers_of(&Namespace::default())
+}
+
 fn register(host: &Host<'_>) -> String {
     let activities = BTreeMap::from([("printer.print".to_owned(), None)]);
     let registration = Registration { name: "test".into(), queues: vec!["printers".into()], activities };
-    host.engine().register_worker(registration).unwrap()
+    workers(host).register(registration).unwrap()
 }
 
 /// What is there now.
 fn claim(host: &Host<'_>, worker: &str, most: usize) -> Vec<Claimed> {
-    host.block_on(host.engine().claim_tasks(worker, most, LEASE, ready(()))).unwrap()
+    host.block_on(workers(host).claim(worker, most, LEASE, ready(()))).unwrap()
 }
 
 /// The next one.
 fn next(host: &Host<'_>, worker: &str) -> Result<Claimed, EngineError> {
-    let claimed = host.block_on(host.engine().claim_tasks(worker, 1, LEASE, std::future::pending()))?;
+    let claimed = host.block_on(workers(host).claim(worker, 1, LEASE, std::future::pending()))?;
     Ok(claimed.into_iter().next().expect("it waits until there is one"))
 }
 
 fn report(host: &Host<'_>, token: &str, outcome: Outcome) -> Reported {
-    host.block_on(host.engine().report_task(token, outcome)).unwrap()
+    host.block_on(workers(host).report(token, outcome)).unwrap()
 }
 
 fn heartbeat(host: &Host<'_>, token: &str, progress: &str) -> Standing {
-    host.engine().heartbeat_task(token, Payload::of(progress).ok()).unwrap()
+    workers(host).heartbeat(token, Payload::of(progress).ok()).unwrap()
 }
 
 fn pending(host: &Host<'_>, instance: &str) -> Value {
@@ -74,7 +81,7 @@ fn s42_tasks_wait_visibly_are_claimed_in_batches_and_reported_once() {
     assert_eq!(pending(&host, "order")["worker"], worker);
     let third = next(&host, &worker).unwrap();
     assert_eq!(claim(&host, &worker, 9).len(), 0);
-    let seen = host.engine().workers();
+    let seen = workers(&host).list();
     assert_eq!((seen[0].name.as_str(), seen[0].tasks.len()), ("test", 3));
     for claimed in two.iter().chain([&third]) {
         assert_eq!(report(&host, &claimed.token, text("printed")), Reported::Recorded);
@@ -144,11 +151,11 @@ fn s17_heartbeats_and_extensions_keep_a_lease_and_only_heartbeats_are_heartbeats
         assert_eq!(heartbeat(&host, &claimed.token, "on it"), Standing::Continue);
     }
     world.clock.advance(LEASE - 1);
-    assert_eq!(host.engine().extend_task(&claimed.token, 10 * LEASE).unwrap(), Standing::Continue);
+    assert_eq!(workers(&host).extend(&claimed.token, 10 * LEASE).unwrap(), Standing::Continue);
     world.clock.advance(LEASE + 1);
     assert_eq!(host.output("order")["error_type"], "heartbeat", "the lease is long, but it was silent");
-    assert_eq!(host.engine().extend_task(&claimed.token, LEASE).unwrap(), Standing::Lost);
-    host.engine().extend_task(&claimed.token, 0).unwrap_err();
+    assert_eq!(workers(&host).extend(&claimed.token, LEASE).unwrap(), Standing::Lost);
+    workers(&host).extend(&claimed.token, 0).unwrap_err();
     host.assert_sound("order");
 }
 
@@ -177,7 +184,7 @@ fn s03_a_host_that_takes_over_gives_out_again_what_was_leased() {
     let before = next(&host, &worker).unwrap();
     drop(host);
     let host = world.open();
-    let unknown = host.block_on(host.engine().claim_tasks(&worker, 1, LEASE, ready(()))).unwrap_err();
+    let unknown = host.block_on(workers(&host).claim(&worker, 1, LEASE, ready(()))).unwrap_err();
     assert_eq!(unknown.code(), "unknown-worker", "it is to register again");
     assert_eq!(heartbeat(&host, &before.token, "on it"), Standing::Lost);
     assert_eq!(report(&host, &before.token, text("late")), Reported::Ignored);
@@ -196,13 +203,13 @@ fn s19_a_worker_that_leaves_gives_back_what_it_has() {
     let (leaving, other) = (register(&host), register(&host));
     host.start("order", "call_with", call()).unwrap();
     let first = next(&host, &leaving).unwrap();
-    host.engine().unregister_worker(&leaving).unwrap();
+    workers(&host).unregister(&leaving).unwrap();
     let second = next(&host, &other).unwrap();
     assert_eq!(second.task.attempt, 1);
     assert_eq!(report(&host, &first.token, text("late")), Reported::Ignored);
     report(&host, &second.token, text("printed"));
     assert_eq!(host.output("order")["to"], "printed");
-    assert_eq!(host.engine().unregister_worker(&leaving).unwrap_err().code(), "unknown-worker");
+    assert_eq!(workers(&host).unregister(&leaving).unwrap_err().code(), "unknown-worker");
 }
 
 #[test]
@@ -220,7 +227,7 @@ fn s16_a_worker_brings_the_default_policy_of_what_it_serves() {
     };
     let activities = BTreeMap::from([("printer.print".to_owned(), Some(policy.clone()))]);
     let registration = Registration { name: String::new(), queues: vec!["printers".into()], activities };
-    let worker = host.engine().register_worker(registration.clone()).unwrap();
+    let worker = workers(&host).register(registration.clone()).unwrap();
     host.start("order", "call_with", call()).unwrap();
     report(&host, &next(&host, &worker).unwrap().token, failed("Busy", "not now"));
     let second = next(&host, &worker).unwrap();
@@ -229,7 +236,7 @@ fn s16_a_worker_brings_the_default_policy_of_what_it_serves() {
     assert_eq!(host.output("order")["error_type"], "Jam");
     let bad = Some(RetryPolicy { coefficient: 0.5, ..policy });
     let activities = BTreeMap::from([("printer.print".to_owned(), bad)]);
-    let refused = host.engine().register_worker(Registration { activities, ..registration }).unwrap_err();
+    let refused = workers(&host).register(Registration { activities, ..registration }).unwrap_err();
     assert!(refused.to_string().contains("coefficient"), "{refused}");
 }
 
@@ -244,7 +251,7 @@ fn s06_a_remote_task_survives_a_death_at_every_commit() {
                 let claimed = next(host, &worker)?;
                 let answer = if claimed.task.attempt == 1 { failed("Busy", "not now") } else { text("printed") };
                 let token = claimed.token.clone();
-                host.block_on(host.engine().report_task(&token, answer))?;
+                host.block_on(workers(&host).report(&token, answer))?;
                 if claimed.task.attempt == 2 {
                     break;
                 }

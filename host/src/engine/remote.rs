@@ -527,7 +527,6 @@ impl WorkersOf<'_> {
     }
 }
 
-/// Those of the default namespace; see [`WorkersOf`].
 impl Engine {
     /// The workers of a namespace.
     pub fn workers_of(&self, namespace: &Namespace) -> WorkersOf<'_> {
@@ -537,69 +536,6 @@ impl Engine {
     /// Remote workers of every namespace that were heard of lately.
     pub fn worker_count(&self) -> usize {
         self.activities.worker_count()
-    }
-
-    fn own_workers(&self) -> WorkersOf<'_> {
-        self.workers_of(&Namespace::default())
-    }
-
-    /// [`WorkersOf::register`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn register_worker(&self, registration: Registration) -> Result<String, EngineError> {
-        self.own_workers().register(registration)
-    }
-
-    /// [`WorkersOf::unregister`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn unregister_worker(&self, worker: &str) -> Result<(), EngineError> {
-        self.own_workers().unregister(worker)
-    }
-
-    /// [`WorkersOf::claim`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn claim_tasks(
-        &self,
-        worker: &str,
-        most: usize,
-        lease_ms: u64,
-        give_up: impl Future<Output = ()>,
-    ) -> Result<Vec<Claimed>, EngineError> {
-        self.own_workers().claim(worker, most, lease_ms, give_up).await
-    }
-
-    /// [`WorkersOf::report`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn report_task(&self, token: &str, outcome: Outcome) -> Result<Reported, EngineError> {
-        self.own_workers().report(token, outcome).await
-    }
-
-    /// [`WorkersOf::heartbeat`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn heartbeat_task(&self, token: &str, progress: Option<Payload>) -> Result<Standing, EngineError> {
-        self.own_workers().heartbeat(token, progress)
-    }
-
-    /// [`WorkersOf::extend`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn extend_task(&self, token: &str, lease_ms: u64) -> Result<Standing, EngineError> {
-        self.own_workers().extend(token, lease_ms)
-    }
-
-    /// [`WorkersOf::list`].
-    pub fn workers(&self) -> Vec<WorkerView> {
-        self.own_workers().list()
     }
 }
 
