@@ -101,7 +101,13 @@ struct Key {
 struct Counter {
     limits: TaskLimits,
     running: usize,
-    /// When the bucket of the rate is full again, in thousandths of milliseconds.
+    bucket: Bucket,
+}
+
+/// What a rate has let through lately: it holds as many starts as the rate allows in its time.
+#[derive(Default)]
+pub(super) struct Bucket {
+    /// When it is full again, in thousandths of milliseconds.
     full_at: u128,
 }
 
@@ -350,7 +356,7 @@ impl Lane {
 
 impl Counter {
     fn new(limits: TaskLimits) -> Self {
-        Self { limits, running: 0, full_at: 0 }
+        Self { limits, running: 0, bucket: Bucket::default() }
     }
 
     fn is_free(&self, now: TimestampMs) -> bool {
@@ -361,14 +367,24 @@ impl Counter {
     fn take(&mut self, now: TimestampMs) {
         self.running += 1;
         if let Some(rate) = self.limits.rate {
-            self.full_at = self.full_at.max(u128::from(now.0) * 1000) + step(rate);
+            self.bucket.take(rate, now);
         }
     }
 
     /// When the rate lets the next one start; none where it does now.
     fn next_start(&self, now: TimestampMs) -> Option<TimestampMs> {
-        let rate = self.limits.rate?;
-        // The bucket holds as many starts as the rate allows in its time.
+        self.bucket.next_start(self.limits.rate?, now)
+    }
+}
+
+impl Bucket {
+    /// One starts.
+    pub(super) fn take(&mut self, rate: Rate, now: TimestampMs) {
+        self.full_at = self.full_at.max(u128::from(now.0) * 1000) + step(rate);
+    }
+
+    /// When the next one may start; none: now.
+    pub(super) fn next_start(&self, rate: Rate, now: TimestampMs) -> Option<TimestampMs> {
         let free_at = (self.full_at + step(rate)).saturating_sub(u128::from(rate.per_ms.max(1)) * 1000);
         let at = TimestampMs(u64::try_from(free_at.div_ceil(1000)).unwrap_or(u64::MAX));
         (at > now).then_some(at)

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::error::EngineError;
-use super::queues::Rate;
+use super::queues::{Bucket, Rate};
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::namespace::Namespace;
 use crate::store::{Filter, Grants, Store, StoreError};
@@ -55,8 +55,7 @@ pub(super) struct Quotas {
 struct Used {
     /// Counted when the first one begins.
     instances: Option<u64>,
-    /// When the bucket of the rate is full again, in thousandths of milliseconds.
-    full_at: u128,
+    starts: Bucket,
 }
 
 impl Quotas {
@@ -94,14 +93,11 @@ impl Quotas {
                 ));
             }
         }
-        if let Some(Rate { tasks, per_ms }) = settings.starts {
-            // A bucket of `tasks`, as those of queues.
-            let (now, each) = (u128::from(now.0) * 1000, u128::from(per_ms) * 1000 / u128::from(tasks.max(1)));
-            let full_at = used.full_at.max(now) + each;
-            if full_at > now + u128::from(per_ms) * 1000 {
-                return reached(format!("{tasks} starts in {per_ms} ms; try again later"));
+        if let Some(rate) = settings.starts {
+            if used.starts.next_start(rate, now).is_some() {
+                return reached(format!("{} starts in {} ms; try again later", rate.tasks, rate.per_ms));
             }
-            used.full_at = full_at;
+            used.starts.take(rate, now);
         }
         if is_new && let Some(count) = &mut used.instances {
             *count += 1;
