@@ -97,7 +97,7 @@ fn payload_rows_go_with_their_instance_and_no_other() {
 #[test]
 fn payload_and_the_turn_that_names_it_are_durable_together_wherever_the_host_dies() {
     for codec in [Codec::plain(), Codec::plain().compress_above(100).encrypt([&*key()]).unwrap()] {
-        let secret = !codec.is_plain();
+        let secret = codec.encrypts();
         let commits = sweep(
             || world(codec.clone()),
             |host| {

@@ -82,7 +82,8 @@ fn change_turn(transaction: &redb::WriteTransaction, instance: &str, change: imp
     .unwrap();
     let mut turns: Vec<Vec<u8>> = turns.iter().map(|turn| turn.to_vec()).collect();
     change(&mut turns);
-    let row = tables::encode_history_row(&Codec::plain(), &key, turns.iter().map(|turn| Stored::Whole(turn)));
+    let turns: Vec<_> = turns.iter().map(|turn| Stored::Whole(turn)).collect();
+    let row = tables::encode_history_row(&Codec::plain(), &key, &turns);
     rows.insert(key.as_slice(), row.as_slice()).unwrap();
 }
 
@@ -173,7 +174,7 @@ fn s43_verify_names_the_instance_and_event_of_each_kind_of_damage() {
             Box::new(|t| {
                 let key = tables::history_key(&id("ghost"), 1, 1);
                 let turns = [Stored::Whole(b"turn")];
-                let row = tables::encode_history_row(&Codec::plain(), &key, turns.into_iter());
+                let row = tables::encode_history_row(&Codec::plain(), &key, &turns);
                 t.open_table(HISTORY).unwrap().insert(key.as_slice(), row.as_slice()).unwrap();
             }),
             "ghost",

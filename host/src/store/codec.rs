@@ -2,8 +2,10 @@
 //!
 //! The codec stands at the very edge of a store, between the content of a row and
 //! its checksum. Histories, their hash chain and recordings know nothing of it, so a
-//! history replays the same whatever the codec was. Without a codec a row is written
-//! in place and this module does nothing.
+//! history replays the same whatever the codec was.
+//!
+//! Compression is LZ4, which costs less time than the pages it saves cost to write:
+//! rows of more than [`COMPRESS_ABOVE`] bytes have it unless something else is said.
 //!
 //! Keys come from outside and are never kept beside the data: the environment
 //! variable `DACAPO_KEYS` holds `id:hex` pairs separated by commas, or
@@ -13,27 +15,30 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use ruzstd::decoding::StreamingDecoder;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
 /// The content follows as it is.
 pub const PLAIN: u8 = 0;
-/// Compressed: its length (4 bytes), then a zstd frame.
-pub const ZSTD: u8 = 1;
+/// Compressed: its length (4 bytes), then an LZ4 block.
+pub const LZ4: u8 = 4;
 /// Encrypted with XChaCha20-Poly1305, after compression: the key's id after its
 /// length (1 byte), the nonce, the ciphertext with its tag.
 pub const SEALED: u8 = 2;
 
+/// Rows of more bytes than this are compressed, unless something else is said. Shorter
+/// ones do not become much smaller.
+pub const COMPRESS_ABOVE: usize = 256;
+
+const LENGTH_BYTES: usize = 4;
 const NONCE_BYTES: usize = 24;
 const MAX_KEY_ID_BYTES: usize = 64;
 
-/// What is done to rows. See the module's page.
-#[derive(Clone, Debug, Default)]
+/// What is done to rows. See the module's page. The default compresses, without keys.
+#[derive(Clone, Debug)]
 pub struct Codec {
     compress_above: Option<usize>,
     keys: Vec<Key>,
@@ -62,7 +67,7 @@ pub(super) enum Unreadable {
 /// How rows are to be written, as an operator says it.
 #[derive(Clone, Default)]
 pub struct Asked {
-    /// Rows of more bytes are compressed.
+    /// Rows of more bytes are compressed; [`COMPRESS_ABOVE`] if it is not said.
     pub compress_above: Option<usize>,
     /// Keys that encrypt, with commas between them.
     pub keys: Option<String>,
@@ -91,10 +96,16 @@ impl std::fmt::Debug for Asked {
     }
 }
 
+impl Default for Codec {
+    fn default() -> Self {
+        Self::plain().compress_above(COMPRESS_ABOVE)
+    }
+}
+
 impl Codec {
     /// Rows as they are.
     pub fn plain() -> Self {
-        Self::default()
+        Self { compress_above: None, keys: Vec::new() }
     }
 
     /// Rows of more than that many bytes are compressed, where that makes them smaller.
@@ -125,10 +136,7 @@ impl Codec {
     /// # Errors
     /// If a variable or the key file is not valid, or that file lies in `data`.
     pub fn of(asked: &Asked, data: &Path) -> Result<Self, InvalidCodec> {
-        let mut codec = Self::plain();
-        if let Some(bytes) = asked.compress_above {
-            codec = codec.compress_above(bytes);
-        }
+        let codec = Self::plain().compress_above(asked.compress_above.unwrap_or(COMPRESS_ABOVE));
         match (&asked.keys, &asked.key_file) {
             (None, None) => Ok(codec),
             (Some(keys), None) => codec.encrypt(keys.split(',')),
@@ -137,9 +145,14 @@ impl Codec {
         }
     }
 
-    /// Whether rows are written as they are.
-    pub fn is_plain(&self) -> bool {
-        self.compress_above.is_none() && self.keys.is_empty()
+    /// Whether rows are encrypted.
+    pub fn encrypts(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Whether a content of so many bytes is written as it is.
+    pub(super) fn leaves(&self, bytes: usize) -> bool {
+        self.keys.is_empty() && self.compress_above.is_none_or(|above| bytes <= above)
     }
 
     /// The id of the key that encrypts, if one does.
@@ -147,23 +160,24 @@ impl Codec {
         self.keys.first().map(|key| key.id.as_str())
     }
 
-    /// How `content` is written: the encoding and its bytes. `place` is bound to
-    /// them: moved elsewhere, they are not taken for good.
-    pub(super) fn encode<'a>(&self, place: &[u8], content: &'a [u8]) -> (u8, Cow<'a, [u8]>) {
+    /// How a row is written, whose content stands behind room for a head of `head`
+    /// bytes: the encoding, and the row. What `place` returns is bound to it: moved
+    /// elsewhere, an encrypted row is not taken for good.
+    pub(super) fn encode(&self, head: usize, mut row: Vec<u8>, place: impl FnOnce() -> Vec<u8>) -> (u8, Vec<u8>) {
         let mut encoding = PLAIN;
-        let mut bytes = Cow::Borrowed(content);
-        if self.compress_above.is_some_and(|above| content.len() > above) {
-            let frame = compress_to_vec(content, CompressionLevel::Fastest);
-            if frame.len() + 4 < content.len() {
-                encoding |= ZSTD;
-                bytes = [&(content.len() as u32).to_le_bytes()[..], &frame].concat().into();
-            }
+        if self.compress_above.is_some_and(|above| row.len() - head > above)
+            && let Some(smaller) = compress(head, &row)
+        {
+            encoding |= LZ4;
+            row = smaller;
         }
         if let Some(key) = self.keys.first() {
             encoding |= SEALED;
-            bytes = key.seal(&bound(place, encoding), &bytes).into();
+            let sealed = key.seal(&bound(&place(), encoding), &row[head..]);
+            row.truncate(head);
+            row.extend_from_slice(&sealed);
         }
-        (encoding, bytes)
+        (encoding, row)
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -171,14 +185,14 @@ impl Codec {
         if encoding == PLAIN {
             return Ok(Cow::Borrowed(bytes));
         }
-        if encoding & !(ZSTD | SEALED) != 0 {
+        if encoding & !(LZ4 | SEALED) != 0 {
             return Err(Unreadable::Damaged(format!("its encoding {encoding} is unknown")));
         }
         let mut bytes = Cow::Borrowed(bytes);
         if encoding & SEALED != 0 {
             bytes = self.unseal(&bound(place, encoding), &bytes)?.into();
         }
-        if encoding & ZSTD != 0 {
+        if encoding & LZ4 != 0 {
             bytes = decompress(&bytes).map_err(Unreadable::Damaged)?.into();
         }
         Ok(bytes)
@@ -231,15 +245,26 @@ fn bound(place: &[u8], encoding: u8) -> Vec<u8> {
     [place, &[encoding]].concat()
 }
 
+/// The row with its content compressed, behind room for the same head; none if that
+/// makes it no smaller.
+fn compress(head: usize, row: &[u8]) -> Option<Vec<u8>> {
+    let content = &row[head..];
+    let block = head + LENGTH_BYTES;
+    let mut smaller = vec![0; block + get_maximum_output_size(content.len())];
+    let len = compress_into(content, &mut smaller[block..]).expect("there is room for the largest block");
+    if LENGTH_BYTES + len >= content.len() {
+        return None;
+    }
+    smaller[head..block].copy_from_slice(&(content.len() as u32).to_le_bytes());
+    smaller.truncate(block + len);
+    Some(smaller)
+}
+
 fn decompress(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let (len, frame) = bytes.split_first_chunk().ok_or("it is shorter than its length")?;
-    let len = u32::from_le_bytes(*len) as usize;
-    let decoder = StreamingDecoder::new(frame).map_err(|error| format!("it cannot be decompressed: {error}"))?;
-    let mut content = Vec::new();
-    // One more than it may have, to see that it has no more.
-    let read = decoder.take(len as u64 + 1).read_to_end(&mut content);
-    read.map_err(|error| format!("it cannot be decompressed: {error}"))?;
-    if content.len() == len { Ok(content) } else { Err("it has another length than it says".to_owned()) }
+    let (len, block) = bytes.split_first_chunk().ok_or("it is shorter than its length")?;
+    let mut content = vec![0; u32::from_le_bytes(*len) as usize];
+    let read = decompress_into(block, &mut content).map_err(|error| format!("it cannot be decompressed: {error}"))?;
+    if content.len() == read { Ok(content) } else { Err("it has another length than it says".to_owned()) }
 }
 
 /// The keys in a file, which must not lie beside what they protect.
@@ -269,7 +294,14 @@ mod tests {
         Codec::plain().encrypt(keys.iter().copied()).unwrap()
     }
 
-    fn reads(codec: &Codec, place: &[u8], (encoding, bytes): &(u8, Cow<'_, [u8]>)) -> Result<Vec<u8>, Unreadable> {
+    const HEAD: usize = 3;
+
+    fn writes(codec: &Codec, content: &[u8]) -> (u8, Vec<u8>) {
+        let (encoding, row) = codec.encode(HEAD, [&[0; HEAD], content].concat(), || b"place".to_vec());
+        (encoding, row[HEAD..].to_vec())
+    }
+
+    fn reads(codec: &Codec, place: &[u8], (encoding, bytes): &(u8, Vec<u8>)) -> Result<Vec<u8>, Unreadable> {
         codec.decode(place, *encoding, bytes).map(Cow::into_owned)
     }
 
@@ -279,7 +311,7 @@ mod tests {
         let (short, noise) = (b"short".to_vec(), blake3::hash(b"noise").as_bytes().to_vec());
         for codec in [Codec::plain(), Codec::plain().compress_above(8), keys(&[NEW]), keys(&[NEW]).compress_above(8)] {
             for content in [&text, &short, &noise, &Vec::new()] {
-                let written = codec.encode(b"place", content);
+                let written = writes(&codec, content);
                 assert_eq!(reads(&codec, b"place", &written).unwrap(), *content);
                 if written.0 & SEALED == 0 {
                     continue;
@@ -287,23 +319,23 @@ mod tests {
                 assert!(!written.1.windows(5).any(|bytes| bytes == b"again"), "{codec:?}");
                 assert!(reads(&codec, b"elsewhere", &written).is_err());
                 for at in 0..written.1.len() {
-                    let mut changed = written.1.to_vec();
+                    let mut changed = written.1.clone();
                     changed[at] ^= 1;
-                    assert!(reads(&codec, b"place", &(written.0, changed.into())).is_err(), "byte {at}");
+                    assert!(reads(&codec, b"place", &(written.0, changed)).is_err(), "byte {at}");
                 }
             }
         }
         let compressed = Codec::plain().compress_above(8);
-        assert!(compressed.encode(b"place", &text).1.len() < text.len() / 4);
-        assert_eq!(compressed.encode(b"place", &noise).0, PLAIN, "what does not become smaller stays");
+        assert!(writes(&compressed, &text).1.len() < text.len() / 4);
+        assert_eq!(writes(&compressed, &noise).0, PLAIN, "what does not become smaller stays");
     }
 
     #[test]
     fn old_keys_read_and_the_first_one_writes() {
-        let written = keys(&[OLD]).encode(b"place", b"content");
+        let written = writes(&keys(&[OLD]), b"content");
         let rotated = keys(&[NEW, OLD]);
         assert_eq!(reads(&rotated, b"place", &written).unwrap(), b"content");
-        let rewritten = rotated.encode(b"place", b"content");
+        let rewritten = writes(&rotated, b"content");
         assert_eq!(reads(&keys(&[NEW]), b"place", &rewritten).unwrap(), b"content");
         assert_eq!(reads(&keys(&[NEW]), b"place", &written), Err(Unreadable::NoKey("old".to_owned())));
         let impostor = OLD.replace("aa", "bb");

@@ -88,11 +88,13 @@ fn fold_instance(
         let key = tables::history_key(instance, run[0].execution, run[0].turn);
         // Their payloads are kept since their commit, unless the bound has changed since.
         let cuts = run.iter().map(|entry| rows.shelf.cut(instance, &entry.bytes)).collect::<Result<Vec<_>, _>>()?;
-        let turns = run.iter().zip(&cuts).map(|(entry, cut)| match cut {
-            Some(cut) => Stored::Cut(cut),
-            None => Stored::Whole(&entry.bytes),
+        let turns = run.iter().zip(&cuts).enumerate().map(|(at, (entry, cut))| match (cut, at) {
+            (Some(cut), _) => Stored::Cut(cut),
+            (None, 0) => Stored::Whole(&entry.bytes),
+            (None, _) => Stored::after(&run[at - 1].bytes, &entry.bytes),
         });
-        let row = tables::encode_history_row(codec, &key, turns);
+        let turns: Vec<_> = turns.collect();
+        let row = tables::encode_history_row(codec, &key, &turns);
         rows.history.insert(key.as_slice(), row.as_slice()).doing("write a history")?;
     }
     let first_execution = entries[0].execution;

@@ -93,7 +93,8 @@ impl Log {
         batch: &Batch,
     ) -> Result<usize, StoreError> {
         let transaction = database.begin_write().doing("append")?;
-        let bytes = append_row(&transaction, options, self.next, batch)?;
+        let row = append_row(&transaction, options, self.next, batch)?;
+        let bytes = batch.turns.iter().map(|turn| turn.bytes.len()).sum();
         self.active.turns += batch.turns.len();
         self.active.bytes += bytes;
         let folded = self.fold_some(&transaction, options, batch.turns.len(), bytes)?;
@@ -111,7 +112,7 @@ impl Log {
             }
             (Some(_), None) => {}
         }
-        Ok(bytes)
+        Ok(row)
     }
 
     /// Folds a slice for a commit of that size; returns its last instance, none at the end.
@@ -172,12 +173,12 @@ fn append_row(
 ) -> Result<usize, StoreError> {
     let cuts = cuts(transaction, options, batch)?;
     let mut log = transaction.open_table(LOG).doing("append")?;
-    if !options.codec.is_plain() {
+    let len = tables::log_row_len(&batch.turns, &cuts);
+    if !tables::is_plain_log_row(&options.codec, len) {
         let row = tables::coded_log_row(&options.codec, number, &batch.turns, &cuts);
         log.insert(number, row.as_slice()).doing("append")?;
         return Ok(row.len());
     }
-    let len = tables::log_row_len(&batch.turns, &cuts);
     let mut row = log.insert_reserve(number, len).doing("append")?;
     tables::encode_log_row(number, &batch.turns, &cuts, row.as_mut());
     Ok(len)

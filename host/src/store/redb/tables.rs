@@ -143,14 +143,9 @@ fn seal_in_place(table: &str, key: &[u8], row: &mut [u8]) {
 }
 
 /// Seals a row whose content stands, plain, behind the room for its head.
-fn finish(codec: &Codec, table: &str, key: &[u8], mut row: Vec<u8>) -> Vec<u8> {
-    if !codec.is_plain() {
-        let coded = {
-            let (encoding, content) = codec.encode(&place(table, key), &row[HEAD_BYTES..]);
-            [&[0; CHECKSUM_BYTES][..], &[encoding], &content].concat()
-        };
-        row = coded;
-    }
+fn finish(codec: &Codec, table: &str, key: &[u8], row: Vec<u8>) -> Vec<u8> {
+    let (encoding, mut row) = codec.encode(HEAD_BYTES, row, || place(table, key));
+    row[CHECKSUM_BYTES] = encoding;
     seal_in_place(table, key, &mut row);
     row
 }
@@ -254,6 +249,11 @@ fn stored<'a>(turns: &'a [TurnCommit], cuts: &'a Cuts, at: usize) -> Stored<'a> 
     }
 }
 
+/// Whether the log row of so many bytes is written as [`encode_log_row`] writes it.
+pub fn is_plain_log_row(codec: &Codec, len: usize) -> bool {
+    codec.leaves(len - HEAD_BYTES)
+}
+
 /// Size of the log row of `turns`.
 pub fn log_row_len(turns: &[TurnCommit], cuts: &Cuts) -> usize {
     let turn = |(at, turn): (usize, &TurnCommit)| {
@@ -349,11 +349,11 @@ pub(super) fn first_turn_of_key(key: &[u8]) -> Option<u32> {
 }
 
 /// The history row of consecutive turns.
-pub fn encode_history_row<'a>(codec: &Codec, key: &[u8], turns: impl Iterator<Item = Stored<'a>> + Clone) -> Vec<u8> {
-    let content: usize = turns.clone().map(|turn| 4 + turn.bytes().len()).sum();
+pub fn encode_history_row(codec: &Codec, key: &[u8], turns: &[Stored<'_>]) -> Vec<u8> {
+    let content: usize = turns.iter().map(|turn| 4 + turn.bytes().len()).sum();
     let mut row = Vec::with_capacity(HEAD_BYTES + 4 + content);
     row.resize(HEAD_BYTES, 0);
-    row.extend_from_slice(&(turns.clone().count() as u32).to_le_bytes());
+    row.extend_from_slice(&(turns.len() as u32).to_le_bytes());
     for turn in turns {
         row.extend_from_slice(&turn.length().to_le_bytes());
         row.extend_from_slice(turn.bytes());
@@ -377,11 +377,23 @@ pub fn decode_history_row(
     let content = open(codec, "history", key, row, &what)?;
     let mut rest = Bytes(&content);
     let lengths = || corrupt(what(), "its lengths do not add up");
+    let mut before: Option<Arc<[u8]>> = None;
+    let mut linked = Vec::new();
     for at in 0..rest.u32().ok_or_else(lengths)? {
-        let stored = rest.stored().ok_or_else(lengths)?;
+        let turn = match rest.stored().ok_or_else(lengths)? {
+            Stored::Linked(rest) => {
+                let before = before.as_deref().ok_or_else(|| corrupt(what(), "no turn stands before its first"))?;
+                linked.clear();
+                linked.extend_from_slice(&Hash::of(before).0);
+                linked.extend_from_slice(rest);
+                linked.as_slice().into()
+            }
+            stored => stored.whole(fetch, &what)?,
+        };
         if at >= skipped {
-            turns.push(stored.whole(fetch, &what)?);
+            turns.push(turn.clone());
         }
+        before = Some(turn);
     }
     if rest.0.is_empty() { Ok(()) } else { Err(lengths()) }
 }
@@ -459,27 +471,45 @@ pub enum Stored<'a> {
     Whole(&'a [u8]),
     /// As [`cut_turn`] left it.
     Cut(&'a [u8]),
+    /// Without what it begins with: the hash of the turn before it in the row.
+    Linked(&'a [u8]),
 }
 
 /// In the length of a turn in a row: its large payloads are elsewhere.
 const IS_CUT: u32 = 1 << 31;
+/// In the length of a turn in a row: the hash of the turn before it is left out.
+const IS_LINKED: u32 = 1 << 30;
 
 impl<'a> Stored<'a> {
+    /// `turn` without the hash of `before`, the one before it in the row, if it begins
+    /// with that.
+    pub fn after(before: &[u8], turn: &'a [u8]) -> Self {
+        match turn.strip_prefix(&Hash::of(before).0) {
+            Some(rest) => Self::Linked(rest),
+            None => Self::Whole(turn),
+        }
+    }
+
     fn bytes(self) -> &'a [u8] {
         match self {
-            Self::Whole(bytes) | Self::Cut(bytes) => bytes,
+            Self::Whole(bytes) | Self::Cut(bytes) | Self::Linked(bytes) => bytes,
         }
     }
 
     fn length(self) -> u32 {
         let length = self.bytes().len() as u32;
-        if matches!(self, Self::Cut(_)) { length | IS_CUT } else { length }
+        match self {
+            Self::Whole(_) => length,
+            Self::Cut(_) => length | IS_CUT,
+            Self::Linked(_) => length | IS_LINKED,
+        }
     }
 
     /// How long the turn is with its payloads.
     fn whole_bytes(self) -> Option<u64> {
         let mut rest = match self {
             Self::Whole(bytes) => return Some(bytes.len() as u64),
+            Self::Linked(rest) => return Some((size_of::<Hash>() + rest.len()) as u64),
             Self::Cut(cut) => Bytes(cut),
         };
         let mut bytes = 0;
@@ -499,6 +529,7 @@ impl<'a> Stored<'a> {
     ) -> Result<Arc<[u8]>, StoreError> {
         let mut rest = match self {
             Self::Whole(bytes) => return Ok(bytes.into()),
+            Self::Linked(_) => return Err(corrupt(what(), "the turn before it is not in the row")),
             Self::Cut(cut) => Bytes(cut),
         };
         let lengths = || corrupt(what(), "the lengths of its payloads do not add up");
@@ -533,8 +564,13 @@ impl<'a> Bytes<'a> {
 
     fn stored(&mut self) -> Option<Stored<'a>> {
         let length = self.u32()?;
-        let bytes = self.take((length & !IS_CUT) as usize)?;
-        Some(if length & IS_CUT == 0 { Stored::Whole(bytes) } else { Stored::Cut(bytes) })
+        let bytes = self.take((length & !(IS_CUT | IS_LINKED)) as usize)?;
+        match (length & IS_CUT != 0, length & IS_LINKED != 0) {
+            (false, false) => Some(Stored::Whole(bytes)),
+            (true, false) => Some(Stored::Cut(bytes)),
+            (false, true) => Some(Stored::Linked(bytes)),
+            (true, true) => None,
+        }
     }
 
     fn u32(&mut self) -> Option<u32> {
