@@ -49,6 +49,7 @@ mod s_namespaces;
 mod s_payloads;
 mod s_purge;
 mod s_queues;
+mod s_recovery;
 mod s_remote;
 mod s_replay;
 mod s_rewind;

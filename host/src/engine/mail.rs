@@ -4,7 +4,7 @@
 //! A letter leaves with the durable turn that asked for it, or when its sender is
 //! recovered. It is answered when the turn that took it is durable, so the sender
 //! never records more than its receiver has. Whatever goes between instances waits
-//! until every instance of this host was recovered ([`Message::Recovered`]): an
+//! until every instance of its worker was recovered (`turns/recovery.rs`): an
 //! instance is not touched before its own recovery, so nothing is sent twice by one
 //! host.
 

@@ -13,6 +13,7 @@ mod adopt;
 pub(super) mod life;
 mod migrate;
 mod past;
+mod recovery;
 mod room;
 
 use std::cmp::Reverse;
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 pub(super) use self::adopt::Adoption;
 pub(super) use self::migrate::{Fate, Migration, Stood};
 use self::past::{Past, Taking};
+use self::recovery::Recovery;
 use self::room::Idle;
 use super::activities::{Activities, Recorded, Task};
 use super::commit::{Group, Groups, Outbound, Reply};
@@ -192,8 +194,8 @@ pub(super) struct Armed {
 
 pub(super) struct Worker {
     pub(super) parts: Parts,
-    /// What other instances sent before all were recovered; none afterwards.
-    early: Option<Vec<Message>>,
+    /// None once all were recovered.
+    recovery: Option<Recovery>,
     /// Who called an instance that was there already: each asks again when it is
     /// recovered, so nothing of this is recorded.
     pub(super) joined: HashMap<InstanceId, Vec<Caller>>,
@@ -298,7 +300,7 @@ impl Worker {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
             parts,
-            early: Some(Vec::new()),
+            recovery: Some(Recovery::default()),
             let_go_of: HashMap::new(),
             joined: HashMap::new(),
             live: HashMap::new(),
@@ -337,6 +339,7 @@ impl Worker {
             if let Some(message) = next {
                 self.take(message);
             }
+            self.recover_some();
             self.take_due();
             if !self.run_ready() {
                 return;
@@ -354,7 +357,7 @@ impl Worker {
 
     /// How long there is nothing to do by itself.
     fn patience(&self) -> Duration {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.is_recovering() {
             return Duration::ZERO;
         }
         let clock = &self.parts.clock;
@@ -366,16 +369,16 @@ impl Worker {
     // ---- messages ----
 
     fn take(&mut self, message: Message) {
-        let message = match (&mut self.early, message) {
-            (Some(early), message) if message.is_between_instances() => return early.push(message),
-            (_, message) => message,
+        let message = match &mut self.recovery {
+            Some(recovery) => match recovery.hold_back(message) {
+                Some(message) => message,
+                None => return,
+            },
+            None => message,
         };
+        self.recover_for(&message);
         match message {
             Message::Start(started, reuse, reply) => self.start(started, reuse, reply),
-            Message::Recovered => {
-                self.let_go_of.clear();
-                self.early.take().into_iter().flatten().for_each(|message| self.take(message));
-            }
             Message::Deliver(id, inbound) => self.deliver(id, inbound),
             Message::Call(call, abandoned) => self.call(call, abandoned),
             Message::Watch(id, reply) => self.watch(id, reply),
@@ -388,7 +391,8 @@ impl Worker {
             Message::Answered(id, request, answer) => self.callers.answer(&id, request, &answer),
             Message::Rewind(id, how, reply) => self.rewind(&id, &how, reply),
             Message::Purged(id) => self.purged(&id),
-            Message::Recover(summary) => self.recover(&summary),
+            Message::Recover(summary) => self.found(&summary),
+            Message::Recovered => self.found_all(),
             Message::Migrate(migration) => self.migrate(*migration),
             Message::Adopt(adoption) => self.adopt(*adoption),
             Message::Barrier(reply) => self.replies.push(Box::new(move |durable| drop(reply.send(durable)))),
@@ -532,42 +536,6 @@ impl Worker {
         self.tell_joined(id, outcome);
     }
 
-    /// Start-up is recovery: what was under way is put under way again.
-    fn recover(&mut self, summary: &Summary) {
-        let id = &summary.instance;
-        if self.live.contains_key(id) {
-            return;
-        }
-        if let Some(due) = summary.next_due() {
-            self.timers.push(Reverse((due, id.clone())));
-        }
-        self.left_by_caller(summary).into_iter().for_each(|posted| send(&self.parts.links, posted));
-        let runs = summary.has_running_activity() || summary.has_running_call();
-        if !summary.untold && !runs && summary.outbox.is_empty() {
-            return;
-        }
-        match self.load(id, Summary::is_open) {
-            Ok(mut slot) => {
-                let execution = &slot.body.recorder().execution;
-                let tasks = tasks(&self.parts.activities, execution, execution.interrupted());
-                let (wants_turn, suspended) = (execution.wants_turn(), execution.suspended);
-                posted(execution, execution.posts_again())
-                    .into_iter()
-                    .for_each(|posted| send(&self.parts.links, posted));
-                if suspended {
-                    self.held.insert(id.clone(), tasks);
-                } else {
-                    self.parts.activities.dispatch(tasks);
-                }
-                if wants_turn {
-                    self.live.insert(id.clone(), slot);
-                    self.queue(id);
-                }
-            }
-            Err(reason) => self.give_up(id, reason),
-        }
-    }
-
     /// Each entry among the timers stands for all that an instance waits for: one
     /// is always there at the earliest due time or before it. It is taken out here
     /// and put back, for what is due next, after the turn.
@@ -577,6 +545,7 @@ impl Worker {
         // at once, the others stay what they are, an entry here.
         while self.ready.len() < MESSAGES_AT_ONCE && self.timers.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             let Some(Reverse((_, id))) = self.timers.pop() else { return };
+            self.recover_first(&id);
             if !self.live.contains_key(&id) {
                 match self.load_bare(&id) {
                     Ok(slot) => drop(self.live.insert(id.clone(), slot)),
@@ -1132,6 +1101,29 @@ fn ended_error(id: &InstanceId, status: crate::core::summary::Status, inbound: &
 }
 
 impl Message {
+    /// The instance that it is for; none of what waits until all are recovered.
+    fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Start(started, ..) => Some(&started.instance),
+            Self::Deliver(id, _)
+            | Self::Watch(id, _)
+            | Self::Arm(id, _)
+            | Self::Ended(id, ..)
+            | Self::LetGo(id)
+            | Self::Answered(id, ..)
+            | Self::Rewind(id, ..)
+            | Self::Purged(id) => Some(id),
+            Self::Call(..)
+            | Self::Recover(_)
+            | Self::Migrate(_)
+            | Self::Adopt(_)
+            | Self::Barrier(_)
+            | Self::Recovered
+            | Self::Wake
+            | Self::Stop => None,
+        }
+    }
+
     /// Whether another instance sent it.
     fn is_between_instances(&self) -> bool {
         match self {

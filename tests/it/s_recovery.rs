@@ -1,0 +1,45 @@
+//! A host that begins with many instances that were running: S06, S37.
+
+use dacapo::core::summary::Status;
+use serde_json::{Value, json};
+
+use crate::harness::{World, id};
+
+/// More than a worker recovers between two looks at what comes in.
+const MANY: usize = 400;
+
+#[test]
+fn s06_what_is_asked_for_while_others_are_recovered_finds_its_instance_recovered() {
+    let world = World::with(&["tasks"]);
+    let host = world.open();
+    let name = |n: usize| format!("order-{n:03}");
+    let call = json!({ "name": "printer.print" });
+    for n in 0..MANY {
+        host.start(&name(n), "call_until", call.clone()).unwrap();
+    }
+    (0..MANY).for_each(|n| host.wait_kind(&name(n), "activity-scheduled", 1));
+    drop(host);
+
+    let host = world.open();
+    // From the last one on: none of these has had its turn by itself.
+    let (enough, terminated, rest) = (MANY - 20..MANY, MANY - 40..MANY - 20, 0..MANY - 40);
+    for n in enough.clone().rev() {
+        host.raise(&name(n), "enough", Value::Null).unwrap();
+    }
+    for n in terminated.clone().rev() {
+        host.block_on(host.engine().terminate(&id(&name(n)), "no more")).unwrap();
+    }
+    host.start("new", "call_until", call).unwrap();
+    enough.clone().for_each(|n| assert_eq!(host.output(&name(n)), "enough"));
+    host.serve("printer.print", None);
+    rest.clone().for_each(|n| assert_eq!(host.output(&name(n)), "printer.print(x)"));
+    assert_eq!(host.output("new"), "printer.print(x)");
+    for n in terminated.clone() {
+        assert_eq!(host.wait_summary(&name(n), "the end", |row| row.status.is_final()).status, Status::Terminated);
+    }
+    // Each of the others once, those that have ended never.
+    assert_eq!(world.desk.calls().len(), rest.len() + 1);
+    for n in [enough.start, terminated.start, rest.start, rest.end - 1] {
+        host.assert_sound(&name(n));
+    }
+}
