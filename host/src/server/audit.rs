@@ -75,6 +75,8 @@ const NOTED: &[&str] = &[
 /// More of a text is cut off.
 const NOTED_BYTES: usize = 200;
 const PATH_BYTES: usize = 1000;
+/// What is read first of a file's end, to find its last record: more than most have.
+const TAIL_BYTES: u64 = 64 << 10;
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,7 +137,7 @@ impl Audit {
     /// If they cannot be read or written to.
     pub fn open(folder: &Path, bytes: u64) -> Result<Self> {
         let cannot = |error: io::Error| trouble(folder, &error);
-        let next = read(folder).map_err(cannot)?.keys().next_back().map_or(1, |last| last + 1);
+        let next = last_id(folder).map_err(cannot)? + 1;
         let file = append(folder).map_err(cannot)?;
         let len = file.metadata().map_err(cannot)?.len();
         let state = Arc::new(Mutex::new(State { file: Arc::new(file), len, next, is_torn: false }));
@@ -303,6 +305,34 @@ fn trouble(folder: &Path, error: &io::Error) -> Problem {
     Problem::new("store-failed", format!("cannot keep an audit record in {}: {error}", folder.display()))
 }
 
+/// The id of the last record; 0: there is none. Only the end of a file is read.
+fn last_id(folder: &Path) -> io::Result<u64> {
+    for name in [FILE, OLDER] {
+        let mut file = match File::open(folder.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let (len, mut tail) = (file.metadata()?.len(), TAIL_BYTES);
+        loop {
+            file.seek(SeekFrom::Start(len.saturating_sub(tail)))?;
+            let mut bytes = Vec::new();
+            (&file).take(tail).read_to_end(&mut bytes)?;
+            let asked = bytes.rsplit(|byte| *byte == b'\n').find_map(|line| match serde_json::from_slice(line) {
+                Ok(Line::Asked(record)) => Some(record.id),
+                _ => None,
+            });
+            match asked {
+                Some(id) => return Ok(id),
+                None if tail >= len => break,
+                // Very many that ended, or a line that was torn.
+                None => tail *= 8,
+            }
+        }
+    }
+    Ok(0)
+}
+
 /// Every record that is kept, by id, with what became of it.
 fn read(folder: &Path) -> io::Result<BTreeMap<u64, (Record, Option<u16>)>> {
     let mut found = BTreeMap::new();
@@ -410,6 +440,13 @@ mod tests {
         let audit = Audit::open(&folder, 4096).unwrap();
         assert_eq!(audit.write(|id| json!(record(id))).unwrap(), 101);
         assert_eq!(read(&folder).unwrap()[&101].0.path, "/x");
+        drop(audit);
+        // Died between the renaming and the new file's first record.
+        std::fs::rename(folder.join(FILE), folder.join(OLDER)).unwrap();
+        let ended = format!("{}\n", json!(Ended { id: 101, status: 202 })).repeat(5000);
+        let mut older = OpenOptions::new().append(true).open(folder.join(OLDER)).unwrap();
+        older.write_all(ended.as_bytes()).unwrap();
+        assert_eq!(Audit::open(&folder, 4096).unwrap().write(|id| json!(record(id))).unwrap(), 102);
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
