@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::Settings;
-use super::disk::SlowDisk;
+use super::disk::{Slow, SlowDisk};
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::payload::Payload;
 use crate::engine::{Clock, Engine, EngineSettings, IdReuse, StartRequest, SystemClock, Upload};
@@ -21,8 +21,8 @@ use crate::store::redb::{Options, RedbStore, Stats};
 #[derive(Default)]
 pub(super) struct Opened {
     pub(super) settings: EngineSettings,
-    /// Added to every sync.
-    pub(super) sync_delay: Option<Duration>,
+    /// The disk is slow.
+    pub(super) slow: Option<Slow>,
     /// Of the file, kept in memory; none: as ever.
     pub(super) cache_bytes: Option<usize>,
     /// Nobody serves `hello.say`.
@@ -76,9 +76,9 @@ impl Machine {
         let file = folder.join("journal.redb");
         let mut options = Options::default();
         options.cache_bytes = opened.cache_bytes.unwrap_or(options.cache_bytes);
-        let store = Arc::new(match opened.sync_delay {
+        let store = Arc::new(match opened.slow {
             None => RedbStore::open_with(&file, options)?,
-            Some(delay) => RedbStore::with_backend(SlowDisk::open(&file, delay)?, options)?,
+            Some(slow) => RedbStore::with_backend(SlowDisk::open(&file, slow)?, options)?,
         });
         let clock = Arc::new(Ahead::default());
         // Compiled once for all workloads.

@@ -100,9 +100,12 @@ pub(super) async fn lone(settings: &Settings) -> anyhow::Result<Measured> {
     Ok(Measured::at_most("lone", "step_to_bare_commit", step_us / bare_us, 1.3, floor, detail))
 }
 
+/// Steps before those that are measured.
+pub(super) const LONE_WARM_STEPS: u32 = 20;
+
 /// Microseconds of a step of an instance that is alone.
 pub(super) async fn run_lone(machine: &Machine, steps: u32) -> anyhow::Result<(f64, Stats)> {
-    machine.run("warm", "sequence", json!(20), json!(20)).await?;
+    machine.run("warm", "sequence", json!(LONE_WARM_STEPS), json!(LONE_WARM_STEPS)).await?;
     let (before, clock) = (machine.store.stats(), Instant::now());
     machine.run("lone", "sequence", json!(steps), json!(steps)).await?;
     let step_us = clock.elapsed().as_secs_f64() * 1e6 / f64::from(steps);
