@@ -1,5 +1,6 @@
 //! Instances with long histories go on from snapshots, as they would from a replay of
-//! everything (S12, S04); and a snapshot that is not good is as if there were none.
+//! everything (S12, S04), and are asked from them (S32); and a snapshot that is not good
+//! is as if there were none.
 
 use std::time::Duration;
 
@@ -84,6 +85,41 @@ fn s12_a_wake_from_a_snapshot_goes_on_as_one_from_the_whole_history() {
         assert_eq!(host.output("long"), all(60));
         host.assert_sound("long");
     }
+}
+
+#[test]
+fn s32_a_query_of_a_long_instance_is_answered_from_its_snapshot_as_from_its_history() {
+    let mut world = world_with(&["steps", "life"]);
+    let host = world.open();
+    host.start("trip", "trip", Value::Null).unwrap();
+    for leg in 0..EVERY {
+        host.raise("trip", "leg", json!(format!("leg {leg}"))).unwrap();
+        host.wait_kind("trip", "activity-completed", leg as usize + 1);
+        host.engine().settle_snapshots();
+    }
+    let kept = kept(&host, "trip").expect("it is long");
+    host.settle("trip");
+    assert!(kept.events < host.engine().summary(&id("trip")).unwrap().unwrap().events, "turns come after it");
+    let ask = |host: &Host<'_>, name: &str, input: Value| {
+        host.block_on(host.engine().query(&id("trip"), name, Payload::json(input.to_string())))
+    };
+    let asked = |host: &Host<'_>| {
+        let answers = [("booked", Value::Null), ("how-many", json!("leg 3")), ("touch", Value::Null)];
+        answers.map(|(name, input)| ask(host, name, input).unwrap().to_json().unwrap())
+    };
+    let before = host.engine().restored_guests();
+    let answered = asked(&host);
+    assert_eq!(host.engine().restored_guests() - before, 3);
+    assert_eq!(answered[0].as_array().map(Vec::len), Some(EVERY as usize));
+    // What fails is said by an ordinary guest.
+    let failed = ask(&host, "panics", Value::Null).unwrap_err();
+    let failed = failed.to_string();
+    drop(host);
+    world.settings.snapshot_every = 0;
+    let host = world.open();
+    assert_eq!(asked(&host), answered);
+    assert_eq!(ask(&host, "panics", Value::Null).unwrap_err().to_string(), failed);
+    assert_eq!(host.engine().restored_guests(), 0);
 }
 
 /// A guest in the state of the snapshot, and one that ran all turns up to it.

@@ -27,7 +27,8 @@ use tokio::sync::oneshot;
 
 pub(super) use self::adopt::Adoption;
 pub(super) use self::migrate::{Fate, Migration, Stood};
-use self::past::{Past, Taking};
+pub(super) use self::past::Past;
+use self::past::Taking;
 use self::recovery::Recovery;
 use self::room::Idle;
 use super::activities::{Activities, Recorded, Task};

@@ -3,18 +3,20 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Body, NotNow, Reply, Slot, Worker, take_up};
+use super::{Body, NotNow, Parts, Reply, Slot, Worker, take_up};
 use crate::core::execution::Execution;
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::summary::Summary;
 use crate::core::turn::{Limits, Recorder, TurnRecord};
+use crate::engine::modules::Modules;
 use crate::engine::snapshots::{self, BYTES_PER_EVENT, Job, MOST_BYTES, Taken};
 use crate::sandbox::OrchestrationModule;
 use crate::sandbox::guest::{Guest, ReplayError};
 use crate::sandbox::snapshot::Snapshot;
+use crate::store::Store;
 
 /// See the module's page.
-pub(super) struct Past {
+pub(in crate::engine) struct Past {
     base: Option<Box<Snapshot>>,
     /// The turns after `base`.
     records: Vec<TurnRecord>,
@@ -43,6 +45,22 @@ impl Taking {
 }
 
 impl Past {
+    /// All turns.
+    pub(in crate::engine) fn whole(records: Vec<TurnRecord>) -> Self {
+        Self { base: None, records }
+    }
+
+    /// The snapshot of an instance with that row, if a good one is kept, and the turns after it.
+    pub(in crate::engine) fn of_snapshot(
+        store: &dyn Store,
+        modules: &Modules,
+        row: &Summary,
+        limits: Limits,
+    ) -> Option<Self> {
+        let (base, records) = snapshots::find(store, modules, row, limits)?;
+        Some(Self { base: Some(Box::new(base)), records })
+    }
+
     /// The state now, without a guest.
     pub(super) fn bare(&self, limits: Limits) -> Result<Recorder, String> {
         let Some(base) = &self.base else { return super::bare_recorder(&self.records, limits) };
@@ -52,7 +70,7 @@ impl Past {
     }
 
     /// A guest in the state now.
-    fn guest(&self, module: &OrchestrationModule, limits: Limits) -> Result<Guest, NotNow> {
+    pub(in crate::engine) fn guest(&self, module: &OrchestrationModule, limits: Limits) -> Result<Guest, NotNow> {
         let recorder = match &self.base {
             Some(base) => base.recorder().clone(),
             None => {
@@ -75,17 +93,16 @@ impl Past {
 impl Worker {
     /// The past of an instance with that row.
     pub(super) fn past(&self, row: &Summary) -> Result<Past, NotNow> {
-        if self.is_long(row.events)
-            && let Some((base, records)) =
-                snapshots::find(&*self.parts.store, &self.parts.modules, row, self.parts.settings.limits)
-        {
-            return Ok(Past { base: Some(Box::new(base)), records });
+        let Parts { store, modules, settings, .. } = &self.parts;
+        let of_snapshot = || Past::of_snapshot(&**store, modules, row, settings.limits);
+        match self.is_long(row.events).then(of_snapshot).flatten() {
+            Some(past) => Ok(past),
+            None => self.whole_past(&row.instance),
         }
-        self.whole_past(&row.instance)
     }
 
     fn whole_past(&self, id: &InstanceId) -> Result<Past, NotNow> {
-        Ok(Past { base: None, records: self.records(id)? })
+        Ok(Past::whole(self.records(id)?))
     }
 
     /// The past of an instance, whose row is read for it.
