@@ -1,9 +1,10 @@
 //! Queries: what an instance's own code says of its state.
 //!
-//! The guest that answers is re-created from the durable history, or a snapshot of it,
-//! and dropped afterwards. The one that runs is not touched: not by what the query changes, not
-//! by a trap, not by the time it takes. So a query sees what is durable, which is
-//! all that anybody was told, and it works on instances that have ended too.
+//! The guest that answers is re-created from the durable history, or from a snapshot
+//! and what came after it, and dropped afterwards. The one that runs is not touched:
+//! not by what the query changes, not by a trap, not by the time it takes. So a query
+//! sees what is durable, which is all that anybody was told, and it works on instances
+//! that have ended too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -71,7 +71,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("otlp_endpoint", Kind::Text, "URL", "", "an OpenTelemetry collector that spans are sent to, as http://127.0.0.1:4318; else OTEL_EXPORTER_OTLP_ENDPOINT"),
     setting("large_payload_bytes", Kind::Number, "bytes", "32768", "payloads of more stand in the store's table of large ones, each once; at least 1024"),
     setting("store_cache_bytes", Kind::Number, "bytes", "268435456", "how much of the journal's file is kept in memory; at least 1048576"),
-    setting("compress_above", Kind::Number, "bytes", "256", "rows of the journal with more are compressed; with 4294967295 none are"),
+    setting("compress_above", Kind::Number, "bytes", "", "rows of the journal with more are compressed with zstd; others of more than 256 with LZ4, which is faster and not as small"),
     setting("key_file", Kind::Text, "file", "", "keys that encrypt the journal, `id:hex` in each line; the first one writes"),
     setting("secrets_file", Kind::Text, "file", "", "secrets of activities and webhooks, `name = \"value\"` in each line"),
     setting("engine.workers", Kind::Number, "threads", "one for each core", "threads that run orchestrations; at least 1"),

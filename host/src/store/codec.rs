@@ -4,8 +4,9 @@
 //! its checksum. Histories, their hash chain and recordings know nothing of it, so a
 //! history replays the same whatever the codec was.
 //!
-//! Compression is LZ4, which costs less time than the pages it saves cost to write:
-//! rows of more than [`COMPRESS_ABOVE`] bytes have it unless something else is said.
+//! Rows of more than [`LZ4_ABOVE`] bytes are compressed with LZ4, which costs less time
+//! than the pages it saves would. Where a host is asked to ([`Codec::compress_above`])
+//! larger ones are compressed with zstd: smaller still, at several times the work.
 //!
 //! Keys come from outside and are never kept beside the data: the environment
 //! variable `DACAPO_KEYS` holds `id:hex` pairs separated by commas, or
@@ -15,32 +16,37 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
+use ruzstd::decoding::StreamingDecoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 /// The content follows as it is.
 pub const PLAIN: u8 = 0;
+/// Compressed: its length (4 bytes), then a zstd frame.
+pub const ZSTD: u8 = 1;
 /// Compressed: its length (4 bytes), then an LZ4 block.
 pub const LZ4: u8 = 4;
 /// Encrypted with XChaCha20-Poly1305, after compression: the key's id after its
 /// length (1 byte), the nonce, the ciphertext with its tag.
 pub const SEALED: u8 = 2;
 
-/// Rows of more bytes than this are compressed, unless something else is said. Shorter
-/// ones do not become much smaller.
-pub const COMPRESS_ABOVE: usize = 256;
+/// Rows of more bytes than this are compressed. Shorter ones do not become much smaller.
+pub const LZ4_ABOVE: usize = 256;
 
 const LENGTH_BYTES: usize = 4;
 const NONCE_BYTES: usize = 24;
 const MAX_KEY_ID_BYTES: usize = 64;
 
-/// What is done to rows. See the module's page. The default compresses, without keys.
+/// What is done to rows. See the module's page. The default has LZ4 and no keys.
 #[derive(Clone, Debug)]
 pub struct Codec {
-    compress_above: Option<usize>,
+    lz4_above: Option<usize>,
+    zstd_above: Option<usize>,
     keys: Vec<Key>,
 }
 
@@ -67,7 +73,7 @@ pub(super) enum Unreadable {
 /// How rows are to be written, as an operator says it.
 #[derive(Clone, Default)]
 pub struct Asked {
-    /// Rows of more bytes are compressed; [`COMPRESS_ABOVE`] if it is not said.
+    /// Rows of more bytes are compressed with zstd.
     pub compress_above: Option<usize>,
     /// Keys that encrypt, with commas between them.
     pub keys: Option<String>,
@@ -98,20 +104,21 @@ impl std::fmt::Debug for Asked {
 
 impl Default for Codec {
     fn default() -> Self {
-        Self::plain().compress_above(COMPRESS_ABOVE)
+        Self { lz4_above: Some(LZ4_ABOVE), ..Self::plain() }
     }
 }
 
 impl Codec {
     /// Rows as they are.
     pub fn plain() -> Self {
-        Self { compress_above: None, keys: Vec::new() }
+        Self { lz4_above: None, zstd_above: None, keys: Vec::new() }
     }
 
-    /// Rows of more than that many bytes are compressed, where that makes them smaller.
+    /// Rows of more than that many bytes are compressed with zstd, where that makes them
+    /// smaller.
     #[must_use]
     pub fn compress_above(self, bytes: usize) -> Self {
-        Self { compress_above: Some(bytes), ..self }
+        Self { zstd_above: Some(bytes), ..self }
     }
 
     /// Rows are encrypted with the first of these keys, `id:hex` each, and read with
@@ -136,7 +143,7 @@ impl Codec {
     /// # Errors
     /// If a variable or the key file is not valid, or that file lies in `data`.
     pub fn of(asked: &Asked, data: &Path) -> Result<Self, InvalidCodec> {
-        let codec = Self::plain().compress_above(asked.compress_above.unwrap_or(COMPRESS_ABOVE));
+        let codec = Self { zstd_above: asked.compress_above, ..Self::default() };
         match (&asked.keys, &asked.key_file) {
             (None, None) => Ok(codec),
             (Some(keys), None) => codec.encrypt(keys.split(',')),
@@ -152,7 +159,16 @@ impl Codec {
 
     /// Whether a content of so many bytes is written as it is.
     pub(super) fn leaves(&self, bytes: usize) -> bool {
-        self.keys.is_empty() && self.compress_above.is_none_or(|above| bytes <= above)
+        self.keys.is_empty() && self.compression(bytes).is_none()
+    }
+
+    /// How a content of so many bytes is compressed.
+    fn compression(&self, bytes: usize) -> Option<Compression> {
+        let is_above = |above: Option<usize>| above.is_some_and(|above| bytes > above);
+        if is_above(self.zstd_above) {
+            return Some(Compression { encoding: ZSTD, compress: zstd });
+        }
+        is_above(self.lz4_above).then_some(Compression { encoding: LZ4, compress: lz4 })
     }
 
     /// The id of the key that encrypts, if one does.
@@ -165,11 +181,14 @@ impl Codec {
     /// elsewhere, an encrypted row is not taken for good.
     pub(super) fn encode(&self, head: usize, mut row: Vec<u8>, place: impl FnOnce() -> Vec<u8>) -> (u8, Vec<u8>) {
         let mut encoding = PLAIN;
-        if self.compress_above.is_some_and(|above| row.len() - head > above)
-            && let Some(smaller) = compress(head, &row)
-        {
-            encoding |= LZ4;
-            row = smaller;
+        if let Some(how) = self.compression(row.len() - head) {
+            let smaller = (how.compress)(head + LENGTH_BYTES, &row[head..]);
+            if smaller.len() < row.len() {
+                encoding |= how.encoding;
+                let length = (row.len() - head) as u32;
+                row = smaller;
+                row[head..head + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+            }
         }
         if let Some(key) = self.keys.first() {
             encoding |= SEALED;
@@ -185,17 +204,28 @@ impl Codec {
         if encoding == PLAIN {
             return Ok(Cow::Borrowed(bytes));
         }
-        if encoding & !(LZ4 | SEALED) != 0 {
+        if encoding & !(ZSTD | LZ4 | SEALED) != 0 {
             return Err(Unreadable::Damaged(format!("its encoding {encoding} is unknown")));
         }
         let mut bytes = Cow::Borrowed(bytes);
         if encoding & SEALED != 0 {
             bytes = self.unseal(&bound(place, encoding), &bytes)?.into();
         }
-        if encoding & LZ4 != 0 {
-            bytes = decompress(&bytes).map_err(Unreadable::Damaged)?.into();
+        let decompress = match encoding & (ZSTD | LZ4) {
+            0 => return Ok(bytes),
+            ZSTD => unzstd,
+            LZ4 => unlz4,
+            _ => return Err(Unreadable::Damaged("it is compressed in two ways".to_owned())),
+        };
+        let (length, rest) =
+            bytes.split_first_chunk().ok_or_else(|| Unreadable::Damaged("it is shorter than its length".to_owned()))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let cannot = |why: String| Unreadable::Damaged(format!("it cannot be decompressed: {why}"));
+        let content = decompress(rest, length).map_err(cannot)?;
+        if content.len() != length {
+            return Err(cannot("it has another length than it says".to_owned()));
         }
-        Ok(bytes)
+        Ok(content.into())
     }
 
     fn unseal(&self, bound: &[u8], bytes: &[u8]) -> Result<Vec<u8>, Unreadable> {
@@ -245,26 +275,38 @@ fn bound(place: &[u8], encoding: u8) -> Vec<u8> {
     [place, &[encoding]].concat()
 }
 
-/// The row with its content compressed, behind room for the same head; none if that
-/// makes it no smaller.
-fn compress(head: usize, row: &[u8]) -> Option<Vec<u8>> {
-    let content = &row[head..];
-    let block = head + LENGTH_BYTES;
-    let mut smaller = vec![0; block + get_maximum_output_size(content.len())];
-    let len = compress_into(content, &mut smaller[block..]).expect("there is room for the largest block");
-    if LENGTH_BYTES + len >= content.len() {
-        return None;
-    }
-    smaller[head..block].copy_from_slice(&(content.len() as u32).to_le_bytes());
-    smaller.truncate(block + len);
-    Some(smaller)
+/// One way to compress.
+struct Compression {
+    encoding: u8,
+    /// Makes a content smaller, behind room for so many bytes.
+    compress: fn(usize, &[u8]) -> Vec<u8>,
 }
 
-fn decompress(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let (len, block) = bytes.split_first_chunk().ok_or("it is shorter than its length")?;
-    let mut content = vec![0; u32::from_le_bytes(*len) as usize];
-    let read = decompress_into(block, &mut content).map_err(|error| format!("it cannot be decompressed: {error}"))?;
-    if content.len() == read { Ok(content) } else { Err("it has another length than it says".to_owned()) }
+fn lz4(room: usize, content: &[u8]) -> Vec<u8> {
+    let mut block = vec![0; room + get_maximum_output_size(content.len())];
+    let len = compress_into(content, &mut block[room..]).expect("there is room for the largest block");
+    block.truncate(room + len);
+    block
+}
+
+fn unlz4(block: &[u8], length: usize) -> Result<Vec<u8>, String> {
+    let mut content = vec![0; length];
+    let read = decompress_into(block, &mut content).map_err(|error| error.to_string())?;
+    content.truncate(read);
+    Ok(content)
+}
+
+fn zstd(room: usize, content: &[u8]) -> Vec<u8> {
+    let frame = compress_to_vec(content, CompressionLevel::Fastest);
+    [vec![0; room], frame].concat()
+}
+
+fn unzstd(frame: &[u8], length: usize) -> Result<Vec<u8>, String> {
+    let decoder = StreamingDecoder::new(frame).map_err(|error| error.to_string())?;
+    let mut content = Vec::new();
+    // One more than it may have, to see that it has no more.
+    decoder.take(length as u64 + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    Ok(content)
 }
 
 /// The keys in a file, which must not lie beside what they protect.
@@ -309,7 +351,9 @@ mod tests {
     fn what_is_written_is_read_and_nothing_else() {
         let text = "the same again and again, ".repeat(40).into_bytes();
         let (short, noise) = (b"short".to_vec(), blake3::hash(b"noise").as_bytes().to_vec());
-        for codec in [Codec::plain(), Codec::plain().compress_above(8), keys(&[NEW]), keys(&[NEW]).compress_above(8)] {
+        let sealed = Codec { lz4_above: Some(8), ..keys(&[NEW]) };
+        let plain = [Codec::plain(), Codec::plain().compress_above(8), Codec::default()];
+        for codec in plain.into_iter().chain([keys(&[NEW]), keys(&[NEW]).compress_above(8), sealed]) {
             for content in [&text, &short, &noise, &Vec::new()] {
                 let written = writes(&codec, content);
                 assert_eq!(reads(&codec, b"place", &written).unwrap(), *content);
@@ -325,9 +369,14 @@ mod tests {
                 }
             }
         }
-        let compressed = Codec::plain().compress_above(8);
-        assert!(writes(&compressed, &text).1.len() < text.len() / 4);
-        assert_eq!(writes(&compressed, &noise).0, PLAIN, "what does not become smaller stays");
+        let lz4 = Codec { lz4_above: Some(8), ..Codec::plain() };
+        for (codec, encoding) in [(Codec::default().compress_above(8), ZSTD), (lz4, LZ4)] {
+            let (found, written) = writes(&codec, &text);
+            assert!(found == encoding && written.len() < text.len() / 4, "{codec:?}");
+            assert_eq!(writes(&codec, &noise).0, PLAIN, "what does not become smaller stays");
+        }
+        let both = writes(&Codec::default(), &text);
+        assert!(matches!(reads(&Codec::plain(), b"place", &(both.0 | ZSTD, both.1)), Err(Unreadable::Damaged(_))));
     }
 
     #[test]
