@@ -244,6 +244,11 @@ impl Host<'_> {
         self.engine.as_ref().expect("a host has an engine until it is dropped")
     }
 
+    /// How often its engine has read a whole history.
+    pub(crate) fn histories_read(&self) -> usize {
+        self.store().histories()
+    }
+
     /// The clock of its world.
     pub(crate) fn clock(&self) -> Arc<ManualClock> {
         self.world.clock.clone()

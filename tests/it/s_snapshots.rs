@@ -122,6 +122,47 @@ fn s32_a_query_of_a_long_instance_is_answered_from_its_snapshot_as_from_its_hist
     assert_eq!(host.engine().restored_guests(), 0);
 }
 
+#[test]
+fn s26_the_next_execution_of_a_long_one_stays_in_memory() {
+    let world = world();
+    let host = world.open();
+    host.start("long", "collects", json!({ "wanted": 60, "page": 40 })).unwrap();
+    raise_items(&host, "long", 0..40);
+    assert!(kept(&host, "long").is_some(), "it came to have a guest that can be looked into");
+    raise_items(&host, "long", 40..41);
+    let read = host.histories_read();
+    raise_items(&host, "long", 41..46);
+    assert_eq!(host.histories_read(), read, "nothing is replayed for what comes in");
+    raise_items(&host, "long", 46..60);
+    assert_eq!(host.output("long"), all(60));
+    host.assert_sound("long");
+}
+
+#[test]
+fn s12_an_instance_that_leaves_the_memory_leaves_its_state() {
+    let world = world();
+    let host = world.open();
+    start(&host, "long", 60);
+    raise_items(&host, "long", 0..11);
+    let first = kept(&host, "long").expect("it is long").events;
+    let leaves = || {
+        evict(&world, &host, "long");
+        host.engine().settle_snapshots();
+        kept(&host, "long").expect("it is long").events
+    };
+    let events = || host.engine().summary(&id("long")).unwrap().unwrap().events;
+    assert_eq!(leaves(), first, "little came since");
+    raise_items(&host, "long", 11..17);
+    assert!(events() < first + EVERY, "not enough for one while it is in memory");
+    assert_eq!(leaves(), events());
+    raise_items(&host, "long", 17..18);
+    assert!(leaves() < events(), "little came since");
+    assert_eq!(host.engine().restored_guests(), 2);
+    raise_items(&host, "long", 18..60);
+    assert_eq!(host.output("long"), all(60));
+    host.assert_sound("long");
+}
+
 /// A guest in the state of the snapshot, and one that ran all turns up to it.
 fn both(kept: &Kept, records: &[TurnRecord]) -> [Guest; 2] {
     let module = inspected("steps");

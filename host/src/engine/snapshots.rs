@@ -3,9 +3,10 @@
 //!
 //! An instance that has come to [`EngineSettings::snapshot_every`] events goes on in a
 //! guest that can be looked into, and each time it has come so much further its guest's
-//! state is copied out between two turns, in the worker. When that turn is durable, the
-//! thread here writes it into the store, beside the hot path. So what a wake replays is
-//! bounded, and all snapshots of an instance together cost in proportion to its events.
+//! state is copied out between two turns, in the worker; when it leaves the memory, already
+//! after a quarter of that. When that turn is durable, the thread here writes it into the
+//! store, beside the hot path. So what a wake replays is bounded, and all snapshots of an
+//! instance together cost in proportion to its events.
 //!
 //! A snapshot is a cache. Whoever reads one compares all that it depends on (see
 //! [`crate::store::snapshot`]), and reads the whole history where anything differs.

@@ -693,6 +693,7 @@ impl Worker {
         if let Some((started, carried)) = next {
             let (recorder, sealed) = Recorder::start_with(started, carried, self.parts.settings.limits, now);
             slot.body = Body::Bare(Box::new(recorder));
+            slot.taking = Taking::default();
             self.group.push(outbound(slot, sealed, Vec::new()));
         }
     }

@@ -1,13 +1,15 @@
 //! A store that counts commits, lets a test wait for what is in it, and dies at
 //! the commit where it is to die.
 
+use std::ops::Deref;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
-use dacapo::core::ids::InstanceId;
+use dacapo::core::ids::{ExecutionNumber, InstanceId};
 use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::schedule::Schedule;
-use dacapo::store::{Batch, Epoch, Store, StoreError};
+use dacapo::store::{Batch, Epoch, History, Store, StoreError};
 
 use super::{lock, wait_for};
 
@@ -22,9 +24,29 @@ pub(crate) enum Death {
 
 /// A store that counts commits, and fails from a given one on.
 pub(crate) struct WatchedStore {
-    inner: RedbStore,
+    inner: Counting,
     seen: Mutex<Seen>,
     changed: Condvar,
+}
+
+/// A store that counts how often a whole history is read.
+struct Counting {
+    store: RedbStore,
+    histories: AtomicUsize,
+}
+
+impl Counting {
+    fn history(&self, of: &InstanceId, execution: Option<ExecutionNumber>) -> Result<Option<History>, StoreError> {
+        self.histories.fetch_add(1, Ordering::Relaxed);
+        self.store.history(of, execution)
+    }
+}
+
+impl Deref for Counting {
+    type Target = RedbStore;
+    fn deref(&self) -> &RedbStore {
+        &self.store
+    }
 }
 
 struct Seen {
@@ -37,12 +59,18 @@ impl WatchedStore {
     /// Opens the file at `path`.
     pub(super) fn open(path: &Path, options: Options, death: Option<Death>) -> Result<Self, StoreError> {
         let seen = Seen { commits: 0, death, is_dead: false };
-        Ok(Self { inner: RedbStore::open_with(path, options)?, seen: Mutex::new(seen), changed: Condvar::new() })
+        let inner = Counting { store: RedbStore::open_with(path, options)?, histories: AtomicUsize::new(0) };
+        Ok(Self { inner, seen: Mutex::new(seen), changed: Condvar::new() })
     }
 
     /// Commits so far.
     pub(super) fn commits(&self) -> usize {
         lock(&self.seen).commits
+    }
+
+    /// How often the engine has read a whole history.
+    pub(super) fn histories(&self) -> usize {
+        self.inner.histories.load(Ordering::Relaxed)
     }
 
     /// One write that counts, and dies where it is to die.

@@ -36,11 +36,27 @@ pub(super) struct Taking {
     pub(super) is_plain: bool,
 }
 
+/// An instance that leaves the memory leaves a snapshot if it has come a part of the way
+/// to its next one, this one in so many.
+const PARTS_OF_THE_WAY: u32 = 4;
+
 impl Taking {
     /// After a wake with that past.
     pub(super) fn since(past: &Past) -> Self {
         let at = past.base.as_ref().map_or(0, |base| base.recorder().execution.events);
         Self { at, ..Self::default() }
+    }
+
+    /// The state of a guest between two turns. Whatever comes of it, it is not tried again
+    /// soon.
+    fn copied(&mut self, id: &InstanceId, guest: &mut Guest) -> Option<Taken> {
+        self.at = guest.recorder().execution.events;
+        let snapshot = guest.snapshot(None).ok()?;
+        if !snapshot.can_be_stored() || snapshot.bytes() > MOST_BYTES {
+            return None;
+        }
+        self.apart = u32::try_from(snapshot.bytes() / BYTES_PER_EVENT).unwrap_or(u32::MAX);
+        Some(Taken { instance: id.clone(), snapshot })
     }
 }
 
@@ -182,18 +198,32 @@ impl Worker {
             }
             return;
         }
-        // Whatever comes of it, it is not tried again soon.
-        taking.at = events;
-        let taken = guest.snapshot(None).ok().filter(|taken| taken.can_be_stored() && taken.bytes() <= MOST_BYTES);
-        let Some(snapshot) = taken else { return };
-        taking.apart = u32::try_from(snapshot.bytes() / BYTES_PER_EVENT).unwrap_or(u32::MAX);
-        let (snapshots, taken) = (self.parts.snapshots.clone(), Taken { instance: id.clone(), snapshot });
+        let Some(taken) = taking.copied(id, guest) else { return };
+        let snapshots = self.parts.snapshots.clone();
         let when_durable: Reply = Box::new(move |durable| {
             if durable.is_ok() {
                 snapshots.send(Job::Keep(Box::new(taken)));
             }
         });
         self.replies.push(when_durable);
+    }
+
+    /// An instance leaves the memory, all its turns durable: its state is kept, if the next
+    /// wake would else have much to replay.
+    pub(super) fn leave_snapshot(&mut self, id: &InstanceId) {
+        let every = self.parts.settings.snapshot_every;
+        let Some(Slot { body: Body::Guest(guest, _), taking, .. }) = self.live.get_mut(id) else { return };
+        let execution = &guest.recorder().execution;
+        let much = every.max(taking.apart).div_ceil(PARTS_OF_THE_WAY);
+        let is_far = execution.end.is_none() && execution.events - taking.at >= much;
+        if every > 0
+            && is_far
+            && guest.is_inspected()
+            && !taking.is_plain
+            && let Some(taken) = taking.copied(id, guest)
+        {
+            self.parts.snapshots.send(Job::Keep(Box::new(taken)));
+        }
     }
 
     /// An instance that has grown long leaves its ordinary guest before its next turn, once

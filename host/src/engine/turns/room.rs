@@ -66,7 +66,7 @@ impl Worker {
             if !old || slot.queued || !self.is_durable(slot) {
                 return;
             }
-            self.drop_slot(&id);
+            self.evict(&id);
         }
     }
 
@@ -80,8 +80,13 @@ impl Worker {
         let long = execution.next_due().is_none_or(|due| due > threshold);
         let (idle, queued) = (execution.end.is_none() && !execution.wants_turn(), slot.queued);
         if long && !runs && idle && !queued && self.live.get(id).is_some_and(|slot| self.is_durable(slot)) {
-            self.drop_slot(id);
+            self.evict(id);
         }
+    }
+
+    fn evict(&mut self, id: &InstanceId) {
+        self.leave_snapshot(id);
+        self.drop_slot(id);
     }
 
     /// Lets guests go that ran longest ago, until there is room for one more: each
@@ -96,7 +101,7 @@ impl Worker {
                 longest = self.longest_idle_guest();
             }
             let Some(id) = longest else { return false };
-            self.drop_slot(&id);
+            self.evict(&id);
         }
         true
     }
