@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dacapo_testkit::{Call, Failure, TestKit, json};
@@ -13,9 +14,13 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A file with the guest, as a crate's build would leave it.
 fn module(name: &str) -> PathBuf {
-    let bytes = guest(name);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kit-{name}-{}.wasm", std::process::id()));
-    std::fs::write(&file, &*bytes).expect("a file");
+    static WRITTEN: AtomicU32 = AtomicU32::new(0);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = folder.join(format!("kit-{name}-{}.wasm", std::process::id()));
+    // Other tests may be reading it: it is replaced whole.
+    let whole = file.with_extension(WRITTEN.fetch_add(1, Ordering::Relaxed).to_string());
+    std::fs::write(&whole, &*guest(name)).expect("a file");
+    std::fs::rename(&whole, &file).expect("a file");
     file
 }
 
