@@ -251,7 +251,7 @@ fn s06_a_remote_task_survives_a_death_at_every_commit() {
                 let claimed = next(host, &worker)?;
                 let answer = if claimed.task.attempt == 1 { failed("Busy", "not now") } else { text("printed") };
                 let token = claimed.token.clone();
-                host.block_on(workers(&host).report(&token, answer))?;
+                host.block_on(workers(host).report(&token, answer))?;
                 if claimed.task.attempt == 2 {
                     break;
                 }
