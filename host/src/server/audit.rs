@@ -305,14 +305,19 @@ fn trouble(folder: &Path, error: &io::Error) -> Problem {
     Problem::new("store-failed", format!("cannot keep an audit record in {}: {error}", folder.display()))
 }
 
+/// One of the files with records, if there is one.
+fn open_kept(folder: &Path, name: &str) -> io::Result<Option<File>> {
+    match File::open(folder.join(name)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The id of the last record; 0: there is none. Only the end of a file is read.
 fn last_id(folder: &Path) -> io::Result<u64> {
     for name in [FILE, OLDER] {
-        let mut file = match File::open(folder.join(name)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+        let Some(mut file) = open_kept(folder, name)? else { continue };
         let (len, mut tail) = (file.metadata()?.len(), TAIL_BYTES);
         loop {
             file.seek(SeekFrom::Start(len.saturating_sub(tail)))?;
@@ -337,11 +342,7 @@ fn last_id(folder: &Path) -> io::Result<u64> {
 fn read(folder: &Path) -> io::Result<BTreeMap<u64, (Record, Option<u16>)>> {
     let mut found = BTreeMap::new();
     for name in [OLDER, FILE] {
-        let file = match File::open(folder.join(name)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+        let Some(file) = open_kept(folder, name)? else { continue };
         for line in BufReader::new(file).split(b'\n') {
             // One that was torn by a crash was answered to nobody.
             match serde_json::from_slice(&line?) {
