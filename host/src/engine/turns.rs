@@ -370,13 +370,11 @@ impl Worker {
     // ---- messages ----
 
     fn take(&mut self, message: Message) {
-        let message = match &mut self.recovery {
-            Some(recovery) => match recovery.hold_back(message) {
-                Some(message) => message,
-                None => return,
-            },
-            None => message,
-        };
+        if let Some(recovery) = &mut self.recovery
+            && message.is_between_instances()
+        {
+            return recovery.hold_back(message);
+        }
         self.recover_for(&message);
         match message {
             Message::Start(started, reuse, reply) => self.start(started, reuse, reply),

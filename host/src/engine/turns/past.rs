@@ -47,6 +47,12 @@ impl Taking {
         Self { at, ..Self::default() }
     }
 
+    /// Whether an instance has come one of so many parts of the way to its next one.
+    fn has_come(&self, execution: &Execution, every: u32, parts: u32) -> bool {
+        let way = every.max(self.apart).div_ceil(parts);
+        every > 0 && !self.is_plain && execution.end.is_none() && execution.events - self.at >= way
+    }
+
     /// The state of a guest between two turns. Whatever comes of it, it is not tried again
     /// soon.
     fn copied(&mut self, id: &InstanceId, guest: &mut Guest) -> Option<Taken> {
@@ -185,11 +191,7 @@ impl Worker {
         let (every, taking) = (self.parts.settings.snapshot_every, &mut slot.taking);
         let Body::Guest(guest, _) = &mut slot.body else { return };
         let execution = &guest.recorder().execution;
-        let events = execution.events;
-        if every == 0 || events - taking.at < every.max(taking.apart) || taking.is_plain {
-            return;
-        }
-        if execution.end.is_some() {
+        if !taking.has_come(execution, every, 1) {
             return;
         }
         if !guest.is_inspected() {
@@ -213,13 +215,8 @@ impl Worker {
     pub(super) fn leave_snapshot(&mut self, id: &InstanceId) {
         let every = self.parts.settings.snapshot_every;
         let Some(Slot { body: Body::Guest(guest, _), taking, .. }) = self.live.get_mut(id) else { return };
-        let execution = &guest.recorder().execution;
-        let much = every.max(taking.apart).div_ceil(PARTS_OF_THE_WAY);
-        let is_far = execution.end.is_none() && execution.events - taking.at >= much;
-        if every > 0
-            && is_far
-            && guest.is_inspected()
-            && !taking.is_plain
+        if guest.is_inspected()
+            && taking.has_come(&guest.recorder().execution, every, PARTS_OF_THE_WAY)
             && let Some(taken) = taking.copied(id, guest)
         {
             self.parts.snapshots.send(Job::Keep(Box::new(taken)));

@@ -28,13 +28,9 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    /// Keeps what is to wait; the rest is given back.
-    pub(super) fn hold_back(&mut self, message: Message) -> Option<Message> {
-        if message.is_between_instances() {
-            self.early.push(message);
-            return None;
-        }
-        Some(message)
+    /// Keeps what another instance sent until all are recovered.
+    pub(super) fn hold_back(&mut self, message: Message) {
+        self.early.push(message);
     }
 }
 
