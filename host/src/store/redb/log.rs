@@ -175,7 +175,7 @@ fn append_row(
     let mut log = transaction.open_table(LOG).doing("append")?;
     let len = tables::log_row_len(&batch.turns, &cuts);
     if !tables::is_plain_log_row(&options.codec, len) {
-        let row = tables::coded_log_row(&options.codec, number, &batch.turns, &cuts);
+        let row = tables::coded_log_row(&options.codec, number, &batch.turns, &cuts, len);
         log.insert(number, row.as_slice()).doing("append")?;
         return Ok(row.len());
     }

@@ -268,9 +268,10 @@ pub fn encode_log_row(number: u64, turns: &[TurnCommit], cuts: &Cuts, row: &mut 
     seal_in_place("log", &number.to_le_bytes(), row);
 }
 
-/// The log row of commit `number` as `codec` writes it.
-pub fn coded_log_row(codec: &Codec, number: u64, turns: &[TurnCommit], cuts: &Cuts) -> Vec<u8> {
-    let mut row = vec![0; log_row_len(turns, cuts)];
+/// The log row of commit `number`, of `len` bytes if it were plain ([`log_row_len`]), as
+/// `codec` writes it.
+pub fn coded_log_row(codec: &Codec, number: u64, turns: &[TurnCommit], cuts: &Cuts, len: usize) -> Vec<u8> {
+    let mut row = vec![0; len];
     write_log_content(turns, cuts, &mut row);
     finish(codec, "log", &number.to_le_bytes(), row)
 }
