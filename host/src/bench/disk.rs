@@ -106,7 +106,7 @@ pub(super) async fn lone(settings: &Settings) -> anyhow::Result<Measured> {
         times.insert(format!("{delay}_ms"), of_delay);
     }
     let floor = json!({ "what": "nothing added to a sync", "step_us": fast_us });
-    // One a step, and one each to begin and to end.
-    let most = 1.0 + 6.0 / f64::from(LONE_WARM_STEPS + steps);
+    // One a step, and one each to begin and to end, of both instances.
+    let most = 1.0 + 4.0 / f64::from(LONE_WARM_STEPS + steps);
     Ok(Measured::at_most("lone-slow-disk", "syncs_per_step", syncs, most, floor, Value::Object(times)))
 }
