@@ -14,20 +14,27 @@ fn s06_what_is_asked_for_while_others_are_recovered_finds_its_instance_recovered
     let host = world.open();
     let name = |n: usize| format!("order-{n:03}");
     let call = json!({ "name": "printer.print" });
+    let (enough, terminated, rest) = (MANY - 20..MANY, MANY - 40..MANY - 20, 0..MANY - 40);
+    let resumed = MANY - 60..MANY - 40;
     for n in 0..MANY {
         host.start(&name(n), "call_until", call.clone()).unwrap();
     }
     (0..MANY).for_each(|n| host.wait_kind(&name(n), "activity-scheduled", 1));
+    for n in resumed.clone() {
+        host.block_on(host.engine().suspend(&id(&name(n)), "later")).unwrap();
+    }
     drop(host);
 
     let host = world.open();
     // From the last one on: none of these has had its turn by itself.
-    let (enough, terminated, rest) = (MANY - 20..MANY, MANY - 40..MANY - 20, 0..MANY - 40);
     for n in enough.clone().rev() {
         host.raise(&name(n), "enough", Value::Null).unwrap();
     }
     for n in terminated.clone().rev() {
         host.block_on(host.engine().terminate(&id(&name(n)), "no more")).unwrap();
+    }
+    for n in resumed.rev() {
+        host.block_on(host.engine().resume(&id(&name(n)), "now")).unwrap();
     }
     host.start("new", "call_until", call).unwrap();
     enough.clone().for_each(|n| assert_eq!(host.output(&name(n)), "enough"));
