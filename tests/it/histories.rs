@@ -84,7 +84,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("histories")
 }
 
-fn recordings() -> Vec<(String, Recording)> {
+pub(crate) fn recordings() -> Vec<(String, Recording)> {
     let files = std::fs::read_dir(folder()).expect("tests/histories is there");
     let mut found = Vec::new();
     for file in files.map(|file| file.expect("it can be listed").path()) {
@@ -97,7 +97,7 @@ fn recordings() -> Vec<(String, Recording)> {
     found
 }
 
-fn module_file(recording: &Recording) -> PathBuf {
+pub(crate) fn module_file(recording: &Recording) -> PathBuf {
     folder().join("modules").join(format!("{}.wasm", recording.module_hash))
 }
 

@@ -5,6 +5,7 @@ mod api;
 mod api_table;
 mod backup;
 mod browser;
+mod called_directly;
 mod cli_assembly;
 mod cli_bench;
 mod cli_config;

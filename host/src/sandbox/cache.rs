@@ -9,10 +9,58 @@ use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Result};
 
 use crate::core::ids::{Hash, ModuleHash};
+
+/// What a module's types were checked against before it was compiled.
+const CONTRACT: [&str; 4] = [
+    include_str!("../../../wit/types.wit"),
+    include_str!("../../../wit/context.wit"),
+    include_str!("../../../wit/orchestration.wit"),
+    include_str!("../../../wit/activity.wit"),
+];
+
+/// What bytes are compiled to.
+pub(super) trait Compiled: Sized {
+    /// How its files end.
+    const ENDING: &str;
+
+    fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self>;
+
+    fn serialize(&self) -> Result<Vec<u8>>;
+
+    /// # Safety
+    /// The bytes are what [`serialize`](Self::serialize) gave.
+    #[allow(unsafe_code)]
+    unsafe fn deserialize(engine: &Engine, compiled: &[u8]) -> Result<Self>;
+}
+
+macro_rules! compiled {
+    ($type:ty, $ending:literal) => {
+        impl Compiled for $type {
+            const ENDING: &str = $ending;
+
+            fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self> {
+                Self::new(engine, bytes)
+            }
+
+            fn serialize(&self) -> Result<Vec<u8>> {
+                self.serialize()
+            }
+
+            #[allow(unsafe_code)]
+            unsafe fn deserialize(engine: &Engine, compiled: &[u8]) -> Result<Self> {
+                // SAFETY: as its caller says.
+                unsafe { Self::deserialize(engine, compiled) }
+            }
+        }
+    };
+}
+compiled!(Component, "cwasm");
+// The core module inside of a component, by itself.
+compiled!(Module, "core.cwasm");
 
 pub(super) struct CompiledCache {
     folder: PathBuf,
@@ -27,23 +75,28 @@ impl CompiledCache {
         self.folder.clone()
     }
 
-    pub(super) fn load_or_compile(
+    /// What `bytes` of that module are compiled to. Before they are compiled for the first
+    /// time, `check` is asked whether they may be.
+    pub(super) fn load_or_compile<C: Compiled, T>(
         &self,
         engine: &Engine,
         hash: ModuleHash,
         bytes: &[u8],
-    ) -> wasmtime::Result<Component> {
+        check: impl FnOnce() -> Result<T>,
+    ) -> Result<C> {
         let mut make = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut make);
-        let path = self.folder.join(format!("{hash}-{:016x}.cwasm", make.finish()));
-        if let Some(component) = self.load(engine, hash, &path) {
-            return Ok(component);
+        CONTRACT.hash(&mut make);
+        let path = self.folder.join(format!("{hash}-{:016x}.{}", make.finish(), C::ENDING));
+        if let Some(compiled) = self.load(engine, hash, &path) {
+            return Ok(compiled);
         }
-        let component = Component::new(engine, bytes)?;
-        if let Err(error) = self.keep(hash, &path, &component.serialize()?) {
+        check()?;
+        let compiled = C::compile(engine, bytes)?;
+        if let Err(error) = self.keep(hash, &path, &compiled.serialize()?) {
             tracing::warn!(path = %path.display(), %error, "a compiled module could not be kept; it will be compiled again");
         }
-        Ok(component)
+        Ok(compiled)
     }
 
     /// Removes every compiled form of a module. What stays behind is only unused.
@@ -55,7 +108,7 @@ impl CompiledCache {
         }
     }
 
-    fn load(&self, engine: &Engine, module: ModuleHash, path: &std::path::Path) -> Option<Component> {
+    fn load<C: Compiled>(&self, engine: &Engine, module: ModuleHash, path: &std::path::Path) -> Option<C> {
         let kept = fs::read(path).ok()?;
         let (seal, compiled) = kept.split_at_checked(32)?;
         if sealed(module, compiled).0 != seal {
@@ -68,7 +121,7 @@ impl CompiledCache {
         // SAFETY: the bytes are what `keep` wrote for that module, by their seal. Whoever can
         // replace both in the data folder can replace the journal as well.
         #[allow(unsafe_code)]
-        unsafe { Component::deserialize(engine, compiled) }.ok()
+        unsafe { C::deserialize(engine, compiled) }.ok()
     }
 
     /// Written aside and renamed, so that no reader finds half of it.

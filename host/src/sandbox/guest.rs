@@ -15,12 +15,13 @@ use wasmtime::{ResourceLimiter, Store, Trap};
 
 use super::bindings::orchestration::Orchestration;
 use super::bindings::orchestration::exports::dacapo::workflow::guest as wit;
+use super::direct::{DirectGuest, DirectState};
 use super::interrupt::Interrupt;
 use super::layout::Layout;
 use super::settings::TICK;
 use super::snapshot::Places;
 use super::wasi::{Handles, Lines};
-use super::{OrchestrationModule, frames};
+use super::{Linked, OrchestrationModule, frames};
 use crate::core::divergence::SourceLine;
 use crate::core::event::Event;
 use crate::core::execution::Delivery;
@@ -38,6 +39,7 @@ pub(super) struct GuestState {
     pub(super) lines: Lines,
     pub(super) handles: Handles,
     pub(super) interrupt: Interrupt,
+    pub(super) direct: DirectState,
     memory: MemoryCap,
 }
 
@@ -88,13 +90,19 @@ pub enum ReplayError {
 /// A guest in memory. See the module's page.
 pub struct Guest {
     pub(super) store: Store<GuestState>,
-    exports: Orchestration,
+    exports: Exports,
     budget_ticks: u64,
     pub(super) module: ModuleHash,
     /// Where its state is, in a sandbox that inspects.
     pub(super) layout: Option<Arc<Layout>>,
     /// The same, once it was asked for.
     pub(super) places: Option<Arc<Places>>,
+}
+
+/// How a guest is called.
+enum Exports {
+    Component(Orchestration),
+    Direct(DirectGuest),
 }
 
 impl std::fmt::Debug for Guest {
@@ -123,12 +131,13 @@ impl Guest {
         let memory = MemoryCap { limit: settings.memory_of(&namespace.unwrap_or_default()) };
         let (lines, handles) = (Lines::default(), Handles::default());
         let interrupt = settings.interrupt.clone();
-        let state = GuestState { recorder, calling, lines, handles, interrupt, memory };
-        let mut store = Store::new(module.pre.engine(), state);
+        let direct = DirectState::default();
+        let state = GuestState { recorder, calling, lines, handles, interrupt, direct, memory };
+        let mut store = Store::new(module.linked.engine(), state);
         store.limiter(|state| &mut state.memory);
         let budget_ticks = ticks(settings.turn_budget);
         store.set_epoch_deadline(budget_ticks);
-        match module.pre.instantiate(&mut store) {
+        match module.linked.instantiate(&mut store) {
             Ok(exports) => {
                 let layout = module.layout.clone();
                 Ok(Self { store, exports, budget_ticks, module: module.hash, layout, places: None })
@@ -140,7 +149,10 @@ impl Guest {
     /// What the module says of itself.
     pub(super) fn describe(module: &OrchestrationModule) -> wasmtime::Result<wit::Description> {
         let mut guest = Self::instantiate(module, None, "describe").map_err(|(error, _)| error)?;
-        guest.exports.dacapo_workflow_guest().call_describe(&mut guest.store)
+        match &guest.exports {
+            Exports::Component(exports) => exports.dacapo_workflow_guest().call_describe(&mut guest.store),
+            Exports::Direct(_) => unreachable!("what is described is linked as a component"),
+        }
     }
 
     /// The recorder of this guest's execution.
@@ -193,17 +205,23 @@ impl Guest {
     }
 
     fn call(&mut self, hand_over: HandOver) -> wasmtime::Result<Progress> {
-        let guest = self.exports.dacapo_workflow_guest();
+        let store = &mut self.store;
         let progress = match hand_over {
             HandOver::Start => {
-                let recorder = self.store.data().recorder.as_ref().expect("a turn has a recorder");
+                let recorder = store.data().recorder.as_ref().expect("a turn has a recorder");
                 let started = &recorder.execution.started;
                 let (name, input) = (started.orchestration.clone(), started.input.clone().into());
-                guest.call_start(&mut self.store, &name, &input)?
+                match &mut self.exports {
+                    Exports::Component(guest) => guest.dacapo_workflow_guest().call_start(store, &name, &input)?,
+                    Exports::Direct(guest) => guest.start(store, &name, &input)?,
+                }
             }
             HandOver::Resume(deliveries) => {
                 let deliveries: Vec<_> = deliveries.into_iter().map(Into::into).collect();
-                guest.call_resume(&mut self.store, &deliveries)?
+                match &mut self.exports {
+                    Exports::Component(guest) => guest.dacapo_workflow_guest().call_resume(store, &deliveries)?,
+                    Exports::Direct(guest) => guest.resume(store, &deliveries)?,
+                }
             }
         };
         Ok(match progress {
@@ -314,6 +332,15 @@ impl Guest {
         }
         self.recorder_mut().repeat_verdict(turn);
         Ok(())
+    }
+}
+
+impl Linked {
+    fn instantiate(&self, store: &mut Store<GuestState>) -> wasmtime::Result<Exports> {
+        match self {
+            Self::Component(pre) => pre.instantiate(store).map(Exports::Component),
+            Self::Direct(module) => module.instantiate(store).map(Exports::Direct),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod activity;
 mod bindings;
 mod cache;
 mod context;
+mod direct;
 mod frames;
 pub mod guest;
 pub mod inspect;
@@ -27,11 +28,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, Module};
 
 use self::bindings::orchestration::OrchestrationPre;
 use self::cache::CompiledCache;
+use self::direct::DirectModule;
 use self::guest::{Guest, GuestState};
 use self::inspect::Refused;
 use self::layout::Layout;
@@ -57,10 +59,36 @@ pub struct Sandbox {
 pub struct OrchestrationModule {
     /// Its address.
     pub hash: ModuleHash,
-    pre: OrchestrationPre<GuestState>,
+    linked: Linked,
     settings: Arc<SandboxSettings>,
     /// Where the state of its guests is; none unless the sandbox inspects.
     layout: Option<Arc<Layout>>,
+}
+
+/// A compiled module with its imports: its guests are made of this.
+#[derive(Clone)]
+enum Linked {
+    /// Any component.
+    Component(OrchestrationPre<GuestState>),
+    /// A component around one core module, see [`direct`].
+    Direct(Arc<DirectModule>),
+}
+
+impl Linked {
+    fn engine(&self) -> &Engine {
+        match self {
+            Self::Component(pre) => pre.engine(),
+            Self::Direct(module) => module.engine(),
+        }
+    }
+}
+
+impl OrchestrationModule {
+    /// Whether its guests are called without the component's runtime. That changes nothing for
+    /// them; see `sandbox/direct`.
+    pub fn is_called_directly(&self) -> bool {
+        matches!(self.linked, Linked::Direct(_))
+    }
 }
 
 impl std::fmt::Debug for OrchestrationModule {
@@ -180,9 +208,28 @@ impl Sandbox {
     /// # Errors
     /// If the bytes are no such module.
     pub fn load(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<OrchestrationModule> {
+        if !self.inspects
+            && let Some(module) = self.load_direct(hash, component)?
+        {
+            return Ok(module);
+        }
         let compiled = self.compile(&self.orchestrations, hash, component)?;
         let layout = self.inspects.then(|| Layout::of(component)).transpose()?;
         self.link(hash, &compiled, layout.map(Arc::new))
+    }
+
+    /// Loads a module of which the core module is enough. Whether its types are those of the
+    /// contract is known of the component only, so that is compiled and linked once as well.
+    fn load_direct(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<Option<OrchestrationModule>> {
+        let Some(plain) = direct::plain(component) else { return Ok(None) };
+        let check = || self.compile(&self.orchestrations, hash, component).and_then(|it| self.link(hash, &it, None));
+        let compiled: Module = match &self.cache {
+            Some(cache) => cache.load_or_compile(&self.orchestrations, hash, plain.module, check)?,
+            None => check().and_then(|_| Module::new(&self.orchestrations, plain.module))?,
+        };
+        let module = DirectModule::new(&self.orchestrations, &compiled, plain.interface)?;
+        let linked = Linked::Direct(Arc::new(module));
+        Ok(Some(OrchestrationModule { hash, linked, settings: self.settings.clone(), layout: None }))
     }
 
     /// Loads a module with activities that was checked at upload.
@@ -210,13 +257,13 @@ impl Sandbox {
         let mut linker = Linker::new(&self.orchestrations);
         context::add_to_linker(&mut linker)?;
         wasi::add_to_linker(&mut linker, compiled)?;
-        let pre = OrchestrationPre::new(linker.instantiate_pre(compiled)?)?;
-        Ok(OrchestrationModule { hash, pre, settings: self.settings.clone(), layout })
+        let linked = Linked::Component(OrchestrationPre::new(linker.instantiate_pre(compiled)?)?);
+        Ok(OrchestrationModule { hash, linked, settings: self.settings.clone(), layout })
     }
 
     fn compile(&self, engine: &Engine, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<Component> {
         match &self.cache {
-            Some(cache) => cache.load_or_compile(engine, hash, component),
+            Some(cache) => cache.load_or_compile(engine, hash, component, || Ok(())),
             None => Component::new(engine, component),
         }
     }

@@ -222,6 +222,16 @@ impl Guest {
         Ok(Hash(*hasher.finalize().as_bytes()))
     }
 
+    /// A hash of every byte of the guest's memory, dead or alive. None where the memory cannot
+    /// be seen: the guest is called through its component, in a sandbox that does not inspect.
+    pub fn memory_hash(&mut self) -> Option<Hash> {
+        let memory = match self.store.data().direct.memory() {
+            Some(memory) => memory,
+            None => *self.places().ok()?.memories.first()?,
+        };
+        Some(Hash::of(memory.data(&self.store)))
+    }
+
     /// Whether its state can be copied out and back at all.
     pub fn is_inspected(&self) -> bool {
         self.layout.as_ref().is_some_and(|layout| layout.beyond.is_none())

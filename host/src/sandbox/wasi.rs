@@ -29,11 +29,11 @@ struct DirectoryEntries;
 
 // The kind of a handle is in its two low bits, see `Handles::give`.
 const OTHER: u32 = 0;
-const STDOUT: u32 = 1;
-const STDERR: u32 = 2;
+pub(super) const STDOUT: u32 = 1;
+pub(super) const STDERR: u32 = 2;
 
 /// Longest line that is gathered before it is logged, bytes.
-const LINE_BYTES: usize = 8 << 10;
+pub(super) const LINE_BYTES: usize = 8 << 10;
 
 /// What a guest wrote to its standard streams and has not ended with a newline.
 #[derive(Clone, Debug, Default)]
@@ -145,10 +145,9 @@ fn define(interface: &str, at: &mut LinkerInstance<'_, GuestState>) -> Result<()
             at.func_wrap("get-arguments", |_: Caller<'_>, (): ()| Ok((Vec::<String>::new(),)))?;
             at.func_wrap("initial-cwd", |_: Caller<'_>, (): ()| Ok((None::<String>,)))
         }
-        "cli/exit" => at.func_wrap("exit", |_: Caller<'_>, (status,): (Result<(), ()>,)| -> Result<()> {
-            let how = if status.is_ok() { "0" } else { "1" };
-            Err(wasmtime::format_err!("the orchestration called exit({how}); return from it instead"))
-        }),
+        "cli/exit" => {
+            at.func_wrap("exit", |_: Caller<'_>, (status,): (Result<(), ()>,)| -> Result<()> { exit(status.is_ok()) })
+        }
         "cli/stdin" => at.func_wrap("get-stdin", |store: Caller<'_>, (): ()| Ok((given::<InputStream>(store, OTHER),))),
         "cli/stdout" => {
             at.func_wrap("get-stdout", |store: Caller<'_>, (): ()| Ok((given::<OutputStream>(store, STDOUT),)))
@@ -221,11 +220,23 @@ fn no_terminal(_: Caller<'_>, (): ()) -> Result<(Option<Resource<Terminal>>,)> {
     Ok((None,))
 }
 
-fn random_bytes(mut store: Caller<'_>, len: u64) -> Result<(Vec<u8>,)> {
+/// What becomes of a guest that ends its process.
+pub(super) fn exit(successfully: bool) -> Result<()> {
+    let how = if successfully { "0" } else { "1" };
+    Err(wasmtime::format_err!("the orchestration called exit({how}); return from it instead"))
+}
+
+/// Random bytes are not given in any number.
+pub(super) fn refuse_random(len: u64) -> Result<()> {
     const MOST: u64 = 1 << 20;
     if len > MOST {
         wasmtime::bail!("{len} random bytes asked for at once, at most {MOST} are given; ask in parts");
     }
+    Ok(())
+}
+
+fn random_bytes(mut store: Caller<'_>, len: u64) -> Result<(Vec<u8>,)> {
+    refuse_random(len)?;
     let mut bytes = vec![0; len as usize];
     store.data_mut().fill_random(&mut bytes);
     Ok((bytes,))
@@ -236,15 +247,15 @@ fn random_u64(mut store: Caller<'_>) -> Result<(u64,)> {
 }
 
 impl GuestState {
-    fn time_ms(&self) -> u64 {
+    pub(super) fn time_ms(&self) -> u64 {
         self.recorder.as_ref().map_or(0, |recorder| recorder.turn_time().0)
     }
 
-    fn since_start_ms(&self) -> u64 {
+    pub(super) fn since_start_ms(&self) -> u64 {
         self.recorder.as_ref().map_or(0, |recorder| recorder.turn_time().since(recorder.execution.started_at))
     }
 
-    fn fill_random(&mut self, bytes: &mut [u8]) {
+    pub(super) fn fill_random(&mut self, bytes: &mut [u8]) {
         // `describe` has no seed: what it says must not depend on one.
         bytes.fill(0);
         if let Some(recorder) = &mut self.recorder {
@@ -252,14 +263,14 @@ impl GuestState {
         }
     }
 
-    fn random_u64(&mut self) -> u64 {
+    pub(super) fn random_u64(&mut self) -> u64 {
         let mut bytes = [0; 8];
         self.fill_random(&mut bytes);
         u64::from_le_bytes(bytes)
     }
 
     /// Standard output and error: each line is one log line.
-    fn written(&mut self, stream: u32, bytes: &[u8]) {
+    pub(super) fn written(&mut self, stream: u32, bytes: &[u8]) {
         let (level, index) = if stream == STDERR { (LogLevel::Warn, 1) } else { (LogLevel::Info, 0) };
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             let line = &mut self.lines.0[index];

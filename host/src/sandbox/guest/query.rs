@@ -4,7 +4,7 @@
 //! change nothing; every import but `info` and `log` traps, so it can ask for
 //! nothing either.
 
-use super::{Guest, failure_of};
+use super::{Exports, Guest, failure_of};
 use crate::core::payload::{Outcome, Payload};
 use crate::core::turn::LogLine;
 
@@ -19,8 +19,12 @@ impl Guest {
             recorder.raw_logs = true;
         }
         self.store.set_epoch_deadline(self.budget_ticks);
-        let guest = self.exports.dacapo_workflow_guest();
-        let answer = match guest.call_query(&mut self.store, name, &input.into()) {
+        let (store, input) = (&mut self.store, input.into());
+        let answered = match &mut self.exports {
+            Exports::Component(guest) => guest.dacapo_workflow_guest().call_query(store, name, &input),
+            Exports::Direct(guest) => guest.query(store, name, &input),
+        };
+        let answer = match answered {
             Ok(Ok(answer)) => Ok(answer.into()),
             Ok(Err(failure)) => Err(failure.into()),
             Err(error) => Err(failure_of(&error)),

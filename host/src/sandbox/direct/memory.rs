@@ -1,0 +1,390 @@
+//! The canonical ABI in a guest's memory: how the nouns of the contract are laid out there,
+//! read and written.
+//!
+//! Sizes, alignments and the order in which the guest's allocator is asked are those of the
+//! component model's canonical ABI (32-bit memory, UTF-8 strings), so that a guest cannot tell
+//! whether it is called this way or through the component's runtime: it sees the same
+//! addresses.
+
+use std::sync::{Arc, LazyLock};
+
+use wasmtime::{Memory, Result, StoreContextMut, bail};
+
+use super::super::guest::GuestState;
+use super::{Parts, alone};
+use crate::core::payload::JSON;
+
+/// Longest string or list that crosses, bytes.
+const MOST: usize = (1 << 31) - 1;
+
+/// What the canonical ABI says of a type in memory.
+pub(super) trait Layout {
+    /// Bytes of one.
+    const SIZE: usize;
+    /// What its address is a multiple of.
+    const ALIGN: usize;
+}
+
+/// A type that a guest hands over.
+pub(super) trait Load: Layout + Sized {
+    /// Reads one that begins at `at`, which is in the memory and aligned.
+    ///
+    /// # Errors
+    /// If the guest left something there that is no such value.
+    fn load(memory: &[u8], at: usize) -> Result<Self>;
+}
+
+/// A type that is handed to a guest.
+pub(super) trait Store: Layout {
+    /// Writes it to `at`, which is in the memory and aligned, and what it points to where the
+    /// guest's allocator says.
+    ///
+    /// # Errors
+    /// If the guest's allocator fails.
+    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()>;
+}
+
+/// Reads a value at an address that the guest named.
+pub(super) fn load<T: Load>(memory: &[u8], at: u32) -> Result<T> {
+    let at = checked::<T>(memory.len(), at, 1)?;
+    T::load(memory, at)
+}
+
+/// A string in its two words.
+pub(super) fn string(memory: &[u8], at: u32, len: u32) -> Result<String> {
+    Ok(text(memory, at, len)?.to_owned())
+}
+
+/// A list of bytes in its two words.
+pub(super) fn bytes(memory: &[u8], at: u32, len: u32) -> Result<&[u8]> {
+    let at = checked::<u8>(memory.len(), at, len)?;
+    Ok(&memory[at..at + len as usize])
+}
+
+/// A list in its two words.
+pub(super) fn list<T: Load>(memory: &[u8], at: u32, len: u32) -> Result<Vec<T>> {
+    let at = checked::<T>(memory.len(), at, len)?;
+    (0..len as usize).map(|index| T::load(memory, at + index * T::SIZE)).collect()
+}
+
+/// A media type in its two words; the usual one is not copied.
+pub(super) fn content_type(memory: &[u8], at: u32, len: u32) -> Result<Arc<str>> {
+    static JSON_TEXT: LazyLock<Arc<str>> = LazyLock::new(|| JSON.into());
+    let text = text(memory, at, len)?;
+    Ok(if text == JSON { JSON_TEXT.clone() } else { text.into() })
+}
+
+fn text(memory: &[u8], at: u32, len: u32) -> Result<&str> {
+    Ok(std::str::from_utf8(bytes(memory, at, len)?)?)
+}
+
+fn checked<T: Layout>(memory: usize, at: u32, len: u32) -> Result<usize> {
+    let at = at as usize;
+    if !at.is_multiple_of(T::ALIGN) {
+        bail!("a pointer is not aligned: {at} is no multiple of {}", T::ALIGN);
+    }
+    match (len as usize).checked_mul(T::SIZE).and_then(|size| at.checked_add(size)) {
+        Some(end) if end <= memory => Ok(at),
+        _ => bail!("a pointer is out of bounds: {len} of {} bytes at {at} in a memory of {memory}", T::SIZE),
+    }
+}
+
+/// A guest that is handed values.
+pub(super) struct Lower<'a> {
+    store: StoreContextMut<'a, GuestState>,
+    parts: Arc<Parts>,
+}
+
+impl<'a> Lower<'a> {
+    pub(super) fn new(store: StoreContextMut<'a, GuestState>, parts: Arc<Parts>) -> Self {
+        Self { store, parts }
+    }
+
+    /// Writes what an import answers to where the guest wants it.
+    pub(super) fn answer<T: Store>(&mut self, value: &T, at: u32) -> Result<()> {
+        let at = checked::<T>(self.memory().data_size(&self.store), at, 1)?;
+        value.store(self, at)
+    }
+
+    /// Bytes where the guest's allocator has room for them: address and length.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(u32, u32)> {
+        let at = self.room(1, bytes.len())?;
+        self.write(at, bytes);
+        Ok((at as u32, bytes.len() as u32))
+    }
+
+    /// A list of values, likewise.
+    pub(super) fn list<T: Store>(&mut self, values: &[T]) -> Result<(u32, u32)> {
+        let at = self.room(T::ALIGN, values.len().saturating_mul(T::SIZE))?;
+        for (index, value) in values.iter().enumerate() {
+            value.store(self, at + index * T::SIZE)?;
+        }
+        Ok((at as u32, values.len() as u32))
+    }
+
+    fn memory(&self) -> &Memory {
+        &self.parts.memory
+    }
+
+    /// Asks the guest's allocator, during which the guest may ask for nothing.
+    fn room(&mut self, align: usize, size: usize) -> Result<usize> {
+        if size > MOST {
+            bail!("{size} bytes are too many to hand to a guest at once, at most {MOST} are");
+        }
+        let asked = (0, 0, align as u32, size as u32);
+        let at = alone(&mut self.store, |store| self.parts.realloc.call(store, asked))? as usize;
+        if !at.is_multiple_of(align) {
+            bail!("cabi_realloc returned {at}, which is no multiple of {align}");
+        }
+        let memory = self.memory().data_size(&self.store);
+        if at.checked_add(size).is_none_or(|end| end > memory) {
+            bail!("cabi_realloc returned {at} for {size} bytes, which is beyond its memory of {memory}");
+        }
+        Ok(at)
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let memory = self.parts.memory.data_mut(&mut self.store);
+        memory[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// The two words of a list or string.
+    fn words(&mut self, at: usize, (to, len): (u32, u32)) {
+        let mut words = [0; 8];
+        words[..4].copy_from_slice(&to.to_le_bytes());
+        words[4..].copy_from_slice(&len.to_le_bytes());
+        self.write(at, &words);
+    }
+}
+
+/// The next multiple of `align`.
+pub(super) const fn aligned(at: usize, align: usize) -> usize {
+    at.next_multiple_of(align)
+}
+
+/// The larger one.
+pub(super) const fn larger(one: usize, other: usize) -> usize {
+    if one > other { one } else { other }
+}
+
+/// Where the fields of a record stand.
+pub(super) struct Fields(usize);
+
+impl Fields {
+    pub(super) const fn at(at: usize) -> Self {
+        Self(at)
+    }
+
+    pub(super) const fn next<T: Layout>(&mut self) -> usize {
+        let at = aligned(self.0, T::ALIGN);
+        self.0 = at + T::SIZE;
+        at
+    }
+
+    /// Bytes of all fields, in a record of that alignment.
+    pub(super) const fn end(self, align: usize) -> usize {
+        aligned(self.0, align)
+    }
+}
+
+macro_rules! number {
+    ($($type:ty),*) => {$(
+        impl Layout for $type {
+            const SIZE: usize = size_of::<$type>();
+            const ALIGN: usize = size_of::<$type>();
+        }
+        impl Load for $type {
+            fn load(memory: &[u8], at: usize) -> Result<Self> {
+                let bytes = memory[at..at + Self::SIZE].try_into().expect("as many bytes as it has");
+                Ok(<$type>::from_le_bytes(bytes))
+            }
+        }
+        impl Store for $type {
+            fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+                into.write(at, &self.to_le_bytes());
+                Ok(())
+            }
+        }
+    )*};
+}
+number!(u8, u32, i32, u64, f64);
+
+impl Layout for bool {
+    const SIZE: usize = 1;
+    const ALIGN: usize = 1;
+}
+
+impl Load for bool {
+    fn load(memory: &[u8], at: usize) -> Result<Self> {
+        Ok(memory[at] != 0)
+    }
+}
+
+impl Store for bool {
+    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+        u8::from(*self).store(into, at)
+    }
+}
+
+/// A list's two words in memory.
+fn two_words(memory: &[u8], at: usize) -> Result<(u32, u32)> {
+    Ok((u32::load(memory, at)?, u32::load(memory, at + 4)?))
+}
+
+macro_rules! listed {
+    ($({$($generic:tt)*} $type:ty: $self:ident, $memory:ident, $at:ident, $len:ident => $load:expr, $into:ident => $store:expr;)*) => {$(
+        impl<$($generic)*> Layout for $type {
+            const SIZE: usize = 8;
+            const ALIGN: usize = 4;
+        }
+        impl<$($generic)*> Load for $type {
+            fn load($memory: &[u8], at: usize) -> Result<Self> {
+                let ($at, $len) = two_words($memory, at)?;
+                $load
+            }
+        }
+        impl<$($generic)*> Store for $type {
+            fn store(&$self, $into: &mut Lower<'_>, at: usize) -> Result<()> {
+                let list = $store?;
+                $into.words(at, list);
+                Ok(())
+            }
+        }
+    )*};
+}
+listed! {
+    {} String: self, memory, at, len => string(memory, at, len), into => into.bytes(self.as_bytes());
+    {} Arc<str>: self, memory, at, len => content_type(memory, at, len), into => into.bytes(self.as_bytes());
+    {} Arc<[u8]>: self, memory, at, len => Ok(bytes(memory, at, len)?.into()), into => into.bytes(self);
+    {T: Load + Store} Vec<T>: self, memory, at, len => list(memory, at, len), into => into.list(self);
+}
+
+/// Where the content of a variant's case stands: behind one byte that says which case it is.
+pub(super) const fn content(at: usize, align: usize) -> usize {
+    at + align
+}
+
+impl<T: Layout> Layout for Option<T> {
+    const SIZE: usize = aligned(content(0, Self::ALIGN) + T::SIZE, Self::ALIGN);
+    const ALIGN: usize = T::ALIGN;
+}
+
+impl<T: Load> Load for Option<T> {
+    fn load(memory: &[u8], at: usize) -> Result<Self> {
+        match memory[at] {
+            0 => Ok(None),
+            1 => T::load(memory, content(at, Self::ALIGN)).map(Some),
+            other => bail!("an option begins with 0 or 1, not with {other}"),
+        }
+    }
+}
+
+impl<T: Store> Store for Option<T> {
+    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+        u8::from(self.is_some()).store(into, at)?;
+        self.as_ref().map_or(Ok(()), |value| value.store(into, content(at, Self::ALIGN)))
+    }
+}
+
+impl<T: Layout, E: Layout> Layout for std::result::Result<T, E> {
+    const SIZE: usize = aligned(content(0, Self::ALIGN) + larger(T::SIZE, E::SIZE), Self::ALIGN);
+    const ALIGN: usize = larger(T::ALIGN, E::ALIGN);
+}
+
+impl<T: Load, E: Load> Load for std::result::Result<T, E> {
+    fn load(memory: &[u8], at: usize) -> Result<Self> {
+        let inside = content(at, Self::ALIGN);
+        match memory[at] {
+            0 => T::load(memory, inside).map(Ok),
+            1 => E::load(memory, inside).map(Err),
+            other => bail!("a result begins with 0 or 1, not with {other}"),
+        }
+    }
+}
+
+impl<T: Store, E: Store> Store for std::result::Result<T, E> {
+    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+        let inside = content(at, Self::ALIGN);
+        u8::from(self.is_err()).store(into, at)?;
+        match self {
+            Ok(value) => value.store(into, inside),
+            Err(error) => error.store(into, inside),
+        }
+    }
+}
+
+/// A record: its fields one after the other, and whether it is read, written or both.
+macro_rules! record {
+    ($type:ident $fields:tt load store) => {
+        record!(@layout $type $fields);
+        record!(@load $type $fields);
+        record!(@store $type $fields);
+    };
+    ($type:ident $fields:tt $how:ident) => {
+        record!(@layout $type $fields);
+        record!(@$how $type $fields);
+    };
+    (@layout $type:ident { $($field:ident: $of:ty),* $(,)? }) => {
+        impl Layout for $type {
+            const ALIGN: usize = {
+                let mut align = 1;
+                $(align = larger(align, <$of as Layout>::ALIGN);)*
+                align
+            };
+            const SIZE: usize = {
+                let mut fields = Fields::at(0);
+                $(fields.next::<$of>();)*
+                fields.end(Self::ALIGN)
+            };
+        }
+    };
+    (@load $type:ident { $($field:ident: $of:ty),* $(,)? }) => {
+        impl Load for $type {
+            fn load(memory: &[u8], at: usize) -> Result<Self> {
+                let mut fields = Fields::at(at);
+                Ok(Self { $($field: <$of as Load>::load(memory, fields.next::<$of>())?),* })
+            }
+        }
+    };
+    (@store $type:ident { $($field:ident: $of:ty),* $(,)? }) => {
+        impl Store for $type {
+            fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+                let mut fields = Fields::at(at);
+                $(self.$field.store(into, fields.next::<$of>())?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+/// Cases without content: one byte.
+macro_rules! cases {
+    ($type:ident { $($case:ident),* $(,)? }) => {
+        impl Layout for $type {
+            const SIZE: usize = 1;
+            const ALIGN: usize = 1;
+        }
+        impl $type {
+            /// The case of that number.
+            pub(super) fn numbered(number: u32) -> Result<Self> {
+                const CASES: &[$type] = &[$($type::$case),*];
+                let found = CASES.get(number as usize).copied();
+                found.ok_or_else(|| wasmtime::format_err!(
+                    "{} has {} cases, there is no number {number}", stringify!($type), CASES.len()
+                ))
+            }
+        }
+        impl Load for $type {
+            fn load(memory: &[u8], at: usize) -> Result<Self> {
+                Self::numbered(memory[at].into())
+            }
+        }
+        impl Store for $type {
+            fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+                (*self as u8).store(into, at)
+            }
+        }
+    };
+}
+
+pub(super) use {cases, record};
