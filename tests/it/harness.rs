@@ -254,6 +254,14 @@ impl Host<'_> {
         self.world.clock.clone()
     }
 
+    /// While `meanwhile` runs, no commit becomes durable.
+    pub(crate) fn without_commits<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        self.store().hold(true);
+        let done = meanwhile();
+        self.store().hold(false);
+        done
+    }
+
     fn store(&self) -> &WatchedStore {
         self.store.as_ref().expect("a host has a store until it is dropped")
     }

@@ -50,3 +50,34 @@ fn s06_what_is_asked_for_while_others_are_recovered_finds_its_instance_recovered
         host.assert_sound(&name(n));
     }
 }
+
+/// What a turn asks for that is not durable yet is not let out by the recovery of its instance.
+#[test]
+fn s06_a_turn_taken_before_its_instance_is_recovered_lets_nothing_out_before_its_commit() {
+    let mut world = World::with(&["tasks"]);
+    world.settings.activity_concurrency = 2 * MANY;
+    let host = world.open();
+    world.desk.hold("step.slow");
+    let name = |n: usize| format!("order-{n:03}");
+    for n in 0..MANY {
+        host.start(&name(n), "call_both", json!({})).unwrap();
+    }
+    (0..MANY).for_each(|n| host.wait_kind(&name(n), "activity-scheduled", 1));
+    drop(host);
+
+    let host = world.open();
+    let last = name(MANY - 1);
+    let held: Vec<_> = std::thread::scope(|scope| {
+        host.without_commits(|| {
+            scope.spawn(|| host.raise(&last, "go", Value::Null).unwrap());
+            let held = (0..MANY).map(|_| world.desk.next("step.slow")).collect();
+            // All are recovered. The call that the event led to is in no commit.
+            assert_eq!(world.desk.calls_of("step.keep").len(), 0, "a call that is not durable was made");
+            held
+        })
+    });
+    held.into_iter().for_each(|held| held.go_on());
+    assert_eq!(host.output(&last), json!(["slow(x)", "y"]));
+    assert_eq!(world.desk.calls_of("step.keep").len(), 1);
+    host.assert_sound(&last);
+}

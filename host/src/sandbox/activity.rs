@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
+use wasmtime::component::{Component, ComponentExportIndex, HasSelf, Instance, Linker, ResourceTable};
 use wasmtime::{Engine, Store, Trap};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
 use super::bindings::activity::dacapo::workflow::activity_context as wit;
 use super::bindings::activity::{Activity, ActivityPre};
 use super::bindings::orchestration::dacapo::workflow::types;
+use super::inspect::ACTIVITIES;
 use super::log_stream::LogStream;
 use super::outbound::{Outbound, Resolver, Sent};
 use super::secrets::{self, NoSecret, Scrubber, Secret, Secrets};
@@ -24,11 +25,16 @@ use crate::core::payload::{Failure, FailureKind, Outcome};
 use crate::core::task::Task;
 use crate::store::{Grants, Offer};
 
+/// What `run` answers.
+type Answer = Result<types::Payload, types::Failure>;
+
 /// A checked and compiled module with activities.
 pub struct ActivityModule {
     /// Its address.
     pub hash: ModuleHash,
     pre: ActivityPre<ActivityState>,
+    /// The one export that an attempt calls.
+    run: ComponentExportIndex,
     memory_bytes: usize,
     secrets: Secrets,
     resolver: Resolver,
@@ -66,14 +72,16 @@ impl ActivityModule {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         wit::add_to_linker::<_, HasSelf<ActivityState>>(&mut linker, |state| state)?;
         let pre = ActivityPre::new(linker.instantiate_pre(component)?)?;
+        let run = run_of(component).ok_or_else(|| wasmtime::format_err!("the module exports no run"))?;
         let (secrets, resolver) = (settings.secrets.clone(), settings.resolver.clone());
-        Ok(Self { hash, pre, memory_bytes: settings.memory_bytes, secrets, resolver })
+        Ok(Self { hash, pre, run, memory_bytes: settings.memory_bytes, secrets, resolver })
     }
 
     /// What the module says of itself; it has no capability then.
     pub(super) fn describe(&self) -> wasmtime::Result<Vec<Offer>> {
         let offers = futures::executor::block_on(async {
-            let (mut store, activity) = self.instantiate(None, &Grants::default(), Granted::default()).await?;
+            let (mut store, instance) = self.instantiate(None, &Grants::default(), Granted::default()).await?;
+            let activity = Activity::new(&mut store, &instance)?;
             // Long enough for any honest answer; an endless one traps.
             store.set_epoch_deadline(1000);
             store.epoch_deadline_trap();
@@ -104,16 +112,19 @@ impl ActivityModule {
     }
 
     async fn attempt(&self, task: Arc<Task>, grants: &Grants, secrets: Granted) -> Outcome {
-        let (mut store, activity) = match self.instantiate(Some(task.clone()), grants, secrets).await {
-            Ok(ready) => ready,
-            Err(error) => return Err(failure_of(&task.name, &error)),
-        };
-        let input = task.input.clone().into();
-        match activity.dacapo_workflow_activities().call_run(&mut store, &task.name, &input).await {
+        match self.call_run(&task, grants, secrets).await {
             Ok(Ok(output)) => Ok(output.into()),
             Ok(Err(failure)) => Err(failure.into()),
             Err(error) => Err(failure_of(&task.name, &error)),
         }
+    }
+
+    async fn call_run(&self, task: &Arc<Task>, grants: &Grants, secrets: Granted) -> wasmtime::Result<Answer> {
+        let (mut store, instance) = self.instantiate(Some(task.clone()), grants, secrets).await?;
+        // The other export is not looked for.
+        let run = instance.get_typed_func::<(&str, types::Payload), (Answer,)>(&mut store, self.run)?;
+        let (answer,) = run.call_async(&mut store, (&task.name, task.input.clone().into())).await?;
+        Ok(answer)
     }
 
     /// The values of the secrets that are granted.
@@ -131,7 +142,7 @@ impl ActivityModule {
         task: Option<Arc<Task>>,
         grants: &Grants,
         secrets: Granted,
-    ) -> wasmtime::Result<(Store<ActivityState>, Activity)> {
+    ) -> wasmtime::Result<(Store<ActivityState>, Instance)> {
         let state = ActivityState {
             wasi: granted(grants, &secrets, task.as_ref())?,
             http: WasiHttpCtx::new(),
@@ -152,9 +163,16 @@ impl ActivityModule {
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let activity = self.pre.instantiate_async(&mut store).await?;
-        Ok((store, activity))
+        let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
+        Ok((store, instance))
     }
+}
+
+fn run_of(component: &Component) -> Option<ComponentExportIndex> {
+    let ty = component.component_type();
+    let (interface, _) = ty.exports(component.engine()).find(|(name, _)| name.starts_with(ACTIVITIES))?;
+    let interface = component.get_export_index(None, interface)?;
+    component.get_export_index(Some(&interface), "run")
 }
 
 fn failure_of(name: &str, error: &wasmtime::Error) -> Failure {

@@ -149,9 +149,9 @@ impl Guest {
     /// What the module says of itself.
     pub(super) fn describe(module: &OrchestrationModule) -> wasmtime::Result<wit::Description> {
         let mut guest = Self::instantiate(module, None, "describe").map_err(|(error, _)| error)?;
-        match &guest.exports {
+        match &mut guest.exports {
             Exports::Component(exports) => exports.dacapo_workflow_guest().call_describe(&mut guest.store),
-            Exports::Direct(_) => unreachable!("what is described is linked as a component"),
+            Exports::Direct(exports) => exports.describe(&mut guest.store),
         }
     }
 

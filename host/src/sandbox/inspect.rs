@@ -49,7 +49,7 @@ pub enum Refused {
 }
 
 const GUEST: &str = "dacapo:workflow/guest@0.1.";
-const ACTIVITIES: &str = "dacapo:workflow/activities@0.1.";
+pub(super) const ACTIVITIES: &str = "dacapo:workflow/activities@0.1.";
 
 /// The component inside uploaded bytes: as given, or made from a core module
 /// that carries the contract's types.

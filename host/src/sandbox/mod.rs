@@ -33,7 +33,7 @@ use wasmtime::{Engine, Module};
 
 use self::bindings::orchestration::OrchestrationPre;
 use self::cache::CompiledCache;
-use self::direct::DirectModule;
+use self::direct::{DirectModule, Plain};
 use self::guest::{Guest, GuestState};
 use self::inspect::Refused;
 use self::layout::Layout;
@@ -180,12 +180,19 @@ impl Sandbox {
     pub fn inspect(&self, bytes: &[u8]) -> Result<Inspected, Refused> {
         let component = inspect::to_component(bytes, self.settings.module_bytes)?.into_owned();
         let hash = ModuleHash::of(&component);
-        let compiled = self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?;
+        // Of what is called directly only the types are needed as a component.
+        let hollow = direct::plain(&component).and_then(|plain| self.hollow(&component, &plain).ok());
+        let is_direct = hollow.is_some() && !self.inspects;
+        let compiled = match hollow {
+            Some(hollow) if is_direct => hollow,
+            _ => self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?,
+        };
         let mut queries = Vec::new();
         let mut entities = Vec::new();
         let (kind, offers, updates) = match inspect::kind_of(&compiled, &self.orchestrations)? {
             ModuleKind::Orchestration => {
-                let module = self.link(hash, &compiled, None).map_err(not_a_component)?;
+                let module = if is_direct { self.load(hash, &component) } else { self.link(hash, &compiled, None) };
+                let module = module.map_err(not_a_component)?;
                 let said = Guest::describe(&module).map_err(|error| Refused::Describe(format!("{:#}", error)))?;
                 queries = said.queries.into_iter().map(offer).collect();
                 let updates = said.updates.into_iter().map(offer).collect();
@@ -208,28 +215,40 @@ impl Sandbox {
     /// # Errors
     /// If the bytes are no such module.
     pub fn load(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<OrchestrationModule> {
-        if !self.inspects
-            && let Some(module) = self.load_direct(hash, component)?
-        {
-            return Ok(module);
+        if let (false, Some(plain)) = (self.inspects, direct::plain(component)) {
+            match self.load_direct(hash, component, &plain) {
+                Ok(module) => return Ok(module),
+                // Whatever the reason is, it goes the component's way, or fails there.
+                Err(error) => tracing::debug!(module = %hash.short(), "not called directly: {error:#}"),
+            }
         }
         let compiled = self.compile(&self.orchestrations, hash, component)?;
         let layout = self.inspects.then(|| Layout::of(component)).transpose()?;
         self.link(hash, &compiled, layout.map(Arc::new))
     }
 
-    /// Loads a module of which the core module is enough. Whether its types are those of the
-    /// contract is known of the component only, so that is compiled and linked once as well.
-    fn load_direct(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<Option<OrchestrationModule>> {
-        let Some(plain) = direct::plain(component) else { return Ok(None) };
-        let check = || self.compile(&self.orchestrations, hash, component).and_then(|it| self.link(hash, &it, None));
+    /// Loads a module of which the core module is enough. Its types are checked with the
+    /// component's, before it is compiled for the first time.
+    fn load_direct(
+        &self,
+        hash: ModuleHash,
+        component: &[u8],
+        plain: &Plain<'_>,
+    ) -> wasmtime::Result<OrchestrationModule> {
+        let engine = &self.orchestrations;
+        let check = || self.link(hash, &self.hollow(component, plain)?, None);
         let compiled: Module = match &self.cache {
-            Some(cache) => cache.load_or_compile(&self.orchestrations, hash, plain.module, check)?,
-            None => check().and_then(|_| Module::new(&self.orchestrations, plain.module))?,
+            Some(cache) => cache.load_or_compile(engine, hash, plain.module, check)?,
+            None => check().and_then(|_| Module::new(engine, plain.module))?,
         };
-        let module = DirectModule::new(&self.orchestrations, &compiled, plain.interface)?;
-        let linked = Linked::Direct(Arc::new(module));
-        Ok(Some(OrchestrationModule { hash, linked, settings: self.settings.clone(), layout: None }))
+        let linked = Linked::Direct(Arc::new(DirectModule::new(engine, &compiled, plain.interface)?));
+        Ok(OrchestrationModule { hash, linked, settings: self.settings.clone(), layout: None })
+    }
+
+    /// A component with the types of this one, and without its code.
+    fn hollow(&self, component: &[u8], plain: &Plain<'_>) -> wasmtime::Result<Component> {
+        let hollow = direct::hollow(component, plain);
+        Component::new(&self.orchestrations, hollow.ok_or_else(|| wasmtime::format_err!("it cannot be read"))?)
     }
 
     /// Loads a module with activities that was checked at upload.

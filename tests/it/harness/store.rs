@@ -4,7 +4,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use dacapo::core::ids::{ExecutionNumber, InstanceId};
 use dacapo::store::redb::{Options, RedbStore};
@@ -53,12 +53,14 @@ struct Seen {
     commits: usize,
     death: Option<Death>,
     is_dead: bool,
+    /// Commits wait.
+    is_held: bool,
 }
 
 impl WatchedStore {
     /// Opens the file at `path`.
     pub(super) fn open(path: &Path, options: Options, death: Option<Death>) -> Result<Self, StoreError> {
-        let seen = Seen { commits: 0, death, is_dead: false };
+        let seen = Seen { commits: 0, death, is_dead: false, is_held: false };
         let inner = Counting { store: RedbStore::open_with(path, options)?, histories: AtomicUsize::new(0) };
         Ok(Self { inner, seen: Mutex::new(seen), changed: Condvar::new() })
     }
@@ -75,7 +77,8 @@ impl WatchedStore {
 
     /// One write that counts, and dies where it is to die.
     fn write<T>(&self, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut seen = lock(&self.seen);
+        let held = |seen: &mut Seen| seen.is_held;
+        let mut seen = self.changed.wait_while(lock(&self.seen), held).unwrap_or_else(PoisonError::into_inner);
         let number = seen.commits + 1;
         if seen.is_dead || seen.death == Some(Death::Before(number)) {
             seen.is_dead = true;
@@ -87,6 +90,12 @@ impl WatchedStore {
         seen.is_dead = seen.death == Some(Death::After(number));
         self.changed.notify_all();
         if seen.is_dead { Err(died()) } else { Ok(written) }
+    }
+
+    /// From now on commits wait, or go on again.
+    pub(super) fn hold(&self, is_held: bool) {
+        lock(&self.seen).is_held = is_held;
+        self.changed.notify_all();
     }
 
     /// Dies now, between two commits.

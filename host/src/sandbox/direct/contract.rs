@@ -9,7 +9,7 @@ use crate::sandbox::bindings::orchestration::dacapo::workflow::context::{
     ActivityOptions, EntityId, InstanceInfo, OrchestrationOptions,
 };
 use crate::sandbox::bindings::orchestration::exports::dacapo::workflow::guest::{
-    Completion, Delivery, Progress, Request, RequestKind,
+    Completion, Delivery, Description, EntityOffer, Offer, Progress, Request, RequestKind,
 };
 use crate::sandbox::types::{
     Failure, FailureKind, IdReusePolicy, LogLevel, ParentClosePolicy, Payload, RetryPolicy, Tag,
@@ -83,6 +83,21 @@ record!(InstanceInfo {
 } store);
 record!(Completion { operation: u32, outcome: std::result::Result<Payload, Failure> } store);
 record!(Request { id: u32, kind: RequestKind, name: String, input: Payload } store);
+
+record!(Offer {
+    name: String,
+    description: String,
+    input_schema: Option<String>,
+    output_schema: Option<String>,
+} load);
+record!(EntityOffer { kind: String, operations: Vec<Offer> } load);
+record!(Description {
+    sdk: String,
+    orchestrations: Vec<Offer>,
+    queries: Vec<Offer>,
+    updates: Vec<Offer>,
+    entities: Vec<EntityOffer>,
+} load);
 
 impl Layout for Delivery {
     const SIZE: usize = aligned(content(0, Self::ALIGN) + larger(Completion::SIZE, Request::SIZE), Self::ALIGN);

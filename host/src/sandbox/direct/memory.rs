@@ -232,18 +232,18 @@ fn two_words(memory: &[u8], at: usize) -> Result<(u32, u32)> {
 }
 
 macro_rules! listed {
-    ($({$($generic:tt)*} $type:ty: $self:ident, $memory:ident, $at:ident, $len:ident => $load:expr, $into:ident => $store:expr;)*) => {$(
-        impl<$($generic)*> Layout for $type {
+    ($($type:ty: $self:ident, $memory:ident, $at:ident, $len:ident => $load:expr, $into:ident => $store:expr;)*) => {$(
+        impl Layout for $type {
             const SIZE: usize = 8;
             const ALIGN: usize = 4;
         }
-        impl<$($generic)*> Load for $type {
+        impl Load for $type {
             fn load($memory: &[u8], at: usize) -> Result<Self> {
                 let ($at, $len) = two_words($memory, at)?;
                 $load
             }
         }
-        impl<$($generic)*> Store for $type {
+        impl Store for $type {
             fn store(&$self, $into: &mut Lower<'_>, at: usize) -> Result<()> {
                 let list = $store?;
                 $into.words(at, list);
@@ -253,10 +253,29 @@ macro_rules! listed {
     )*};
 }
 listed! {
-    {} String: self, memory, at, len => string(memory, at, len), into => into.bytes(self.as_bytes());
-    {} Arc<str>: self, memory, at, len => content_type(memory, at, len), into => into.bytes(self.as_bytes());
-    {} Arc<[u8]>: self, memory, at, len => Ok(bytes(memory, at, len)?.into()), into => into.bytes(self);
-    {T: Load + Store} Vec<T>: self, memory, at, len => list(memory, at, len), into => into.list(self);
+    String: self, memory, at, len => string(memory, at, len), into => into.bytes(self.as_bytes());
+    Arc<str>: self, memory, at, len => content_type(memory, at, len), into => into.bytes(self.as_bytes());
+    Arc<[u8]>: self, memory, at, len => Ok(bytes(memory, at, len)?.into()), into => into.bytes(self);
+}
+
+impl<T> Layout for Vec<T> {
+    const SIZE: usize = 8;
+    const ALIGN: usize = 4;
+}
+
+impl<T: Load> Load for Vec<T> {
+    fn load(memory: &[u8], at: usize) -> Result<Self> {
+        let (at, len) = two_words(memory, at)?;
+        list(memory, at, len)
+    }
+}
+
+impl<T: Store> Store for Vec<T> {
+    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+        let list = into.list(self)?;
+        into.words(at, list);
+        Ok(())
+    }
 }
 
 /// Where the content of a variant's case stands: behind one byte that says which case it is.

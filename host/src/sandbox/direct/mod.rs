@@ -12,10 +12,12 @@
 //! either way, and a test compares them.
 //!
 //! Every other component (of JavaScript, of Python, made by hand), and every one in a sandbox
-//! that inspects, is run by the component's runtime. That also checks the types at upload.
+//! that inspects, is run by the component's runtime. That also checks the types of all of them,
+//! of those called directly on a [`hollow`] copy.
 
 mod contract;
 mod handles;
+mod hollow;
 mod imports;
 mod memory;
 mod shape;
@@ -28,12 +30,13 @@ use wasmtime::{Result, Store, StoreContextMut, TypedFunc, WasmParams, WasmResult
 
 use self::handles::Handles;
 use self::memory::{Load, Lower};
-use super::bindings::orchestration::exports::dacapo::workflow::guest::{Delivery, Progress};
+use super::bindings::orchestration::exports::dacapo::workflow::guest::{Delivery, Description, Progress};
 use super::guest::GuestState;
 use super::types::{Failure, Payload};
 use super::wasi::interface as wasi_interface;
 
-pub(super) use self::shape::plain;
+pub(super) use self::hollow::hollow;
+pub(super) use self::shape::{Plain, plain};
 
 /// The interface of the contract's imports.
 const CONTEXT: &str = "dacapo:workflow/context@0.1.";
@@ -47,6 +50,7 @@ pub(super) struct DirectModule {
     start: Export,
     resume: Export,
     query: Export,
+    describe: Export,
 }
 
 /// A function of the contract, and what is called when its answer was read.
@@ -144,6 +148,7 @@ impl DirectModule {
             start: export("start")?,
             resume: export("resume")?,
             query: export("query")?,
+            describe: export("describe")?,
             pre: linker.instantiate_pre(module)?,
             engine: engine.clone(),
         })
@@ -215,6 +220,10 @@ impl DirectGuest {
             None => self.resume.insert(Called::of(store, self.instance, self.module.resume)?),
         };
         called.call(store, words)
+    }
+
+    pub(super) fn describe(&mut self, store: &mut Store<GuestState>) -> Result<Description> {
+        Called::of(store, self.instance, self.module.describe)?.call(store, ())
     }
 
     pub(super) fn query(

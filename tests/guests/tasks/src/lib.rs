@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dacapo_sdk::futures::future::join_all;
+use dacapo_sdk::futures::future::{join, join_all};
 use dacapo_sdk::futures::{FutureExt as _, select_biased};
 use dacapo_sdk::{ActivityCall, CallInterceptor, Called, Context, Error, Payload, Result, RetryPolicy, orchestration};
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,17 @@ async fn call_until(ctx: Context, call: Call) -> Result<String> {
     }
 }
 
+/// One call, and beside it one of `step.keep` once the event `go` is there.
+#[orchestration]
+async fn call_both(ctx: Context, call: Call) -> Result<(String, String)> {
+    let more = async {
+        ctx.wait_for_event::<()>("go").await?;
+        ctx.call_activity("step.keep", "y").await
+    };
+    let (first, more) = join(call.of(&ctx).into_future(), more).await;
+    Ok((first?, more?))
+}
+
 /// Sends what nobody else can read, and calls only what it may.
 struct Sealed;
 
@@ -148,4 +159,4 @@ async fn call_sealed(ctx: Context, calls: Vec<Call>) -> Result<Vec<Came>> {
     Ok(all)
 }
 
-dacapo_sdk::export_orchestrations!(call_with, call_all, call_until, call_sealed);
+dacapo_sdk::export_orchestrations!(call_with, call_all, call_until, call_both, call_sealed);
