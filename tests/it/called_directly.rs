@@ -95,3 +95,21 @@ fn a_query_is_answered_the_same_either_way() {
         assert_eq!(answers[0], answers[1], "{query} {input:?}");
     }
 }
+
+/// A module whose functions have other types than the contract's, and the same words.
+#[test]
+fn types_of_another_contract_are_refused_though_their_words_are_the_same() {
+    let bytes = guest("steps");
+    for (ours, theirs) in [("cancel-requested", "cancel-requestee"), ("continue-as-new", "continue-as-old")] {
+        let mut other = bytes.to_vec();
+        let places: Vec<usize> =
+            (0..other.len() - ours.len()).filter(|at| other[*at..].starts_with(ours.as_bytes())).collect();
+        assert!(places.len() > 1, "{ours} is in its types");
+        for at in places {
+            other[at..at + ours.len()].copy_from_slice(theirs.as_bytes());
+        }
+        let refused = replay_sandbox().inspect(&other).expect_err("it is of another contract").to_string();
+        let through_component = inspecting().inspect(&other).expect_err("likewise").to_string();
+        assert_eq!(refused, through_component);
+    }
+}

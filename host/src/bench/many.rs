@@ -34,8 +34,9 @@ pub(super) async fn sleeping(settings: &Settings) -> anyhow::Result<Measured> {
     // The file's pages in memory are bounded, and no matter of how many sleep.
     let machine =
         Machine::open_with(settings, "sleeping", Opened { cache_bytes: Some(32 << 20), ..Opened::default() })?;
-    // Pools and caches have their size before it is measured.
-    sleep_for(&machine, "warm", 20_000.min(sleepers), 30 * DAY_MS).await?;
+    // Pools and caches have their size before it is measured, and so have the turns that
+    // wait to be folded.
+    sleep_for(&machine, "warm", 200_000.min(sleepers), 30 * DAY_MS).await?;
     let before = process::resident_bytes()?;
     sleep_for(&machine, "sleeper", sleepers, 30 * DAY_MS).await?;
     let each = (process::resident_bytes()? - before) / f64::from(sleepers);

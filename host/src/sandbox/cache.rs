@@ -14,8 +14,12 @@ use wasmtime::{Engine, Module, Result};
 
 use crate::core::ids::{Hash, ModuleHash};
 
-/// What a module's types were checked against before it was compiled.
-const CONTRACT: [&str; 4] = [
+/// What a module was checked against before it was compiled: the contract, and the checks of
+/// this version.
+const CHECKED: [&str; 6] = [
+    env!("CARGO_PKG_VERSION"),
+    // Changes with what `direct` asks of a module.
+    "2",
     include_str!("../../../wit/types.wit"),
     include_str!("../../../wit/context.wit"),
     include_str!("../../../wit/orchestration.wit"),
@@ -86,7 +90,7 @@ impl CompiledCache {
     ) -> Result<C> {
         let mut make = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut make);
-        CONTRACT.hash(&mut make);
+        CHECKED.hash(&mut make);
         let path = self.folder.join(format!("{hash}-{:016x}.{}", make.finish(), C::ENDING));
         if let Some(compiled) = self.load(engine, hash, &path) {
             return Ok(compiled);

@@ -181,11 +181,12 @@ impl Sandbox {
         let component = inspect::to_component(bytes, self.settings.module_bytes)?.into_owned();
         let hash = ModuleHash::of(&component);
         // Of what is called directly only the types are needed as a component.
-        let hollow = direct::plain(&component).and_then(|plain| self.hollow(&component, &plain).ok());
-        let is_direct = hollow.is_some() && !self.inspects;
+        let plain = direct::plain(&component).filter(|_| !self.inspects);
+        let hollow = plain.and_then(|plain| self.hollow(&component, &plain).ok());
+        let is_direct = hollow.is_some();
         let compiled = match hollow {
-            Some(hollow) if is_direct => hollow,
-            _ => self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?,
+            Some(hollow) => hollow,
+            None => self.compile(&self.orchestrations, hash, &component).map_err(not_a_component)?,
         };
         let mut queries = Vec::new();
         let mut entities = Vec::new();
@@ -236,7 +237,11 @@ impl Sandbox {
         plain: &Plain<'_>,
     ) -> wasmtime::Result<OrchestrationModule> {
         let engine = &self.orchestrations;
-        let check = || self.link(hash, &self.hollow(component, plain)?, None);
+        let check = || {
+            let hollow = self.hollow(component, plain)?;
+            direct::check_exports(&hollow, plain.interface)?;
+            self.link(hash, &hollow, None)
+        };
         let compiled: Module = match &self.cache {
             Some(cache) => cache.load_or_compile(engine, hash, plain.module, check)?,
             None => check().and_then(|_| Module::new(engine, plain.module))?,

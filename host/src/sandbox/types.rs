@@ -159,6 +159,9 @@ pub struct LogLine {
     pub fields: Vec<Tag>,
 }
 
+/// The usual media type, which is not copied for each payload.
+pub(super) static JSON_TEXT: LazyLock<Arc<str>> = LazyLock::new(|| JSON.into());
+
 impl From<Payload> for crate::core::payload::Payload {
     fn from(payload: Payload) -> Self {
         let content_type = match &*payload.content_type {
@@ -171,7 +174,6 @@ impl From<Payload> for crate::core::payload::Payload {
 
 impl From<crate::core::payload::Payload> for Payload {
     fn from(payload: crate::core::payload::Payload) -> Self {
-        static JSON_TEXT: LazyLock<Arc<str>> = LazyLock::new(|| JSON.into());
         let content_type = match payload.content_type {
             ContentType::Json => JSON_TEXT.clone(),
             ContentType::Other(text) => text,

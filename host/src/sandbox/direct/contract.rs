@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Result, bail};
 
-use super::memory::{Fields, Layout, Load, Lower, Store, aligned, cases, content, larger, record};
+use super::memory::{Fields, Layout, Lift, Load, Lower, Store, aligned, cases, content, larger, record};
 use crate::sandbox::bindings::orchestration::dacapo::workflow::context::{
     ActivityOptions, EntityId, InstanceInfo, OrchestrationOptions,
 };
@@ -130,9 +130,9 @@ impl Layout for Progress {
 }
 
 impl Load for Progress {
-    fn load(memory: &[u8], at: usize) -> Result<Self> {
+    fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
         let inside = content(at, Self::ALIGN);
-        Ok(match memory[at] {
+        Ok(match u8::load(memory, at)? {
             0 => Self::Suspended,
             1 => Self::Completed(Payload::load(memory, inside)?),
             2 => Self::Failed(Failure::load(memory, inside)?),
@@ -146,7 +146,7 @@ impl Load for Progress {
 pub(super) type PayloadWords = (u32, u32, u32, u32);
 
 /// A payload that came as arguments.
-pub(super) fn payload(memory: &[u8], (media, media_len, data, len): PayloadWords) -> Result<Payload> {
+pub(super) fn payload(memory: &Lift<'_>, (media, media_len, data, len): PayloadWords) -> Result<Payload> {
     let content_type = super::memory::content_type(memory, media, media_len)?;
     Ok(Payload { content_type, data: super::memory::bytes(memory, data, len)?.into() })
 }
@@ -168,3 +168,38 @@ pub(super) struct CallOrchestration {
 }
 
 record!(CallOrchestration { name: String, input: Payload, options: OrchestrationOptions } load);
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::component::ComponentType;
+
+    use super::*;
+
+    /// The component's runtime makes its layouts of the same types.
+    fn assert_laid_out<T: Layout + ComponentType>() {
+        let laid_out = (T::SIZE, T::ALIGN);
+        assert_eq!(laid_out, (T::SIZE32, T::ALIGN32 as usize), "{}", std::any::type_name::<T>());
+    }
+
+    #[test]
+    fn the_nouns_are_laid_out_as_the_components_runtime_lays_them_out() {
+        assert_laid_out::<Payload>();
+        assert_laid_out::<Failure>();
+        assert_laid_out::<FailureKind>();
+        assert_laid_out::<RetryPolicy>();
+        assert_laid_out::<Tag>();
+        assert_laid_out::<EntityId>();
+        assert_laid_out::<ActivityOptions>();
+        assert_laid_out::<OrchestrationOptions>();
+        assert_laid_out::<InstanceInfo>();
+        assert_laid_out::<Completion>();
+        assert_laid_out::<Request>();
+        assert_laid_out::<Delivery>();
+        assert_laid_out::<Progress>();
+        assert_laid_out::<Offer>();
+        assert_laid_out::<EntityOffer>();
+        assert_laid_out::<Description>();
+        assert_laid_out::<std::result::Result<Payload, Failure>>();
+        assert_laid_out::<Option<u32>>();
+    }
+}

@@ -38,21 +38,25 @@ pub(super) struct Handles {
     slots: Vec<Slot>,
     /// The slot that is given next.
     next: usize,
+    held: usize,
 }
 
 impl Handles {
     pub(super) fn give(&mut self, kind: Kind) -> Result<u32> {
+        if self.held == MOST {
+            bail!("a guest may hold {MOST} handles at a time");
+        }
+        self.held += 1;
         let slot = self.next;
         match self.slots.get_mut(slot) {
             Some(free) => {
                 let Slot::Free(next) = std::mem::replace(free, Slot::Held(kind)) else { unreachable!("it is free") };
                 self.next = next;
             }
-            None if slot < MOST => {
+            None => {
                 self.slots.push(Slot::Held(kind));
                 self.next = slot + 1;
             }
-            None => bail!("a guest may hold {MOST} handles at a time"),
         }
         Ok(slot as u32 + 1)
     }
@@ -65,8 +69,17 @@ impl Handles {
         }
     }
 
+    /// The same for the time of a call, during which it counts as one more that is held.
+    pub(super) fn lent(&self, handle: u32, resource: &str) -> Result<Kind> {
+        if self.held == MOST {
+            bail!("a guest that holds {MOST} handles can use none of them");
+        }
+        self.held(handle, resource)
+    }
+
     pub(super) fn give_back(&mut self, handle: u32, resource: &str) -> Result<()> {
         self.held(handle, resource)?;
+        self.held -= 1;
         let slot = handle as usize - 1;
         self.slots[slot] = Slot::Free(self.next);
         self.next = slot;

@@ -5,7 +5,7 @@
 use wasmtime::{AsContextMut as _, Caller, Linker, Result};
 
 use super::contract::{CallActivity, CallOrchestration, PayloadWords, payload};
-use super::memory::{Lower, Store, list, load, string};
+use super::memory::{Lift, Lower, Store, list, load, string};
 use crate::sandbox::bindings::orchestration::dacapo::workflow::context::{EntityId, Host};
 use crate::sandbox::guest::GuestState;
 use crate::sandbox::types::{Failure, FailureKind, LogLevel, LogLine, Payload, Tag};
@@ -13,10 +13,10 @@ use crate::sandbox::types::{Failure, FailureKind, LogLevel, LogLine, Payload, Ta
 pub(super) type Asking<'a> = Caller<'a, GuestState>;
 
 /// Runs what an import does with the guest's memory and state.
-pub(super) fn with<T>(asking: &mut Asking<'_>, ask: impl FnOnce(&[u8], &mut GuestState) -> Result<T>) -> Result<T> {
+pub(super) fn with<T>(asking: &mut Asking<'_>, ask: impl FnOnce(&Lift<'_>, &mut GuestState) -> Result<T>) -> Result<T> {
     let memory = asking.data().direct.asked()?.memory;
     let (memory, state) = memory.data_and_store_mut(asking);
-    ask(memory, state)
+    ask(&Lift::new(memory), state)
 }
 
 /// Answers with what does not fit into one word, at the address that the guest gave.
@@ -200,7 +200,7 @@ fn define_appearances(linker: &mut Linker<GuestState>, name: &str) -> Result<()>
     Ok(())
 }
 
-fn details(memory: &[u8], some: u32, words: PayloadWords) -> Result<Option<Payload>> {
+fn details(memory: &Lift<'_>, some: u32, words: PayloadWords) -> Result<Option<Payload>> {
     match some {
         0 => Ok(None),
         1 => payload(memory, words).map(Some),

@@ -2,20 +2,25 @@
 //! read and written.
 //!
 //! Sizes, alignments and the order in which the guest's allocator is asked are those of the
-//! component model's canonical ABI (32-bit memory, UTF-8 strings), so that a guest cannot tell
-//! whether it is called this way or through the component's runtime: it sees the same
-//! addresses.
+//! component model's canonical ABI (32-bit memory, UTF-8 strings), so that a guest sees the same
+//! addresses whether it is called this way or through the component's runtime.
 
-use std::sync::{Arc, LazyLock};
+use std::cell::Cell;
+use std::sync::Arc;
 
 use wasmtime::{Memory, Result, StoreContextMut, bail};
 
 use super::super::guest::GuestState;
 use super::{Parts, alone};
 use crate::core::payload::JSON;
+use crate::sandbox::types::JSON_TEXT;
 
-/// Longest string or list that crosses, bytes.
+/// Longest string or list that is handed over, bytes.
 const MOST: usize = (1 << 31) - 1;
+
+/// What a guest may have read of its memory in one call, bytes: what it points to may be the same
+/// again and again. As in the component's runtime.
+const MOST_READ: usize = 128 << 20;
 
 /// What the canonical ABI says of a type in memory.
 pub(super) trait Layout {
@@ -25,13 +30,33 @@ pub(super) trait Layout {
     const ALIGN: usize;
 }
 
+/// A guest's memory, from which the values of one call are read.
+pub(super) struct Lift<'a> {
+    memory: &'a [u8],
+    /// Bytes that may still be read.
+    left: Cell<usize>,
+}
+
+impl<'a> Lift<'a> {
+    pub(super) fn new(memory: &'a [u8]) -> Self {
+        Self { memory, left: Cell::new(MOST_READ) }
+    }
+
+    fn charge(&self, items: usize, bytes_each: usize) -> Result<()> {
+        let left = items.checked_mul(bytes_each).and_then(|bytes| self.left.get().checked_sub(bytes));
+        let Some(left) = left else { bail!("one call of a guest hands over more than {MOST_READ} bytes") };
+        self.left.set(left);
+        Ok(())
+    }
+}
+
 /// A type that a guest hands over.
 pub(super) trait Load: Layout + Sized {
     /// Reads one that begins at `at`, which is in the memory and aligned.
     ///
     /// # Errors
     /// If the guest left something there that is no such value.
-    fn load(memory: &[u8], at: usize) -> Result<Self>;
+    fn load(memory: &Lift<'_>, at: usize) -> Result<Self>;
 }
 
 /// A type that is handed to a guest.
@@ -45,36 +70,37 @@ pub(super) trait Store: Layout {
 }
 
 /// Reads a value at an address that the guest named.
-pub(super) fn load<T: Load>(memory: &[u8], at: u32) -> Result<T> {
-    let at = checked::<T>(memory.len(), at, 1)?;
+pub(super) fn load<T: Load>(memory: &Lift<'_>, at: u32) -> Result<T> {
+    let at = checked::<T>(memory.memory.len(), at, 1)?;
     T::load(memory, at)
 }
 
 /// A string in its two words.
-pub(super) fn string(memory: &[u8], at: u32, len: u32) -> Result<String> {
+pub(super) fn string(memory: &Lift<'_>, at: u32, len: u32) -> Result<String> {
     Ok(text(memory, at, len)?.to_owned())
 }
 
 /// A list of bytes in its two words.
-pub(super) fn bytes(memory: &[u8], at: u32, len: u32) -> Result<&[u8]> {
-    let at = checked::<u8>(memory.len(), at, len)?;
-    Ok(&memory[at..at + len as usize])
+pub(super) fn bytes<'a>(memory: &Lift<'a>, at: u32, len: u32) -> Result<&'a [u8]> {
+    let at = checked::<u8>(memory.memory.len(), at, len)?;
+    memory.charge(len as usize, 1)?;
+    Ok(&memory.memory[at..at + len as usize])
 }
 
 /// A list in its two words.
-pub(super) fn list<T: Load>(memory: &[u8], at: u32, len: u32) -> Result<Vec<T>> {
-    let at = checked::<T>(memory.len(), at, len)?;
+pub(super) fn list<T: Load>(memory: &Lift<'_>, at: u32, len: u32) -> Result<Vec<T>> {
+    let at = checked::<T>(memory.memory.len(), at, len)?;
+    memory.charge(len as usize, size_of::<T>())?;
     (0..len as usize).map(|index| T::load(memory, at + index * T::SIZE)).collect()
 }
 
 /// A media type in its two words; the usual one is not copied.
-pub(super) fn content_type(memory: &[u8], at: u32, len: u32) -> Result<Arc<str>> {
-    static JSON_TEXT: LazyLock<Arc<str>> = LazyLock::new(|| JSON.into());
+pub(super) fn content_type(memory: &Lift<'_>, at: u32, len: u32) -> Result<Arc<str>> {
     let text = text(memory, at, len)?;
     Ok(if text == JSON { JSON_TEXT.clone() } else { text.into() })
 }
 
-fn text(memory: &[u8], at: u32, len: u32) -> Result<&str> {
+fn text<'a>(memory: &Lift<'a>, at: u32, len: u32) -> Result<&'a str> {
     Ok(std::str::from_utf8(bytes(memory, at, len)?)?)
 }
 
@@ -194,8 +220,8 @@ macro_rules! number {
             const ALIGN: usize = size_of::<$type>();
         }
         impl Load for $type {
-            fn load(memory: &[u8], at: usize) -> Result<Self> {
-                let bytes = memory[at..at + Self::SIZE].try_into().expect("as many bytes as it has");
+            fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
+                let bytes = memory.memory[at..at + Self::SIZE].try_into().expect("as many bytes as it has");
                 Ok(<$type>::from_le_bytes(bytes))
             }
         }
@@ -215,8 +241,8 @@ impl Layout for bool {
 }
 
 impl Load for bool {
-    fn load(memory: &[u8], at: usize) -> Result<Self> {
-        Ok(memory[at] != 0)
+    fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
+        Ok(u8::load(memory, at)? != 0)
     }
 }
 
@@ -227,7 +253,7 @@ impl Store for bool {
 }
 
 /// A list's two words in memory.
-fn two_words(memory: &[u8], at: usize) -> Result<(u32, u32)> {
+fn two_words(memory: &Lift<'_>, at: usize) -> Result<(u32, u32)> {
     Ok((u32::load(memory, at)?, u32::load(memory, at + 4)?))
 }
 
@@ -238,7 +264,7 @@ macro_rules! listed {
             const ALIGN: usize = 4;
         }
         impl Load for $type {
-            fn load($memory: &[u8], at: usize) -> Result<Self> {
+            fn load($memory: &Lift<'_>, at: usize) -> Result<Self> {
                 let ($at, $len) = two_words($memory, at)?;
                 $load
             }
@@ -264,7 +290,7 @@ impl<T> Layout for Vec<T> {
 }
 
 impl<T: Load> Load for Vec<T> {
-    fn load(memory: &[u8], at: usize) -> Result<Self> {
+    fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
         let (at, len) = two_words(memory, at)?;
         list(memory, at, len)
     }
@@ -289,8 +315,8 @@ impl<T: Layout> Layout for Option<T> {
 }
 
 impl<T: Load> Load for Option<T> {
-    fn load(memory: &[u8], at: usize) -> Result<Self> {
-        match memory[at] {
+    fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
+        match u8::load(memory, at)? {
             0 => Ok(None),
             1 => T::load(memory, content(at, Self::ALIGN)).map(Some),
             other => bail!("an option begins with 0 or 1, not with {other}"),
@@ -311,9 +337,9 @@ impl<T: Layout, E: Layout> Layout for std::result::Result<T, E> {
 }
 
 impl<T: Load, E: Load> Load for std::result::Result<T, E> {
-    fn load(memory: &[u8], at: usize) -> Result<Self> {
+    fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
         let inside = content(at, Self::ALIGN);
-        match memory[at] {
+        match u8::load(memory, at)? {
             0 => T::load(memory, inside).map(Ok),
             1 => E::load(memory, inside).map(Err),
             other => bail!("a result begins with 0 or 1, not with {other}"),
@@ -359,7 +385,7 @@ macro_rules! record {
     };
     (@load $type:ident { $($field:ident: $of:ty),* $(,)? }) => {
         impl Load for $type {
-            fn load(memory: &[u8], at: usize) -> Result<Self> {
+            fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
                 let mut fields = Fields::at(at);
                 Ok(Self { $($field: <$of as Load>::load(memory, fields.next::<$of>())?),* })
             }
@@ -394,8 +420,8 @@ macro_rules! cases {
             }
         }
         impl Load for $type {
-            fn load(memory: &[u8], at: usize) -> Result<Self> {
-                Self::numbered(memory[at].into())
+            fn load(memory: &Lift<'_>, at: usize) -> Result<Self> {
+                Self::numbered(u8::load(memory, at)?.into())
             }
         }
         impl Store for $type {
@@ -407,3 +433,54 @@ macro_rules! cases {
 }
 
 pub(super) use {cases, record};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::types::{Failure, FailureKind, Tag};
+
+    #[test]
+    fn what_a_guest_points_to_must_be_in_its_memory_aligned_and_whole() {
+        let memory = [0_u8, 1, 2, 3, 9, 0, 0, 0, 0xff, 0xfe, 0, 0];
+        let lift = Lift::new(&memory);
+        assert_eq!(load::<u32>(&lift, 4).unwrap(), 9);
+        assert!(load::<u32>(&lift, 5).is_err(), "not aligned");
+        assert!(load::<u32>(&lift, 12).is_err() && load::<u64>(&lift, 8).is_err(), "beyond the end");
+        assert!(load::<u32>(&lift, u32::MAX - 3).is_err());
+        assert!(bytes(&lift, 4, u32::MAX).is_err() && list::<u32>(&lift, 0, u32::MAX).is_err());
+        assert_eq!(bytes(&lift, 12, 0).unwrap(), b"");
+        assert!(string(&lift, 8, 2).is_err(), "no UTF-8");
+        assert!(load::<Option<u8>>(&lift, 2).is_err(), "an option that begins with 2");
+        assert!(load::<std::result::Result<u8, u8>>(&lift, 3).is_err(), "a result that begins with 3");
+        assert!(load::<FailureKind>(&lift, 8).is_err(), "there is no such kind");
+        assert_eq!(load::<FailureKind>(&lift, 4).unwrap(), FailureKind::Nondeterministic);
+    }
+
+    #[test]
+    fn what_is_pointed_to_again_and_again_is_read_within_bounds() {
+        // A thousand tags, each with the same name of one MiB.
+        let mut memory = vec![b'x'; 2 << 20];
+        for tag in memory[..1000 * Tag::SIZE].chunks_exact_mut(8) {
+            tag[..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+            tag[4..].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+        }
+        let error = list::<Tag>(&Lift::new(&memory), 0, 1000).unwrap_err();
+        assert!(error.to_string().contains("more than"), "{error}");
+        assert_eq!(list::<Tag>(&Lift::new(&memory), 0, 50).unwrap().len(), 50);
+    }
+
+    #[test]
+    fn a_failure_is_read_field_by_field() {
+        let mut memory = vec![0_u8; 64];
+        let words: [u32; 6] = [2, 48, 4, 52, 3, 0x0001_0001];
+        for (at, word) in words.into_iter().enumerate() {
+            memory[4 * at..][..4].copy_from_slice(&word.to_le_bytes());
+        }
+        // No details: the byte after non-retryable and its padding.
+        memory[20..25].copy_from_slice(&[1, 0, 0, 0, 0]);
+        memory[48..55].copy_from_slice(b"Busynow");
+        let Failure { kind, error_type, message, non_retryable, details } = load(&Lift::new(&memory), 0).unwrap();
+        assert_eq!((kind, error_type.as_str(), message.as_str()), (FailureKind::Cancelled, "Busy", "now"));
+        assert!(non_retryable && details.is_none());
+    }
+}

@@ -7,9 +7,10 @@
 //! that lives for six turns this was most of the work. So where [`shape`] finds that a component
 //! is of that form and no other, the core module alone is instantiated, its imports are defined
 //! here, and values are written to its memory and read from it as the canonical ABI says
-//! ([`memory`], [`contract`]). The guest cannot tell: it sees the same calls in the same order,
-//! its allocator is asked for the same, its handles have the same numbers. So a history goes on
-//! either way, and a test compares them.
+//! ([`memory`], [`contract`]). The guest sees the same calls in the same order, its allocator is
+//! asked for the same, its handles have the same numbers, and it is bounded by the same limits. So
+//! a history goes on either way, and a test compares them. (What differs is a recursion that
+//! ends just before the stack does: there are some frames less below an import.)
 //!
 //! Every other component (of JavaScript, of Python, made by hand), and every one in a sandbox
 //! that inspects, is run by the component's runtime. That also checks the types of all of them,
@@ -25,11 +26,12 @@ mod wasi;
 
 use std::sync::Arc;
 
+use wasmtime::component::{Component, types::ComponentItem};
 use wasmtime::{AsContextMut as _, Engine, Extern, Instance, InstancePre, Linker, Memory, Module, ModuleExport};
 use wasmtime::{Result, Store, StoreContextMut, TypedFunc, WasmParams, WasmResults, format_err};
 
 use self::handles::Handles;
-use self::memory::{Load, Lower};
+use self::memory::{Lift, Load, Lower};
 use super::bindings::orchestration::exports::dacapo::workflow::guest::{Delivery, Description, Progress};
 use super::guest::GuestState;
 use super::types::{Failure, Payload};
@@ -169,6 +171,25 @@ impl DirectModule {
     }
 }
 
+/// Whether the functions that `component` exports as `interface` have the contract's types. That
+/// they have the right words only is not enough: another contract's may be as long.
+pub(super) fn check_exports(component: &Component, interface: &str) -> Result<()> {
+    type Answer = std::result::Result<Payload, Failure>;
+    let ty = component.component_type();
+    let types = ty.instance_type();
+    let function = |name: &str| {
+        let interface = component.get_export_index(None, interface);
+        match component.get_export(interface.as_ref(), name) {
+            Some((ComponentItem::ComponentFunc(function), _)) => Ok(function),
+            _ => Err(format_err!("the component exports no function {name}")),
+        }
+    };
+    function("describe")?.typecheck::<(), (Description,)>(&types)?;
+    function("start")?.typecheck::<(&str, &Payload), (Progress,)>(&types)?;
+    function("resume")?.typecheck::<(&[Delivery],), (Progress,)>(&types)?;
+    function("query")?.typecheck::<(&str, &Payload), (Answer,)>(&types)
+}
+
 fn function<P: WasmParams, R: WasmResults>(
     store: &mut Store<GuestState>,
     instance: Instance,
@@ -188,7 +209,7 @@ impl<P: WasmParams> Called<P> {
     fn call<T: Load>(&self, store: &mut Store<GuestState>, words: P) -> Result<T> {
         let at = self.function.call(&mut *store, words)?;
         let memory = store.data().direct.asked()?.memory;
-        let answer = memory::load(memory.data(&*store), at)?;
+        let answer = memory::load(&Lift::new(memory.data(&*store)), at)?;
         if let Some(post) = &self.post {
             alone(&mut store.as_context_mut(), |store| post.call(store, at))?;
         }

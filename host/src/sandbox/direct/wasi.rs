@@ -62,7 +62,8 @@ pub(super) fn define(linker: &mut Linker<GuestState>, interface: &str, name: &st
             linker.func_wrap(name, "now", |mut asking: Asking<'_>| {
                 with(&mut asking, |_, state| Ok(state.since_start_ms() * 1_000_000))
             })?;
-            linker.func_wrap(name, "resolution", || 1_000_000u64)?;
+            linker
+                .func_wrap(name, "resolution", |mut asking: Asking<'_>| with(&mut asking, |_, _| Ok(1_000_000u64)))?;
             Ok(())
         }
         "random/random" => define_random(linker, name, "get-random-bytes", "get-random-u64"),
@@ -111,7 +112,7 @@ pub(super) fn define_drop(linker: &mut Linker<GuestState>, name: &str, function:
 }
 
 fn held(asking: &mut Asking<'_>, handle: u32, resource: &str) -> Result<Kind> {
-    with(asking, |_, state| state.direct.handles.held(handle, resource))
+    with(asking, |_, state| state.direct.handles.lent(handle, resource))
 }
 
 fn define_wall_clock(linker: &mut Linker<GuestState>, name: &str) -> Result<()> {
@@ -175,7 +176,7 @@ fn define_streams(linker: &mut Linker<GuestState>, name: &str) -> Result<()> {
     for function in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
         linker.func_wrap(name, function, |mut asking: Asking<'_>, stream: u32, bytes: u32, len: u32, at: u32| {
             with(&mut asking, |memory, state| {
-                let kind = state.direct.handles.held(stream, "output-stream")?;
+                let kind = state.direct.handles.lent(stream, "output-stream")?;
                 let bytes = super::memory::bytes(memory, bytes, len)?;
                 state.written(if kind == Kind::Stderr { STDERR } else { STDOUT }, bytes);
                 Ok(())

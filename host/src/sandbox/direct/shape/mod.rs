@@ -21,13 +21,13 @@ use wasmparser::{
     Parser, Payload, TypeRef,
 };
 
-use self::parts::{CoreFunc, Func, Instance, Item, Parts, all, at};
+use self::parts::{CoreFunc, Func, Instance, Item, Parts, all, at, few};
 use self::shim::Shim;
 
 /// What the exported interface's name starts with; any patch of this version is served alike.
 const GUEST: &str = "dacapo:workflow/guest@0.1.";
 /// The functions of that interface that the host calls in the module itself.
-const CALLED: [&str; 3] = ["start", "resume", "query"];
+const CALLED: [&str; 4] = ["describe", "start", "resume", "query"];
 /// Names are looked up one after the other. No guest has as many as this, and with more it could take long.
 const MANY: usize = 1000;
 
@@ -213,6 +213,7 @@ fn ends_of_main(module: &[u8]) -> Option<(Vec<Named<'_>>, HashSet<&str>)> {
     for payload in Parser::new(0).parse_all(module) {
         match payload.ok()? {
             Payload::ImportSection(imports) => {
+                few(imports.count())?;
                 for import in imports.into_imports() {
                     let Import { module, name, ty: TypeRef::Func(_) } = import.ok()? else { return None };
                     found.push((module, name));

@@ -42,6 +42,8 @@ pub(super) struct Parts<'a> {
     pub(super) core_tables: Vec<Item<'a>>,
     /// Exported instances by name.
     pub(super) exports: Vec<(&'a str, u32)>,
+    /// Items of all sections so far.
+    items: u32,
 }
 
 impl<'a> Parts<'a> {
@@ -70,25 +72,43 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// The items of one more section.
+    fn all<T: FromReader<'a>>(&mut self, section: SectionLimited<'a, T>) -> Option<Vec<T>> {
+        self.items = self.items.saturating_add(section.count());
+        few(self.items)?;
+        all(section)
+    }
+
     fn section(&mut self, payload: Payload<'a>) -> Option<()> {
         match payload {
             Payload::Version { encoding: Encoding::Component, .. } | Payload::CustomSection(_) => {}
-            Payload::ComponentTypeSection(types) => self.types.extend(all(types)?.iter().map(|_| None)),
+            Payload::ComponentTypeSection(types) => {
+                let types = self.all(types)?;
+                self.types.extend(types.iter().map(|_| None));
+            }
             Payload::ComponentImportSection(imports) => {
-                for import in all(imports)? {
+                for import in self.all(imports)? {
                     let ComponentTypeRef::Instance(_) = import.ty else { return None };
                     self.instances.push(Instance::Imported(import.name.name));
                 }
             }
-            Payload::ComponentAliasSection(aliases) => all(aliases)?.into_iter().try_for_each(|one| self.alias(one))?,
+            Payload::ComponentAliasSection(aliases) => {
+                self.all(aliases)?.into_iter().try_for_each(|one| self.alias(one))?
+            }
             Payload::ComponentCanonicalSection(funcs) => {
-                all(funcs)?.into_iter().try_for_each(|one| self.canonical(one))?
+                self.all(funcs)?.into_iter().try_for_each(|one| self.canonical(one))?
             }
-            Payload::InstanceSection(instances) => self.core_instances.extend(all(instances)?),
+            Payload::InstanceSection(instances) => {
+                let instances = self.all(instances)?;
+                self.core_instances.extend(instances);
+            }
             Payload::ComponentInstanceSection(instances) => {
-                self.instances.extend(all(instances)?.into_iter().map(Instance::Other));
+                let instances = self.all(instances)?;
+                self.instances.extend(instances.into_iter().map(Instance::Other));
             }
-            Payload::ComponentExportSection(exports) => all(exports)?.iter().try_for_each(|one| self.export(one))?,
+            Payload::ComponentExportSection(exports) => {
+                self.all(exports)?.iter().try_for_each(|one| self.export(one))?
+            }
             // Start functions, values, and what is not known here.
             _ => return None,
         }
@@ -169,7 +189,16 @@ pub(super) fn at<T>(items: &[T], index: u32) -> Option<&T> {
     items.get(usize::try_from(index).ok()?)
 }
 
+/// More items than this are in no guest. This is read before anything has checked how many there
+/// are, and each takes more memory than it has bytes.
+const MOST: u32 = 100_000;
+
+pub(super) fn few(items: u32) -> Option<()> {
+    (items <= MOST).then_some(())
+}
+
 /// The items of a section, if all of them can be read.
 pub(super) fn all<'a, T: FromReader<'a>>(section: SectionLimited<'a, T>) -> Option<Vec<T>> {
+    few(section.count())?;
     section.into_iter().collect::<Result<_, _>>().ok()
 }

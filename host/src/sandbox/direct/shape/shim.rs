@@ -5,7 +5,7 @@ use wasmparser::{
     Payload, Table, TableInit, TypeRef,
 };
 
-use super::parts::{Parts, all, at};
+use super::parts::{Parts, all, at, few};
 
 /// The name of the table that the shim calls through and the fixup fills.
 const SLOTS: &str = "$imports";
@@ -37,6 +37,7 @@ fn signatures_of_shim(module: &[u8]) -> Option<Vec<FuncType>> {
         match payload.ok()? {
             Payload::Version { encoding: Encoding::Module, .. } | Payload::CustomSection(_) | Payload::End(_) => {}
             Payload::TypeSection(section) => {
+                few(section.count())?;
                 types = section.into_iter_err_on_gc_types().collect::<Result<_, _>>().ok()?
             }
             Payload::FunctionSection(section) => funcs = all(section)?,
@@ -85,6 +86,7 @@ fn signatures_of_fixup(module: &[u8]) -> Option<Vec<FuncType>> {
         match payload.ok()? {
             Payload::Version { encoding: Encoding::Module, .. } | Payload::CustomSection(_) | Payload::End(_) => {}
             Payload::TypeSection(section) => {
+                few(section.count())?;
                 types = section.into_iter_err_on_gc_types().collect::<Result<_, _>>().ok()?
             }
             Payload::ImportSection(section) => {

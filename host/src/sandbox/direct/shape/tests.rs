@@ -20,6 +20,7 @@ const PLAIN: &str = r#"(component
     (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
     (func (export "dacapo:workflow/guest@0.1.0#start") (param i32 i32) (result i32) unreachable)
     (func (export "dacapo:workflow/guest@0.1.0#resume") (param i32 i32) (result i32) unreachable)
+    (func (export "dacapo:workflow/guest@0.1.0#describe") (param i32 i32) (result i32) unreachable)
     (func (export "dacapo:workflow/guest@0.1.0#query") (param i32 i32) (result i32) unreachable)
     (func (export "cabi_post_dacapo:workflow/guest@0.1.0#start") (param i32)))
   (core module $shim-module
@@ -58,19 +59,24 @@ const PLAIN: &str = r#"(component
   (alias core export $main "dacapo:workflow/guest@0.1.0#start" (core func $start))
   (alias core export $main "cabi_post_dacapo:workflow/guest@0.1.0#start" (core func $post))
   (alias core export $main "dacapo:workflow/guest@0.1.0#resume" (core func $resume))
+  (alias core export $main "dacapo:workflow/guest@0.1.0#describe" (core func $describe))
   (alias core export $main "dacapo:workflow/guest@0.1.0#query" (core func $query))
   (func $start (type $called) (canon lift (core func $start) (memory $memory) (realloc $realloc)
     string-encoding=utf8 (post-return $post)))
   (func $resume (type $called) (canon lift (core func $resume) (memory $memory) (realloc $realloc)))
+  (func $describe (type $called) (canon lift (core func $describe) (memory $memory) (realloc $realloc)))
   (func $query (type $called) (canon lift (core func $query) (memory $memory) (realloc $realloc)))
   (component $interface
     (type $called (func (param "input" string) (result string)))
     (import "import-func-start" (func $start (type $called)))
     (import "import-func-resume" (func $resume (type $called)))
+    (import "import-func-describe" (func $describe (type $called)))
     (import "import-func-query" (func $query (type $called)))
-    (export "start" (func $start)) (export "resume" (func $resume)) (export "query" (func $query)))
+    (export "start" (func $start)) (export "resume" (func $resume)) (export "query" (func $query))
+    (export "describe" (func $describe)))
   (instance $guest (instantiate $interface (with "import-func-start" (func $start))
-    (with "import-func-resume" (func $resume)) (with "import-func-query" (func $query))))
+    (with "import-func-resume" (func $resume)) (with "import-func-query" (func $query))
+    (with "import-func-describe" (func $describe))))
   (export "dacapo:workflow/guest@0.1.0" (instance $guest)))"#;
 
 fn is_plain(text: &str) -> bool {
@@ -147,4 +153,23 @@ fn what_is_broken_is_not_plain() {
             let _ = plain(&broken);
         }
     }
+}
+
+#[test]
+fn more_items_than_any_guest_has_are_not_read() {
+    // A type section of very many types of one byte each.
+    let many = 1_000_000_u32;
+    let mut section = vec![0xc0, 0x84, 0x3d];
+    section.extend(std::iter::repeat_n(0x73, many as usize));
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    component.push(7);
+    component.extend([0xc3, 0x84, 0x3d]);
+    component.extend(&section);
+    let read = wasmparser::Parser::new(0).parse_all(&component).filter_map(Result::ok);
+    let counted = read.filter_map(|payload| match payload {
+        wasmparser::Payload::ComponentTypeSection(types) => Some(types.count()),
+        _ => None,
+    });
+    assert_eq!(counted.collect::<Vec<_>>(), [many]);
+    assert!(super::parts::Parts::read(&component).is_none());
 }
