@@ -21,8 +21,7 @@ pub(super) fn with<T>(asking: &mut Asking<'_>, ask: impl FnOnce(&Lift<'_>, &mut 
 
 /// Answers with what does not fit into one word, at the address that the guest gave.
 pub(super) fn answer<T: Store>(asking: &mut Asking<'_>, value: &T, at: u32) -> Result<()> {
-    let parts = asking.data().direct.asked()?.clone();
-    Lower::new(asking.as_context_mut(), parts).answer(value, at)
+    Lower::of(asking.as_context_mut())?.answer(value, at)
 }
 
 /// Defines the interface under the very name that a module uses.

@@ -122,8 +122,10 @@ pub(super) struct Lower<'a> {
 }
 
 impl<'a> Lower<'a> {
-    pub(super) fn new(store: StoreContextMut<'a, GuestState>, parts: Arc<Parts>) -> Self {
-        Self { store, parts }
+    /// The guest of that store, while it may be handed something.
+    pub(super) fn of(store: StoreContextMut<'a, GuestState>) -> Result<Self> {
+        let parts = store.data().direct.asked()?.clone();
+        Ok(Self { store, parts })
     }
 
     /// Writes what an import answers to where the guest wants it.

@@ -2,9 +2,9 @@
 //! runtime around it.
 //!
 //! A component that cargo builds for `wasm32-wasip2` is one core module, and two small ones that
-//! join it to its imports. The component's runtime makes three instances of these and two
-//! handles for each import, and each string that crosses takes its way through that; for a guest
-//! that lives for six turns this was most of the work. So where [`shape`] finds that a component
+//! join it to its imports. The component's runtime makes three instances of these, and each
+//! string that crosses takes its way through it; for a guest that lives for six turns this was a
+//! third of all instructions. So where [`shape`] finds that a component
 //! is of that form and no other, the core module alone is instantiated, its imports are defined
 //! here, and values are written to its memory and read from it as the canonical ABI says
 //! ([`memory`], [`contract`]). The guest sees the same calls in the same order, its allocator is
@@ -217,12 +217,6 @@ impl<P: WasmParams> Called<P> {
     }
 }
 
-/// The guest as one that is handed values.
-fn lower(store: &mut Store<GuestState>) -> Result<Lower<'_>> {
-    let parts = store.data().direct.asked()?.clone();
-    Ok(Lower::new(store.as_context_mut(), parts))
-}
-
 impl DirectGuest {
     pub(super) fn start(
         &mut self,
@@ -235,7 +229,7 @@ impl DirectGuest {
     }
 
     pub(super) fn resume(&mut self, store: &mut Store<GuestState>, deliveries: &[Delivery]) -> Result<Progress> {
-        let words = lower(store)?.list(deliveries)?;
+        let words = Lower::of(store.as_context_mut())?.list(deliveries)?;
         let called = match &self.resume {
             Some(called) => called,
             None => self.resume.insert(Called::of(store, self.instance, self.module.resume)?),
@@ -262,7 +256,7 @@ impl DirectGuest {
 type Words = (u32, u32, u32, u32, u32, u32);
 
 fn name_and_payload(store: &mut Store<GuestState>, name: &str, payload: &Payload) -> Result<Words> {
-    let mut guest = lower(store)?;
+    let mut guest = Lower::of(store.as_context_mut())?;
     let (name, name_len) = guest.bytes(name.as_bytes())?;
     let (media, media_len) = guest.bytes(payload.content_type.as_bytes())?;
     let (data, len) = guest.bytes(&payload.data)?;

@@ -2,7 +2,7 @@
 
 use wasmparser::{
     Element, ElementItems, ElementKind, Encoding, Export, ExternalKind, FuncType, FunctionBody, Operator, Parser,
-    Payload, Table, TableInit, TypeRef,
+    Payload, Table, TableInit, TypeRef, TypeSectionReader,
 };
 
 use super::parts::{Parts, all, at, few};
@@ -30,16 +30,19 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The signatures that a module declares.
+fn signatures(section: TypeSectionReader<'_>) -> Option<Vec<FuncType>> {
+    few(section.count())?;
+    section.into_iter_err_on_gc_types().collect::<Result<_, _>>().ok()
+}
+
 /// The signatures of the shim's functions, if function K is exported as "K" and only calls slot K.
 fn signatures_of_shim(module: &[u8]) -> Option<Vec<FuncType>> {
     let (mut types, mut funcs, mut size, mut slot) = (Vec::new(), Vec::new(), None, 0);
     for payload in Parser::new(0).parse_all(module) {
         match payload.ok()? {
             Payload::Version { encoding: Encoding::Module, .. } | Payload::CustomSection(_) | Payload::End(_) => {}
-            Payload::TypeSection(section) => {
-                few(section.count())?;
-                types = section.into_iter_err_on_gc_types().collect::<Result<_, _>>().ok()?
-            }
+            Payload::TypeSection(section) => types = signatures(section)?,
             Payload::FunctionSection(section) => funcs = all(section)?,
             Payload::TableSection(section) => {
                 let [Table { ty, init: TableInit::RefNull }] = &all(section)?[..] else { return None };
@@ -85,10 +88,7 @@ fn signatures_of_fixup(module: &[u8]) -> Option<Vec<FuncType>> {
     for payload in Parser::new(0).parse_all(module) {
         match payload.ok()? {
             Payload::Version { encoding: Encoding::Module, .. } | Payload::CustomSection(_) | Payload::End(_) => {}
-            Payload::TypeSection(section) => {
-                few(section.count())?;
-                types = section.into_iter_err_on_gc_types().collect::<Result<_, _>>().ok()?
-            }
+            Payload::TypeSection(section) => types = signatures(section)?,
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     let import = import.ok()?;
