@@ -43,7 +43,7 @@ impl Write for Busy<'_, '_> {
 fn world(codec: Codec) -> World {
     let mut world = World::with(&["steps", "deliveries"]);
     let codec = Arc::new(codec);
-    world.store = Options { payloads_above: 1500, fold_at_turns: 6, fold_per_commit: 1, codec, ..Options::default() };
+    world.store = Options { payloads_above: 1500, fold_at_turns: 6, codec, ..Options::default() };
     world
 }
 

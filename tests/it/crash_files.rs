@@ -24,7 +24,7 @@ const DEATHS: usize = 6;
 /// A journal with instances in every state, some of them folded, some large.
 fn journal() -> Vec<u8> {
     let mut world = World::with(&["steps", "deliveries"]);
-    world.store = Options { payloads_above: 1500, fold_at_turns: 20, fold_per_commit: 4, ..Options::default() };
+    world.store = Options { payloads_above: 1500, fold_at_turns: 20, ..Options::default() };
     let host = world.open();
     fill(&host);
     for n in 0..20 {

@@ -69,6 +69,7 @@ mod soak;
 mod store_contract;
 mod store_faults;
 mod store_format;
+mod store_log;
 mod store_medium;
 mod store_support;
 mod testkit;

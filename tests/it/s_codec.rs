@@ -29,7 +29,7 @@ fn encrypted(keys: &[&str]) -> Arc<Codec> {
 fn world(codec: Arc<Codec>) -> World {
     let mut world = World::new();
     // Small, so that histories are folded as well.
-    world.store = Options { codec, fold_at_turns: 4, fold_per_commit: 1, ..Options::default() };
+    world.store = Options { codec, fold_at_turns: 4, ..Options::default() };
     world
 }
 

@@ -88,7 +88,7 @@ fn s31_the_newest_and_the_counts_follow_every_change() {
         .flat_map(|(fold, n)| seeds(1).into_iter().map(move |seed| (fold, seed + n)))
     {
         let mut world = World::new();
-        world.store = Options { fold_at_turns, fold_per_commit: 1, ..Options::default() };
+        world.store = Options { fold_at_turns, ..Options::default() };
         let mut host = world.open();
         for namespace in ["acme", "b"].map(space) {
             let (bytes, name) = (crate::guests::guest("steps").to_vec(), "steps".to_owned());

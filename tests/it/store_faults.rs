@@ -18,7 +18,8 @@ use crate::store_support::{Chance, LARGE_BYTES, Writer, batch, id, seeds};
 const COMPONENT: &[u8] = b"not really a component, but long enough to be told from anything else in the file";
 
 fn options() -> Options {
-    Options { fold_at_turns: 6, fold_per_commit: 2, payloads_above: LARGE_BYTES, ..Options::default() }
+    // Folding in the thread that commits keeps the order of operations.
+    Options { fold_at_turns: 6, fold_beside: false, payloads_above: LARGE_BYTES, ..Options::default() }
 }
 
 fn module() -> Module {
@@ -74,7 +75,7 @@ struct Promised {
 /// Runs the workload until something fails. The store is closed and opened twice on the way.
 fn run(medium: &Medium, batches: &[Batch], promised: &mut Promised) -> Result<(), StoreError> {
     for (part, third) in batches.chunks(batches.len().div_ceil(3)).enumerate() {
-        let store = RedbStore::with_backend(medium.open(), options())?;
+        let store = medium.store(options())?;
         let epoch = store.claim()?;
         promised.epoch = epoch.0;
         if part == 1 {
@@ -128,7 +129,7 @@ fn holds_exactly(found: &BTreeMap<(String, u32), History>, batches: &[Batch]) ->
 fn check_survivor(medium: &Medium, batches: &[Batch], promised: &Promised) -> Result<(), String> {
     let fail = |error: StoreError| format!("it cannot be used any more: {error}");
     for reopened in [false, true] {
-        let store = RedbStore::with_backend(medium.open(), options()).map_err(fail)?;
+        let store = medium.store(options()).map_err(fail)?;
         let epoch = store.claim().map_err(fail)?;
         if epoch.0 <= promised.epoch {
             return Err(format!("epoch {} was given twice", epoch.0));
@@ -164,7 +165,7 @@ fn check_survivor(medium: &Medium, batches: &[Batch], promised: &Promised) -> Re
 /// An empty store. Making one is not swept: a new file gets its name when it is whole.
 fn empty_store() -> Vec<u8> {
     let medium = Medium::default();
-    drop(RedbStore::with_backend(medium.open(), options()).unwrap());
+    drop(medium.store(options()).unwrap());
     medium.image()
 }
 
@@ -214,7 +215,7 @@ fn s43_store_recovers_from_a_torn_write() {
 fn store_takes_no_more_writes_after_one_failed() {
     let batches = batches();
     let medium = Medium::default();
-    let store = RedbStore::with_backend(medium.open(), options()).unwrap();
+    let store = medium.store(options()).unwrap();
     let epoch = store.claim().unwrap();
     medium.plan(medium.operations() + 1, Cut::Error);
     assert!(matches!(store.commit(epoch, &batches[0]), Err(StoreError::Io(_))));
@@ -242,7 +243,7 @@ struct Answers {
 }
 
 fn ask(image: Vec<u8>, options: Options) -> Result<Answers, StoreError> {
-    let store = RedbStore::with_backend(Medium::of(image).open(), options)?;
+    let store = Medium::of(image).store(options)?;
     let ids: Vec<_> = (0..4).map(|n| id(&format!("order-{n}"))).collect();
     let lives = ids.iter().flat_map(|id| (1..=5).map(move |execution| (id, Some(execution))));
     Ok(Answers {
@@ -333,7 +334,7 @@ fn s43_store_notices_a_flipped_bit_in_a_payload_where_it_is_read() {
 fn s43_store_names_the_instance_and_turn_that_are_damaged() {
     let medium = Medium::default();
     let options = Options { fold_at_turns: 1, check_on_open: false, ..Options::default() };
-    let store = RedbStore::with_backend(medium.open(), options.clone()).unwrap();
+    let store = medium.store(options.clone()).unwrap();
     let epoch = store.claim().unwrap();
     let (mut good, mut bad) = (Writer::new("order-1"), Writer::new("order-2"));
     store.commit(epoch, &batch([good.start(), bad.start()])).unwrap();
@@ -341,13 +342,13 @@ fn s43_store_names_the_instance_and_turn_that_are_damaged() {
         store.commit(epoch, &batch([good.step(), bad.step()])).unwrap();
     }
     drop(store);
-    drop(RedbStore::with_backend(medium.open(), options.clone()).unwrap());
+    drop(medium.store(options.clone()).unwrap());
     let mut image = medium.image();
     let needle = b"\"step\":3,\"of\":\"order-2\"";
     let at: Vec<_> = image.windows(needle.len()).enumerate().filter(|(_, w)| w == needle).map(|(at, _)| at).collect();
     at.iter().for_each(|at| image[at + 8] ^= 1);
 
-    let store = RedbStore::with_backend(Medium::of(image).open(), options).unwrap();
+    let store = Medium::of(image).store(options).unwrap();
     assert_eq!(store.history(&good.instance, None).unwrap().unwrap().turns.len(), 6);
     let error = store.history(&bad.instance, None).unwrap_err().to_string();
     assert!(error.contains("history of order-2 execution 1 from turn 4: its checksum does not match"), "{error}");

@@ -1,4 +1,4 @@
-//! A disk in memory that fails when told to.
+//! A disk in memory that fails when told to: a store's tables and the two files of its log.
 //!
 //! Writes are seen at once, as through an operating system's cache, and are
 //! durable after a sync. When the power is cut, what was not synced survives as
@@ -8,6 +8,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dacapo::store::StoreError;
+use dacapo::store::redb::{Options, RedbStore};
 use redb::StorageBackend;
 
 use crate::store_support::Chance;
@@ -29,11 +31,15 @@ pub(crate) enum Cut {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Medium(Arc<Mutex<State>>);
 
+/// What a medium holds of each file.
+pub(crate) type Images = [Vec<u8>; 3];
+
 #[derive(Debug, Default)]
 struct State {
-    current: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<Change>,
+    current: Images,
+    durable: Images,
+    /// Which file, and what was done to it.
+    unsynced: Vec<(usize, Change)>,
     operations: usize,
     plan: Option<(usize, Cut)>,
     is_off: bool,
@@ -60,15 +66,28 @@ impl Change {
     }
 }
 
+/// One of the files.
+#[derive(Clone, Debug)]
+struct MediumFile {
+    medium: Medium,
+    which: usize,
+}
+
 impl Medium {
-    /// A medium that holds `image`, all of it durable.
-    pub(crate) fn of(image: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(State { durable: image.clone(), current: image, ..State::default() })))
+    /// A medium that holds tables, all of them durable.
+    pub(crate) fn of(tables: Vec<u8>) -> Self {
+        Self::of_all([tables, Vec::new(), Vec::new()])
     }
 
-    /// A way to it, for one opening.
-    pub(crate) fn open(&self) -> Self {
-        self.clone()
+    /// A medium that holds tables and a log, all of it durable.
+    pub(crate) fn of_all(images: Images) -> Self {
+        Self(Arc::new(Mutex::new(State { durable: images.clone(), current: images, ..State::default() })))
+    }
+
+    /// Opens the store on it.
+    pub(crate) fn store(&self, options: Options) -> Result<RedbStore, StoreError> {
+        let file = |which| MediumFile { medium: self.clone(), which };
+        RedbStore::with_backends(file(0), [Arc::new(file(1)), Arc::new(file(2))], options)
     }
 
     /// Lets `cut` happen at operation `at`, counted from 1 and from the beginning.
@@ -87,22 +106,37 @@ impl Medium {
         state.plan.is_some_and(|(at, _)| state.operations >= at)
     }
 
-    /// All that it holds.
+    /// Its tables.
     pub(crate) fn image(&self) -> Vec<u8> {
+        self.state().current[0].clone()
+    }
+
+    /// All that it holds.
+    pub(crate) fn images(&self) -> Images {
         self.state().current.clone()
+    }
+
+    /// Turns a bit of a file, behind everybody's back.
+    pub(crate) fn damage(&self, which: usize, at: usize) {
+        self.state().current[which][at] ^= 1;
     }
 
     /// What a restarted machine finds.
     pub(crate) fn survivor(&self, chance: &mut Chance) -> Self {
         let state = self.state();
-        let mut image = state.durable.clone();
+        let mut images = state.durable.clone();
         match state.plan {
-            Some((_, Cut::Reorder)) if state.is_off => reorder(&mut image, &state.unsynced, chance),
-            Some((_, Cut::Tear)) if state.is_off => tear(&mut image, &state.unsynced, chance),
+            Some((_, Cut::Reorder)) if state.is_off => {
+                for (which, image) in images.iter_mut().enumerate() {
+                    let changes = state.unsynced.iter().filter(|(of, _)| *of == which).map(|(_, change)| change);
+                    reorder(image, &changes.collect::<Vec<_>>(), chance);
+                }
+            }
+            Some((_, Cut::Tear)) if state.is_off => tear(&mut images, &state.unsynced, chance),
             Some((_, Cut::LoseAll)) if state.is_off => {}
-            _ => image.clone_from(&state.current),
+            _ => images.clone_from(&state.current),
         }
-        Self::of(image)
+        Self::of_all(images)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,7 +144,7 @@ impl Medium {
     }
 
     /// Counts an operation; tells whether it fails.
-    fn step(&self, change: Option<Change>) -> io::Result<()> {
+    fn step(&self, which: usize, change: Option<Change>) -> io::Result<()> {
         let mut state = self.state();
         if state.is_off {
             return Err(io::Error::other("the power is off"));
@@ -122,12 +156,15 @@ impl Medium {
         }
         match change {
             Some(change) => {
-                change.apply(&mut state.current);
-                state.unsynced.push(change);
+                change.apply(&mut state.current[which]);
+                state.unsynced.push((which, change));
             }
             None if due.is_none() => {
-                let changes = std::mem::take(&mut state.unsynced);
-                changes.iter().for_each(|change| change.apply(&mut state.durable));
+                let (changes, others) =
+                    std::mem::take(&mut state.unsynced).into_iter().partition(|(of, _)| *of == which);
+                state.unsynced = others;
+                let changes: Vec<_> = changes;
+                changes.iter().for_each(|(_, change)| change.apply(&mut state.durable[which]));
             }
             None => {}
         }
@@ -138,8 +175,9 @@ impl Medium {
 
 /// Some of the changes, in any order. A file system keeps changes of length in
 /// their order.
-fn reorder(image: &mut Vec<u8>, changes: &[Change], chance: &mut Chance) {
-    let (lengths, mut writes): (Vec<_>, Vec<_>) = changes.iter().partition(|change| matches!(change, Change::Len(_)));
+fn reorder(image: &mut Vec<u8>, changes: &[&Change], chance: &mut Chance) {
+    let (lengths, mut writes): (Vec<&Change>, Vec<&Change>) =
+        changes.iter().copied().partition(|change| matches!(change, Change::Len(_)));
     lengths[..chance.below(lengths.len() + 1)].iter().for_each(|change| change.apply(image));
     let kept_in_ten = chance.below(11);
     while !writes.is_empty() {
@@ -151,36 +189,37 @@ fn reorder(image: &mut Vec<u8>, changes: &[Change], chance: &mut Chance) {
 }
 
 /// All changes, but only the beginning of the last one.
-fn tear(image: &mut Vec<u8>, changes: &[Change], chance: &mut Chance) {
-    let Some((last, before)) = changes.split_last() else { return };
-    before.iter().for_each(|change| change.apply(image));
+fn tear(images: &mut Images, changes: &[(usize, Change)], chance: &mut Chance) {
+    let Some(((which, last), before)) = changes.split_last() else { return };
+    before.iter().for_each(|(which, change)| change.apply(&mut images[*which]));
     if let Change::Write(offset, data) = last {
-        Change::Write(*offset, data[..chance.below(data.len() + 1)].to_vec()).apply(image);
+        Change::Write(*offset, data[..chance.below(data.len() + 1)].to_vec()).apply(&mut images[*which]);
     }
 }
 
-impl StorageBackend for Medium {
+impl StorageBackend for MediumFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state().current.len() as u64)
+        Ok(self.medium.state().current[self.which].len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let state = self.medium.state();
         let range = offset as usize..offset as usize + out.len();
-        let found = state.current.get(range).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let found =
+            state.current[self.which].get(range).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         out.copy_from_slice(found);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.step(Some(Change::Len(len)))
+        self.medium.step(self.which, Some(Change::Len(len)))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.step(None)
+        self.medium.step(self.which, None)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.step(Some(Change::Write(offset, data.to_vec())))
+        self.medium.step(self.which, Some(Change::Write(offset, data.to_vec())))
     }
 }

@@ -23,7 +23,7 @@ use crate::replay::{Unwatched, replay};
 use crate::sandbox::guest::Guest;
 use crate::sandbox::settings::SandboxSettings;
 use crate::sandbox::{OrchestrationModule, Sandbox};
-use crate::store::redb::RedbStore;
+use crate::store::redb::{Options, RedbStore};
 use crate::store::{Batch, Store as _, TurnCommit};
 
 /// What can be counted.
@@ -123,7 +123,9 @@ pub fn run(name: &str, folder: &Path) -> anyhow::Result<String> {
             let turns = hello5(&module)?;
             let file = folder.join("counted.redb");
             let _ = std::fs::remove_file(&file);
-            let store = RedbStore::open(&file)?;
+            // What another thread folds is not counted.
+            let options = Options { fold_beside: false, ..Options::default() };
+            let store = RedbStore::open_with(&file, options)?;
             let epoch = store.claim()?;
             counted(|| turns.chunks(64).try_for_each(|turns| store.commit(epoch, &Batch { turns: turns.to_vec() })))?;
             ("turn", turns.len())

@@ -1,4 +1,5 @@
-//! Slower disks: some time is added to every sync.
+//! Disks that are watched: what is written to them is counted, and some time can be added
+//! to every sync.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,32 +14,52 @@ use serde_json::{Value, json};
 use super::machine::{Machine, Opened};
 use super::steps::{LONE_WARM_STEPS, run_hello5, run_lone};
 use super::{Measured, Settings};
+use crate::store::redb::{Options, RedbStore};
 
 const DELAYS_MS: [u64; 2] = [1, 5];
 
-/// How a disk is slow.
-#[derive(Clone, Debug)]
-pub(super) struct Slow {
+/// Bytes of a page: no less is written to a medium.
+const PAGE: u64 = 4096;
+
+/// What is done to a disk, and what was seen of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch {
     delay: Duration,
     /// How often it was synced.
     syncs: Arc<AtomicU64>,
+    /// Pages that writes touched. What the operating system accounts for is more: it takes
+    /// a page of its cache for written, and those are larger.
+    pages: Arc<AtomicU64>,
 }
 
-/// A file whose syncs take longer.
-#[derive(Debug)]
-pub(super) struct SlowDisk {
-    file: FileBackend,
-    slow: Slow,
-}
-
-impl SlowDisk {
-    pub(super) fn open(path: &Path, slow: Slow) -> anyhow::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { file: FileBackend::new(file)?, slow })
+impl Watch {
+    /// Bytes written so far, in whole pages.
+    pub(super) fn written(&self) -> u64 {
+        self.pages.load(Ordering::Relaxed) * PAGE
     }
 }
 
-impl StorageBackend for SlowDisk {
+/// A file that is watched.
+#[derive(Debug)]
+pub(super) struct WatchedDisk {
+    file: FileBackend,
+    watch: Watch,
+}
+
+impl WatchedDisk {
+    /// A store with all its files on such a disk.
+    pub(super) fn store(journal: &Path, watch: &Watch, options: Options) -> anyhow::Result<RedbStore> {
+        let file = |extension: &str| -> anyhow::Result<Self> {
+            let path = journal.with_extension(extension);
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+            Ok(Self { file: FileBackend::new(file)?, watch: watch.clone() })
+        };
+        let log = [Arc::new(file("log-1")?) as Arc<dyn StorageBackend>, Arc::new(file("log-2")?)];
+        Ok(RedbStore::with_backends(file("redb")?, log, options)?)
+    }
+}
+
+impl StorageBackend for WatchedDisk {
     fn len(&self) -> std::io::Result<u64> {
         self.file.len()
     }
@@ -52,12 +73,16 @@ impl StorageBackend for SlowDisk {
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        self.slow.syncs.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(self.slow.delay);
+        self.watch.syncs.fetch_add(1, Ordering::Relaxed);
+        if !self.watch.delay.is_zero() {
+            std::thread::sleep(self.watch.delay);
+        }
         self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        let end = (offset + data.len() as u64).div_ceil(PAGE);
+        self.watch.pages.fetch_add(end - offset / PAGE, Ordering::Relaxed);
         self.file.write(offset, data)
     }
 
@@ -66,11 +91,11 @@ impl StorageBackend for SlowDisk {
     }
 }
 
-/// A machine on such a disk, and the count of its syncs.
+/// A machine on a slow disk, and the count of its syncs.
 fn slow(settings: &Settings, delay_ms: u64) -> anyhow::Result<(Machine, Arc<AtomicU64>)> {
-    let slow = Slow { delay: Duration::from_millis(delay_ms), syncs: Arc::default() };
-    let opened = Opened { slow: Some(slow.clone()), ..Opened::default() };
-    Ok((Machine::open_with(settings, &format!("slow-{delay_ms}"), opened)?, slow.syncs))
+    let watch = Watch { delay: Duration::from_millis(delay_ms), ..Watch::default() };
+    let opened = Opened { watch: Some(watch.clone()), ..Opened::default() };
+    Ok((Machine::open_with(settings, &format!("slow-{delay_ms}"), opened)?, watch.syncs))
 }
 
 /// What is left of the throughput with 5 ms more.

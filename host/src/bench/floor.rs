@@ -1,5 +1,6 @@
 //! Floors: the same bytes with nothing of the engine around them.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -16,18 +17,43 @@ pub(super) struct Floor {
 
 const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
 
-/// As many commits as `like`, of rows of its average size, each with its sync.
-pub(super) fn log_append(path: &Path, like: &Stats) -> anyhow::Result<Floor> {
-    let row = vec![0xda; (like.log_bytes / like.commits.max(1)) as usize];
+/// As many commits of redb as `like` has, of rows of its average size, each with its sync.
+pub(super) fn bare_commits(path: &Path, like: &Stats) -> anyhow::Result<Floor> {
+    let row = average_row(like);
     let file = redb::Database::create(path)?;
-    let (cpu, clock) = (super::process::cpu_us(), Instant::now());
-    for number in 0..like.commits {
-        let write = file.begin_write()?;
-        write.open_table(LOG)?.insert(number, row.as_slice())?;
-        write.commit()?;
-    }
-    let (seconds, cpu_us) = (clock.elapsed().as_secs_f64(), super::process::cpu_us() - cpu);
+    let floor = measure(path, || {
+        for number in 0..like.commits {
+            let write = file.begin_write()?;
+            write.open_table(LOG)?.insert(number, row.as_slice())?;
+            write.commit()?;
+        }
+        Ok(())
+    });
     drop(file);
+    floor
+}
+
+/// As many rows of that size at the end of a file, each with its sync.
+pub(super) fn log_append(path: &Path, like: &Stats) -> anyhow::Result<Floor> {
+    let row = average_row(like);
+    let mut file = std::fs::File::create(path)?;
+    measure(path, || {
+        for _ in 0..like.commits {
+            file.write_all(&row)?;
+            file.sync_data()?;
+        }
+        Ok(())
+    })
+}
+
+fn average_row(like: &Stats) -> Vec<u8> {
+    vec![0xda; (like.log_bytes / like.commits.max(1)) as usize]
+}
+
+fn measure(path: &Path, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Floor> {
+    let (cpu, clock) = (super::process::cpu_us(), Instant::now());
+    work()?;
+    let (seconds, cpu_us) = (clock.elapsed().as_secs_f64(), super::process::cpu_us() - cpu);
     Ok(Floor { seconds, cpu_us, file_bytes: std::fs::metadata(path)?.len() })
 }
 

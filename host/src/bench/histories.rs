@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::disk::Watch;
 use super::machine::{Machine, Opened, fresh, median};
 use super::steps::run_hello5;
-use super::{Measured, Settings, floor, process};
+use super::{Measured, Settings, floor};
 use crate::core::ids::InstanceId;
 use crate::core::payload::Payload;
 use crate::engine::EngineSettings;
@@ -120,10 +121,11 @@ async fn raised(machine: &Machine, kind: &str, instances: u32) -> anyhow::Result
 /// Bytes on disk per byte of events and payloads.
 pub(super) async fn storage(settings: &Settings) -> anyhow::Result<Measured> {
     let instances = settings.scaled(20_000);
-    let machine = Machine::open(settings, "storage")?;
-    let written = process::written_bytes()?;
+    let watch = Watch::default();
+    let opened = Opened { watch: Some(watch.clone()), ..Opened::default() };
+    let machine = Machine::open_with(settings, "storage", opened)?;
+    let before_run = watch.written();
     let ran = run_hello5(&machine, instances).await?;
-    let written = process::written_bytes()? - written;
     let (mut events, mut after) = (0, None);
     loop {
         let ids = machine.store_ids(after.as_ref())?;
@@ -135,14 +137,14 @@ pub(super) async fn storage(settings: &Settings) -> anyhow::Result<Measured> {
     }
     let before = machine.file_bytes()?;
     let file = machine.folder.join("journal.redb");
+    // Folds what is in the log only.
     machine.close()?;
-    // Opening folds what is still in the log only.
-    drop(crate::store::redb::RedbStore::open(&file)?);
+    let written = (watch.written() - before_run) as f64;
     let mut database = redb::Database::open(&file)?;
     while database.compact()? {}
     drop(database);
     let after = std::fs::metadata(&file)?.len();
-    let bare = floor::log_append(&fresh(&settings.folder.join("floor.redb"))?, &ran.log)?;
+    let bare = floor::log_append(&fresh(&settings.folder.join("floor.log"))?, &ran.log)?;
     let floor = json!({ "what": "a file with the same log rows alone", "file_bytes": bare.file_bytes });
     let detail = json!({
         "event_bytes": events,

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::Settings;
-use super::disk::{Slow, SlowDisk};
+use super::disk::{Watch, WatchedDisk};
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::payload::Payload;
 use crate::engine::{Clock, Engine, EngineSettings, IdReuse, StartRequest, SystemClock, Upload};
@@ -21,8 +21,8 @@ use crate::store::redb::{Options, RedbStore, Stats};
 #[derive(Default)]
 pub(super) struct Opened {
     pub(super) settings: EngineSettings,
-    /// The disk is slow.
-    pub(super) slow: Option<Slow>,
+    /// The disk is watched.
+    pub(super) watch: Option<Watch>,
     /// Of the file, kept in memory; none: as ever.
     pub(super) cache_bytes: Option<usize>,
     /// Nobody serves `hello.say`.
@@ -76,9 +76,9 @@ impl Machine {
         let file = folder.join("journal.redb");
         let mut options = Options::default();
         options.cache_bytes = opened.cache_bytes.unwrap_or(options.cache_bytes);
-        let store = Arc::new(match opened.slow {
+        let store = Arc::new(match opened.watch {
             None => RedbStore::open_with(&file, options)?,
-            Some(slow) => RedbStore::with_backend(SlowDisk::open(&file, slow)?, options)?,
+            Some(watch) => WatchedDisk::store(&file, &watch, options)?,
         });
         let clock = Arc::new(Ahead::default());
         // Compiled once for all workloads.

@@ -16,11 +16,3 @@ pub(super) fn resident_bytes() -> anyhow::Result<f64> {
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().context("RssAnon is no number")?;
     Ok(kib * 1024.0)
 }
-
-/// Bytes that this process has had written to the medium so far.
-pub(super) fn written_bytes() -> anyhow::Result<f64> {
-    let io = std::fs::read_to_string("/proc/self/io").context("writes are read from /proc/self/io")?;
-    let line =
-        io.lines().find_map(|line| line.strip_prefix("write_bytes:")).context("no write_bytes in /proc/self/io")?;
-    line.trim().parse().context("write_bytes is no number")
-}

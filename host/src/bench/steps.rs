@@ -49,12 +49,14 @@ pub(super) async fn hello5(settings: &Settings) -> anyhow::Result<Measured> {
     let instances = settings.scaled(20_000);
     let machine = Machine::open(settings, "hello5")?;
     let ran = run_hello5(&machine, instances).await?;
-    let floor = floor::log_append(&fresh(&machine.folder.join("floor.redb"))?, &ran.log)?;
+    let floor = floor::log_append(&fresh(&machine.folder.join("floor.log"))?, &ran.log)?;
+    let bare_commits = floor::bare_commits(&fresh(&machine.folder.join("floor.redb"))?, &ran.log)?;
     let detail = json!({
         "instances": instances,
         "in_flight": IN_FLIGHT,
         "steps_per_s": ran.steps_per_s(),
         "throughput_to_floor": floor.seconds / ran.seconds,
+        "throughput_to_bare_redb_commits": bare_commits.seconds / ran.seconds,
         "commits": ran.log.commits,
         "turns_per_commit": ran.log.turns as f64 / ran.log.commits as f64,
         "log_bytes": ran.log.log_bytes,
@@ -93,7 +95,7 @@ pub(super) async fn lone(settings: &Settings) -> anyhow::Result<Measured> {
     let steps = settings.scaled(1_000);
     let machine = Machine::open(settings, "lone")?;
     let (step_us, log) = run_lone(&machine, steps).await?;
-    let floor = floor::log_append(&fresh(&machine.folder.join("floor.redb"))?, &log)?;
+    let floor = floor::bare_commits(&fresh(&machine.folder.join("floor.redb"))?, &log)?;
     let bare_us = floor.seconds * 1e6 / log.commits as f64;
     let floor = json!({ "what": "bare commit of the same bytes", "commit_us": bare_us });
     let detail = json!({ "steps": steps, "step_us": step_us, "commits": log.commits });

@@ -6,11 +6,14 @@
 //! log lines shown. There is no other way out of a turn.
 //!
 //! Group commit adapts by itself: while one commit is being written, what comes
-//! queues up and is the next one. A lone instance never waits for company.
+//! queues up and is the next one. A lone instance never waits for company. Where syncs
+//! are slow, the next commit begins while those before it are still on their way to the
+//! disk; each is let out in its turn.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::Clock;
 use super::activities::Activities;
@@ -27,6 +30,13 @@ use crate::store::{Batch, Epoch, Store, StoreError, TurnCommit};
 
 /// Most turns of one commit: a commit is one write, and its callers wait for it.
 const TURNS_PER_COMMIT: usize = 1024;
+
+/// Syncs that take longer than so many microseconds overlap: handing one to another
+/// thread costs some tens.
+const SLOW_SYNC_US: u64 = 1_000;
+
+/// Syncs under way at once where they are slow, beside none where they are not.
+const SYNCS_AT_ONCE: u64 = 4;
 
 /// How far workers may run ahead of the disk, in groups. Beyond it they wait, so
 /// that what is in memory stays bounded.
@@ -90,28 +100,142 @@ pub(super) fn run(
     groups: &Receiver<Group>,
     release: &Release,
 ) -> Result<(), StoreError> {
-    let mut joint = Joint::default();
-    while let Ok(first) = groups.recv() {
-        let mut gathered = vec![first];
-        let mut turns = gathered[0].turns.len();
-        while turns < TURNS_PER_COMMIT
-            && let Ok(next) = groups.try_recv()
-        {
-            turns += next.turns.len();
-            gathered.push(next);
+    let committer =
+        Committer { store, release, sync_us: AtomicU64::new(0), turn: Mutex::default(), next: Condvar::new() };
+    std::thread::scope(|scope| {
+        let (to_syncers, written) = mpsc::channel();
+        let written = Arc::new(Mutex::new(written));
+        let mut syncers = 0;
+        let mut joint = Joint::default();
+        let mut place = 0;
+        while let Ok(first) = groups.recv() {
+            // What comes until one can begin goes with it.
+            committer.wait_for_room(place);
+            let gathered = joint.sort(gather(first, groups));
+            let batch = Batch { turns: gathered.iter().flat_map(|group| &group.turns).map(Outbound::commit).collect() };
+            let number = if batch.turns.is_empty() { Ok(0) } else { store.append(epoch, &batch) };
+            let commit = Written { place, number, groups: gathered };
+            place += 1;
+            if committer.sync_us.load(Ordering::Relaxed) <= SLOW_SYNC_US || commit.number.is_err() {
+                committer.finish(commit);
+            } else {
+                if syncers < SYNCS_AT_ONCE {
+                    syncers += 1;
+                    let (committer, written) = (&committer, written.clone());
+                    scope.spawn(move || {
+                        let next = || written.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        while let Ok(commit) = next() {
+                            committer.finish(commit);
+                        }
+                    });
+                }
+                // They end with this.
+                let _ = to_syncers.send(commit);
+            }
+            if let Some(why) = committer.failure() {
+                refuse(joint.held, Some(&why));
+                return;
+            }
         }
-        let gathered = joint.sort(gathered);
-        let batch = Batch { turns: gathered.iter().flat_map(|group| &group.turns).map(Outbound::commit).collect() };
-        let durable = if batch.turns.is_empty() { Ok(()) } else { store.commit(epoch, &batch) };
-        if let Err(error) = durable {
-            let why = error.to_string();
-            refuse(gathered.into_iter().chain(joint.held), Some(&why));
-            return Err(error);
-        }
-        release.release(gathered);
+        refuse(joint.held, None);
+    });
+    committer.turn.into_inner().unwrap_or_else(PoisonError::into_inner).failed.map_or(Ok(()), Err)
+}
+
+/// What is there, up to the size of a commit.
+fn gather(first: Group, groups: &Receiver<Group>) -> Vec<Group> {
+    let mut turns = first.turns.len();
+    let mut gathered = vec![first];
+    while turns < TURNS_PER_COMMIT
+        && let Ok(next) = groups.try_recv()
+    {
+        turns += next.turns.len();
+        gathered.push(next);
     }
-    refuse(joint.held, None);
-    Ok(())
+    gathered
+}
+
+/// A commit that was written, or could not be.
+struct Written {
+    /// Which one it is, from 0.
+    place: u64,
+    number: Result<u64, StoreError>,
+    groups: Vec<Group>,
+}
+
+struct Committer<'c> {
+    store: &'c dyn Store,
+    release: &'c Release,
+    /// How long syncs take, as of late.
+    sync_us: AtomicU64,
+    turn: Mutex<Turnstile>,
+    next: Condvar,
+}
+
+/// Lets commits out one after the other.
+#[derive(Default)]
+struct Turnstile {
+    /// The place of the next one.
+    place: u64,
+    failed: Option<StoreError>,
+}
+
+impl Committer<'_> {
+    /// Makes a commit durable and, once those before it have been, lets it out.
+    fn finish(&self, commit: Written) {
+        let since = Instant::now();
+        let durable = commit.number.and_then(|number| self.store.sync(number));
+        let took = since.elapsed().as_micros() as u64;
+        let before = self.sync_us.load(Ordering::Relaxed);
+        self.sync_us.store((7 * before + took) / 8, Ordering::Relaxed);
+        let mut turn = self.turn();
+        while turn.place != commit.place {
+            turn = self.next.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+        // Whatever failed first is why this one fails too.
+        let durable = match (&turn.failed, durable) {
+            (Some(error), _) => Err(error.to_string()),
+            (None, Err(error)) => {
+                let why = error.to_string();
+                turn.failed = Some(error);
+                Err(why)
+            }
+            (None, Ok(())) => Ok(()),
+        };
+        drop(turn);
+        // Nobody else passes before this one has; also if it panics.
+        let _passes = Passes(self);
+        match durable {
+            Ok(()) => self.release.release(commit.groups),
+            Err(why) => refuse(commit.groups, Some(&why)),
+        }
+    }
+
+    /// Waits until fewer than so many commits are on their way in front of this one.
+    fn wait_for_room(&self, place: u64) {
+        let mut turn = self.turn();
+        while turn.place + SYNCS_AT_ONCE <= place {
+            turn = self.next.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.turn().failed.as_ref().map(StoreError::to_string)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turnstile> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the next commit pass when this one has.
+struct Passes<'c>(&'c Committer<'c>);
+
+impl Drop for Passes<'_> {
+    fn drop(&mut self) {
+        self.0.turn().place += 1;
+        self.0.next.notify_all();
+    }
 }
 
 /// Tells callers that it will not be durable.

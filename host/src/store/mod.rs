@@ -391,6 +391,19 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a batch durable, whole or not at all.
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError>;
 
+    /// Begins to make a batch durable: [`Self::sync`] with the number that it returns ends
+    /// that. Other batches may be appended meanwhile, in the order in which they are to
+    /// be; none is durable before those in front of it. A store that cannot do that commits.
+    fn append(&self, epoch: Epoch, batch: &Batch) -> Result<u64, StoreError> {
+        self.commit(epoch, batch).map(|()| 0)
+    }
+
+    /// Returns when the commit of that number is on stable storage, as all before it are.
+    /// Several threads may wait so at once.
+    fn sync(&self, _number: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Removes those of `instances` that exist, have ended and with which nobody has
     /// to do any more, with all their executions; which they were. Kept are those with
     /// letters that have no answer, those whose caller has not heard how they ended or

@@ -1,7 +1,7 @@
 //! Rows out into a backup and back, and the file made small again.
 //!
-//! A backup is made in one read transaction of redb, so it is the file as of one commit:
-//! the trees and the log after them. Commits go on meanwhile; pages that they replace
+//! A backup is made in one read transaction of redb, once all that is durable is folded:
+//! it is the store as of one commit. Commits go on meanwhile; pages that they replace
 //! stay until the transaction ends, so the file may grow while a backup is taken.
 //!
 //! A backup becomes a journal under another name. It gets its own when somebody who has
@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::{
     CompactionError, Database, Durability, Key, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
@@ -28,7 +29,15 @@ const BYTES_PER_TRANSACTION: u64 = 32 << 20;
 
 impl RedbStore {
     pub(super) fn write_backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
-        let trees = self.database.begin_read().doing("read")?;
+        // The tables have all that is durable, and nothing is folded before they are read.
+        let trees = {
+            let mut writer = self.writer()?;
+            let id = writer.log.id();
+            if id.is_some() {
+                self.shared.write(|| self.fold_rest(&mut writer, id))?;
+            }
+            self.database.begin_read().doing("read")?
+        };
         for table in trees.list_tables().doing("list the tables")? {
             if !NAMES.contains(&table.name()) {
                 let what = format!("the table {}", table.name());
@@ -46,7 +55,8 @@ impl RedbStore {
     /// # Errors
     /// If the medium fails.
     pub fn compact(&mut self) -> Result<bool, StoreError> {
-        let database = &mut self.database;
+        let database = Arc::get_mut(&mut self.database);
+        let database = database.ok_or_else(|| StoreError::Io("cannot compact: it is being folded".to_owned()))?;
         guarded(|| {
             database.compact().map_err(|error| match error {
                 CompactionError::Storage(error) => Err::<(), _>(error).doing("compact").unwrap_err(),
@@ -109,7 +119,9 @@ impl Draft {
     /// If it cannot be closed, or cannot get its name.
     pub fn keep(mut self) -> Result<(), StoreError> {
         if let Some(store) = self.store.take() {
-            store.database.close().doing("close the restored file")?;
+            store.shut()?;
+            // Makes all of it durable, and says so where it is not.
+            store.change("close the restored file", None, |_| Ok(()))?;
         }
         put_in_place(&self.draft, &self.path)?;
         let _not_there_if_renamed = std::fs::remove_file(&self.draft);
@@ -183,6 +195,13 @@ fn fill(database: &Database, codec: &Codec, from: &mut dyn Read) -> Result<(), B
         if is_more {
             transaction.set_durability(Durability::None).map_err(|error| StoreError::Io(error.to_string()))?;
         }
+        transaction.commit().doing("restore")?;
+    }
+    let noted = super::read_noted(database)?;
+    if noted.id.is_some() {
+        // The tables have all that its log had.
+        let transaction = database.begin_write().doing("restore")?;
+        super::write_noted(&transaction, super::tables::Noted { id: None, ..noted })?;
         transaction.commit().doing("restore")?;
     }
     if !reader.contents().rows.contains_key("sizes") {

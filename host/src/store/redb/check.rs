@@ -125,8 +125,7 @@ impl View {
                 findings.add("the payloads", "a key that is none");
                 continue;
             };
-            // It is kept with the commit, before its turn is folded.
-            if !executions.contains_key(&id) && self.overlay.entries(&id).is_empty() {
+            if !executions.contains_key(&id) {
                 findings.add(&id, format!("there is a payload {} of it, and it has no row", hash.short()));
             }
         }

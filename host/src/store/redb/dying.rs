@@ -4,19 +4,18 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 use crate::store::crash::FileWrites;
 
 /// See the module's page. Reads and locks are the file's own.
 #[derive(Debug)]
-pub(super) struct DyingFile {
-    pub(super) inner: FileBackend,
+pub(super) struct DyingFile<F> {
+    pub(super) inner: F,
     pub(super) writes: Arc<FileWrites>,
 }
 
-impl StorageBackend for DyingFile {
+impl<F: StorageBackend> StorageBackend for DyingFile<F> {
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }

@@ -8,7 +8,7 @@
 
 use std::ops::Bound;
 
-use redb::{ReadableTable, ReadableTableMetadata as _, Table, WriteTransaction};
+use redb::{Database, ReadableTable, ReadableTableMetadata as _, Table, WriteTransaction};
 
 use super::Options;
 use super::error::Doing;
@@ -22,15 +22,38 @@ use crate::core::turn::TurnRecord;
 use crate::store::StoreError;
 use crate::store::codec::Codec;
 
-/// Folds instances after `after`, by id, until `turns` turns or `bytes` bytes are
-/// done. Returns the last instance folded; none when nothing is left.
+/// Turns in one transaction.
+const TURNS_AT_ONCE: usize = 16 << 10;
+
+/// Folds all of `held`, in transactions of bounded size; `at_end` writes into the last one.
+pub(super) fn fold_all(
+    database: &Database,
+    options: &Options,
+    held: &Held,
+    at_end: impl Fn(&WriteTransaction) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let transaction = database.begin_write().doing("fold the log")?;
+        let last = fold_slice(&transaction, options, held, after.as_ref(), TURNS_AT_ONCE)?;
+        if last.is_none() {
+            at_end(&transaction)?;
+        }
+        transaction.commit().doing("fold the log")?;
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Folds instances after `after`, by id, until `turns` turns are done. Returns the last instance folded; none when nothing is left.
 pub(super) fn fold_slice(
     transaction: &WriteTransaction,
     options: &Options,
     held: &Held,
     after: Option<&InstanceId>,
     turns: usize,
-    bytes: usize,
 ) -> Result<Option<InstanceId>, StoreError> {
     let mut rows = Rows {
         history: transaction.open_table(HISTORY).doing("open the histories")?,
@@ -44,13 +67,12 @@ pub(super) fn fold_slice(
         rows.snapshots = None;
     }
     let mut last = None;
-    let (mut turns_done, mut bytes_done) = (0, 0);
+    let mut turns_done = 0;
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
     for (instance, entries) in held.instances.range::<str, _>((from, Bound::Unbounded)) {
         fold_instance(&mut rows, &options.codec, instance, entries)?;
         turns_done += entries.len();
-        bytes_done += entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
-        if turns_done >= turns || bytes_done >= bytes {
+        if turns_done >= turns {
             last = Some(instance.clone());
             break;
         }
@@ -86,7 +108,6 @@ fn fold_instance(
     }
     for run in entries.chunk_by(|a, b| a.execution == b.execution) {
         let key = tables::history_key(instance, run[0].execution, run[0].turn);
-        // Their payloads are kept since their commit, unless the bound has changed since.
         let cuts = run.iter().map(|entry| rows.shelf.cut(instance, &entry.bytes)).collect::<Result<Vec<_>, _>>()?;
         let turns = run.iter().zip(&cuts).enumerate().map(|(at, (entry, cut))| match (cut, at) {
             (Some(cut), _) => Stored::Cut(cut),

@@ -1,256 +1,369 @@
-//! The log: appended by each commit, folded behind, trimmed after that.
+//! The log: two files beside the tables, written in turn.
 //!
-//! It decides when which part of a generation is folded. Invariant: a log row is
-//! removed only when every turn in it is folded, in an earlier transaction or the
-//! same; until then, opening the store finds it and folds it again.
+//! A commit is one *frame* at the end of the current file, and it is durable with one
+//! sync of that file. When a generation of turns is frozen the other file becomes the
+//! current one, from its beginning; it is free by then, for what it held is in the
+//! tables. Files that were written once are written over, so a sync seldom has to make
+//! a new length durable as well.
+//!
+//! What is found when a store is opened is told apart by what each frame says of
+//! itself (`host/docs/journal-format.md`): which opening wrote it, its number, and up to
+//! which commit everything was durable when it was written. Frames that come after a
+//! missing one and were never durable are the rest of a crash; a missing frame that was
+//! durable is damage, and said to be.
 
-use std::ops::RangeInclusive;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, WriteTransaction};
+use redb::StorageBackend;
 
-use super::Options;
-use super::error::Doing;
-use super::fold::fold_slice;
-use super::overlay::{Generation, Held, Overlay};
-use super::payloads::{Reader, Shelf};
-use super::tables::{self, LOG};
-use crate::core::ids::InstanceId;
-use crate::store::{Batch, StoreError};
+use super::dying::DyingFile;
+use super::overlay::Held;
+use super::segment::Segment;
+use super::tables::{self, LogId, Noted, corrupt};
+use super::{Options, sync_folder_of};
+use crate::store::codec::Codec;
+use crate::store::{StoreError, TurnCommit};
 
-/// Rows that a commit removes at most, so that none takes long.
-const TRIM_PER_COMMIT: u64 = 512;
+/// Frames begin at multiples of this many bytes: no disk writes less at once, so a torn
+/// write damages no frame but its own.
+const ALIGN: usize = 512;
 
-/// Turns in one transaction while a store is opened.
-const TURNS_PER_REPLAY: usize = 16 << 10;
+/// What a frame begins with.
+const MAGIC: [u8; 8] = *b"dacapo\x00\x01";
 
-/// Where appending, folding and trimming stand.
+/// Bytes before a frame's row: the magic, the row's length, and the row's key.
+const HEAD: usize = MAGIC.len() + 8 + KEY;
+
+/// Bytes of a frame's key: its number, up to where all was durable, and its opening's id.
+const KEY: usize = 8 + 8 + size_of::<LogId>();
+
+/// A short frame at the end of a file takes so much room with it, written with zeros, so
+/// that the next ones change no length: syncing that costs half as much again.
+const ROOM: usize = 64 << 10;
+/// What is short.
+const SHORT: usize = 4 << 10;
+
+/// Where the two files are.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Beside the tables; made when they are needed, removed when they are not.
+    Files(PathBuf),
+    /// Given by a test, which owns the medium.
+    Given([Arc<dyn StorageBackend>; 2]),
+}
+
+impl Place {
+    fn paths(of: &Path) -> [PathBuf; 2] {
+        [1, 2].map(|n| {
+            let mut path = of.as_os_str().to_owned();
+            path.push(format!(".log-{n}"));
+            PathBuf::from(path)
+        })
+    }
+
+    /// Names the files for people.
+    fn name(&self) -> String {
+        match self {
+            Self::Files(of) => Self::paths(of).map(|path| path.display().to_string()).join(" and "),
+            Self::Given(_) => "the log's files".to_owned(),
+        }
+    }
+
+    /// All bytes of both files; none where there is no file.
+    fn read(&self) -> Result<[Vec<u8>; 2], StoreError> {
+        let failed = |error: io::Error| StoreError::Io(format!("cannot read {}: {error}", self.name()));
+        let mut found = [Vec::new(), Vec::new()];
+        match self {
+            Self::Files(of) => {
+                for (bytes, path) in found.iter_mut().zip(Self::paths(of)) {
+                    match std::fs::read(path) {
+                        Ok(read) => *bytes = read,
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(failed(error)),
+                    }
+                }
+            }
+            Self::Given(files) => {
+                for (bytes, file) in found.iter_mut().zip(files) {
+                    bytes.resize(file.len().map_err(failed)? as usize, 0);
+                    file.read(0, bytes).map_err(failed)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes both files, or takes those that are there.
+    fn open(&self, options: &Options) -> io::Result<[Arc<dyn StorageBackend>; 2]> {
+        let of = match self {
+            Self::Given(files) => return Ok(files.clone()),
+            Self::Files(of) => of,
+        };
+        let [one, two] = Self::paths(of).map(|path| -> io::Result<Arc<dyn StorageBackend>> {
+            let inner = Segment::open(&path)?;
+            Ok(match &options.writes {
+                None => Arc::new(inner),
+                Some(writes) => Arc::new(DyingFile { inner, writes: writes.clone() }),
+            })
+        });
+        Ok([one?, two?])
+    }
+
+    /// All that was in the files is in the tables.
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
+        let cleared: io::Result<()> = match self {
+            Self::Files(of) => Self::paths(of).iter().try_for_each(|path| match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }),
+            Self::Given(files) => {
+                files.iter().try_for_each(|file| if file.len()? > 0 { file.set_len(0) } else { Ok(()) })
+            }
+        };
+        cleared.map_err(|error| StoreError::Io(format!("cannot remove {}: {error}", self.name())))
+    }
+}
+
+/// Where the next frame goes.
 #[derive(Debug)]
 pub(super) struct Log {
-    next: u64,
-    folding: Option<Folding>,
-    /// The first commit that is still in the log.
-    first: u64,
-    /// Commits before this one are folded.
-    folded_before: u64,
-    /// Turns in the log that are not yet in a generation being folded.
-    active: Load,
+    /// The number of the last frame.
+    last: u64,
+    open: Option<Open>,
 }
 
 #[derive(Debug)]
-struct Folding {
-    generation: Arc<Generation>,
-    /// The last instance that is folded.
-    after: Option<InstanceId>,
-    /// The first commit after the generation.
-    end: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Load {
-    turns: usize,
-    bytes: usize,
+struct Open {
+    id: LogId,
+    files: [Arc<dyn StorageBackend>; 2],
+    lengths: [u64; 2],
+    current: usize,
+    /// Where the next frame begins.
+    at: u64,
+    /// A frame is made in here.
+    frame: Vec<u8>,
 }
 
 impl Log {
-    /// Folds all that the file's log holds and empties it. Also returns how many
-    /// generations that took.
-    pub(super) fn replay(database: &Database, options: &Options) -> Result<(Self, u64), StoreError> {
-        let mut next = 1;
-        let mut folds = 0;
-        loop {
-            let (held, commits) = read_generation(database, options, next)?;
-            let Some(commits) = commits else { break };
-            next = commits.end() + 1;
-            fold_all(database, options, &held, commits)?;
-            folds += 1;
+    /// A log that is closed; its last commit is in the tables.
+    pub(super) fn closed(last: u64) -> Self {
+        Self { last, open: None }
+    }
+
+    /// The number of the last commit.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// What its frames carry; none while it is closed.
+    pub(super) fn id(&self) -> Option<LogId> {
+        self.open.as_ref().map(|open| open.id)
+    }
+
+    /// Opens it for frames and makes a first one durable, which has no turns and the
+    /// number of the last commit: whoever finds no frame of this opening knows that
+    /// the files are not those. The caller notes its id in the tables before any commit.
+    pub(super) fn open(&mut self, place: &Place, options: &Options) -> Result<LogId, StoreError> {
+        let failed = |error: io::Error| StoreError::Io(format!("cannot make {}: {error}", place.name()));
+        let mut id = LogId::default();
+        getrandom::fill(&mut id).expect("the operating system gives randomness");
+        let files = place.open(options).map_err(failed)?;
+        let lengths = [files[0].len().map_err(failed)?, files[1].len().map_err(failed)?];
+        let mut open = Open { id, files, lengths, current: 0, at: 0, frame: Vec::new() };
+        open.write(&options.codec, self.last, self.last, &[]).map_err(failed)?;
+        open.files[0].sync_data().map_err(failed)?;
+        if let Place::Files(of) = place {
+            sync_folder_of(of)?;
         }
-        Ok((Self { next, folding: None, first: next, folded_before: next, active: Load::default() }, folds))
+        self.open = Some(open);
+        Ok(id)
     }
 
-    /// The number of the next commit.
-    pub(super) fn next_commit(&self) -> u64 {
-        self.next
+    /// It is written to no more.
+    pub(super) fn close(&mut self) {
+        self.open = None;
     }
 
-    /// Whether a generation is not folded to its end.
-    pub(super) fn is_folding(&self) -> bool {
-        self.folding.is_some()
-    }
-
-    /// Begins to fold `generation`, which ends with the last commit.
-    pub(super) fn fold(&mut self, generation: Arc<Generation>) {
-        self.folding = Some(Folding { generation, after: None, end: self.next });
-        self.active = Load::default();
-    }
-
-    /// Makes `batch` durable as the next commit and, in the same transaction,
-    /// folds and trims a little. Returns the size of its row.
+    /// Writes the next commit, all of which up to `durable` are; returns the file that is
+    /// to be synced, and the size of the frame.
+    ///
+    /// # Panics
+    /// Before it is opened.
     pub(super) fn append(
         &mut self,
-        database: &Database,
-        options: &Options,
-        batch: &Batch,
-    ) -> Result<usize, StoreError> {
-        let transaction = database.begin_write().doing("append")?;
-        let row = append_row(&transaction, options, self.next, batch)?;
-        let bytes = batch.turns.iter().map(|turn| turn.bytes.len()).sum();
-        self.active.turns += batch.turns.len();
-        self.active.bytes += bytes;
-        let folded = self.fold_some(&transaction, options, batch.turns.len(), bytes)?;
-        let first = self.trim_some(&transaction)?;
-        transaction.commit().doing("append")?;
+        codec: &Codec,
+        durable: u64,
+        turns: &[TurnCommit],
+    ) -> Result<(Arc<dyn StorageBackend>, usize), StoreError> {
+        let open = self.open.as_mut().expect("a log is opened by the claim of an epoch");
+        let written = open.write(codec, self.last + 1, durable, turns);
+        let size = written.map_err(|error| StoreError::Io(format!("cannot append to the log: {error}")))?;
+        self.last += 1;
+        Ok((open.files[open.current].clone(), size))
+    }
 
-        self.next += 1;
-        self.first = first;
-        match (folded, &mut self.folding) {
-            (Some(last), Some(folding)) => folding.after = Some(last),
-            (None, _) => {
-                if let Some(folding) = self.folding.take() {
-                    self.folded_before = folding.end;
-                }
-            }
-            (Some(_), None) => {}
+    /// Goes on in the other file, all commits of which are in the tables; those in this
+    /// one are durable.
+    pub(super) fn switch(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.current = 1 - open.current;
+            open.at = 0;
         }
-        Ok(row)
-    }
-
-    /// Folds a slice for a commit of that size; returns its last instance, none at the end.
-    fn fold_some(
-        &self,
-        transaction: &WriteTransaction,
-        options: &Options,
-        turns: usize,
-        bytes: usize,
-    ) -> Result<Option<InstanceId>, StoreError> {
-        let Some(folding) = &self.folding else { return Ok(None) };
-        let is_behind = self.active.turns >= options.fold_at_turns || self.active.bytes >= options.fold_at_bytes;
-        let (turns, bytes) = if is_behind {
-            (usize::MAX, usize::MAX)
-        } else {
-            // Bytes follow turns at the same pace, with room for one large turn.
-            (options.fold_per_commit.max(2 * turns), (1 << 20).max(2 * bytes))
-        };
-        fold_slice(transaction, options, &folding.generation.read(), folding.after.as_ref(), turns, bytes)
-    }
-
-    /// Folds all that `held` has and empties the log; [`Self::emptied`] once that is
-    /// committed.
-    pub(super) fn fold_rest(
-        &self,
-        transaction: &WriteTransaction,
-        options: &Options,
-        held: &Overlay,
-    ) -> Result<(), StoreError> {
-        for generation in held.frozen.iter().chain([&held.active]) {
-            fold_slice(transaction, options, &generation.read(), None, usize::MAX, usize::MAX)?;
-        }
-        if self.first < self.next { trim(transaction, self.first..=self.next - 1) } else { Ok(()) }
-    }
-
-    /// Nothing is in the log any more, and nothing is being folded.
-    pub(super) fn emptied(&mut self) {
-        self.folding = None;
-        (self.first, self.folded_before) = (self.next, self.next);
-        self.active = Load::default();
-    }
-
-    /// Removes some of the folded rows; returns the first one left.
-    fn trim_some(&self, transaction: &WriteTransaction) -> Result<u64, StoreError> {
-        let end = self.folded_before.min(self.first + TRIM_PER_COMMIT);
-        if self.first < end {
-            trim(transaction, self.first..=end - 1)?;
-        }
-        Ok(end)
     }
 }
 
-fn append_row(
-    transaction: &WriteTransaction,
-    options: &Options,
+impl Open {
+    fn write(&mut self, codec: &Codec, number: u64, durable: u64, turns: &[TurnCommit]) -> io::Result<usize> {
+        make_frame(&mut self.frame, codec, &key(number, durable, self.id), turns);
+        let size = self.frame.len();
+        let length = &mut self.lengths[self.current];
+        if self.at + size as u64 > *length && size <= SHORT {
+            self.frame.resize(ROOM, 0);
+        }
+        self.files[self.current].write(self.at, &self.frame)?;
+        *length = (*length).max(self.at + self.frame.len() as u64);
+        self.at += size as u64;
+        if self.frame.capacity() > 1 << 20 {
+            self.frame = Vec::new();
+        }
+        Ok(size)
+    }
+}
+
+fn key(number: u64, durable: u64, id: LogId) -> [u8; KEY] {
+    let mut key = [0; KEY];
+    key[..8].copy_from_slice(&number.to_le_bytes());
+    key[8..16].copy_from_slice(&durable.to_le_bytes());
+    key[16..].copy_from_slice(&id);
+    key
+}
+
+fn make_frame(frame: &mut Vec<u8>, codec: &Codec, key: &[u8; KEY], turns: &[TurnCommit]) {
+    frame.clear();
+    frame.extend_from_slice(&MAGIC);
+    frame.extend_from_slice(&[0; 8]);
+    frame.extend_from_slice(key);
+    let len = tables::log_row_len(turns);
+    if tables::is_plain_log_row(codec, len) {
+        frame.resize(HEAD + len, 0);
+        tables::encode_log_row(key, turns, &mut frame[HEAD..]);
+    } else {
+        frame.extend_from_slice(&tables::coded_log_row(codec, key, turns));
+    }
+    let len = (frame.len() - HEAD) as u64;
+    frame[MAGIC.len()..MAGIC.len() + 8].copy_from_slice(&len.to_le_bytes());
+    frame.resize(frame.len().next_multiple_of(ALIGN), 0);
+}
+
+/// A frame that is as it was written.
+struct Frame<'a> {
     number: u64,
-    batch: &Batch,
-) -> Result<usize, StoreError> {
-    let cuts = cuts(transaction, options, batch)?;
-    let mut log = transaction.open_table(LOG).doing("append")?;
-    let len = tables::log_row_len(&batch.turns, &cuts);
-    if !tables::is_plain_log_row(&options.codec, len) {
-        let row = tables::coded_log_row(&options.codec, number, &batch.turns, &cuts, len);
-        log.insert(number, row.as_slice()).doing("append")?;
-        return Ok(row.len());
+    durable: u64,
+    id: LogId,
+    key: &'a [u8],
+    row: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The frame that `bytes` begin with.
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(&MAGIC)?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let (key, rest) = rest.split_at_checked(KEY)?;
+        let row = rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+        tables::check_row("log", key, row).ok()?;
+        let number = |at: usize| u64::from_le_bytes(*key[at..].first_chunk().expect("a key is that long"));
+        Some(Self { number: number(0), durable: number(8), id: *key[16..].first_chunk()?, key, row })
     }
-    let mut row = log.insert_reserve(number, len).doing("append")?;
-    tables::encode_log_row(number, &batch.turns, &cuts, row.as_mut());
-    Ok(len)
-}
 
-/// Keeps the large payloads of a batch, in the transaction that brings it.
-fn cuts(transaction: &WriteTransaction, options: &Options, batch: &Batch) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-    let mut cuts = Vec::new();
-    // Nothing is allocated for a batch without a large turn: the usual one.
-    let Some(first) = batch.turns.iter().position(|turn| turn.bytes.len() > options.payloads_above) else {
-        return Ok(cuts);
-    };
-    cuts.resize(first, None);
-    let mut shelf = Shelf::new(transaction, options);
-    for turn in &batch.turns[first..] {
-        cuts.push(shelf.cut(&turn.instance, &turn.bytes)?);
-    }
-    Ok(cuts)
-}
-
-fn trim(transaction: &WriteTransaction, commits: RangeInclusive<u64>) -> Result<(), StoreError> {
-    let mut log = transaction.open_table(LOG).doing("trim the log")?;
-    log.retain_in(commits, |_, _| false).doing("trim the log")
-}
-
-/// Reads a generation's worth of commits from number `from` on.
-fn read_generation(
-    database: &Database,
-    options: &Options,
-    from: u64,
-) -> Result<(Held, Option<RangeInclusive<u64>>), StoreError> {
-    let mut held = Held::default();
-    let mut commits: Option<RangeInclusive<u64>> = None;
-    let trees = database.begin_read().doing("read the log")?;
-    let log = trees.open_table(LOG).doing("read the log")?;
-    let mut payloads = Reader::new(&trees, &options.codec);
-    for row in log.range(from..).doing("read the log")? {
-        let (number, row) = row.doing("read the log")?;
-        let number = number.value();
-        if let Some(before) = commits.as_ref().filter(|commits| commits.end() + 1 != number) {
-            let what = format!("commit {} of the log", before.end() + 1);
-            return Err(tables::corrupt(what, format!("the next commit that is stored is {number}")));
+    /// Every frame in a file: damage hides none but the one it is in. What stands inside
+    /// an intact frame is not looked at.
+    fn all(bytes: &'a [u8]) -> Vec<Self> {
+        let (mut found, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let size = match Self::read(&bytes[at..]) {
+                Some(frame) => {
+                    let size = HEAD + frame.row.len();
+                    found.push(frame);
+                    size
+                }
+                None => 1,
+            };
+            at += size.next_multiple_of(ALIGN);
         }
-        let fetch = &mut |instance: &InstanceId, hash| payloads.get(instance, hash);
-        let turns = tables::decode_log_row(&options.codec, number, row.value(), fetch)?;
-        turns.iter().for_each(|turn| held.push(number, turn));
-        commits = Some(commits.map_or(number, |commits| *commits.start())..=number);
-        if held.turns >= options.fold_at_turns || held.bytes >= options.fold_at_bytes {
+        found
+    }
+}
+
+/// What was committed and is not in the tables.
+pub(super) struct Found {
+    pub(super) held: Held,
+    /// Numbers up to this one are used up.
+    pub(super) last: u64,
+}
+
+/// Reads what a log that was not closed holds beyond the tables.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if a commit that was durable is not there.
+pub(super) fn recover(place: &Place, codec: &Codec, noted: Noted) -> Result<Found, StoreError> {
+    let bytes = place.read()?;
+    let frames: Vec<_> = bytes.iter().flat_map(|bytes| Frame::all(bytes)).collect();
+    let mut found = Found { held: Held::default(), last: noted.folded };
+    let Some(id) = noted.id else {
+        return match frames.iter().map(|frame| frame.number).max() {
+            Some(newest) if newest > noted.folded => Err(corrupt(
+                place.name(),
+                format!(
+                    "commit {newest} is in there, and the journal, which ends with {}, was closed without it; \
+                     if the journal is a copy from before, put what was copied with it in their place, or move them away",
+                    noted.folded
+                ),
+            )),
+            _ => Ok(found),
+        };
+    };
+    let mut own: Vec<_> = frames.into_iter().filter(|frame| frame.id == id).collect();
+    own.sort_by_key(|frame| frame.number);
+    let (Some(durable), Some(newest)) = (own.iter().map(|frame| frame.durable).max(), own.last()) else {
+        let why = "the journal was not closed, its last commits are in these files, and they are missing or not the \
+                   ones that belong to it; put them back beside it";
+        return Err(corrupt(place.name(), why));
+    };
+    let newest = newest.number;
+    let mut last = noted.folded;
+    let read =
+        |_: &_, hash: crate::core::ids::Hash| Err(corrupt(format!("payload {hash}"), "a frame has its payloads"));
+    for frame in own.iter().filter(|frame| frame.number > noted.folded) {
+        if frame.number != last + 1 {
             break;
         }
+        last = frame.number;
+        let turns = tables::decode_log_row(codec, frame.number, frame.key, frame.row, &mut { read })?;
+        turns.iter().for_each(|turn| found.held.push(frame.number, turn));
     }
-    Ok((held, commits))
+    if durable > last {
+        let why = format!("it is damaged or missing, and commit {durable} was durable");
+        return Err(corrupt(format!("commit {} in {}", last + 1, place.name()), why));
+    }
+    found.last = newest.max(last);
+    Ok(found)
 }
 
-/// Folds a generation and removes its rows, in transactions of bounded size.
-fn fold_all(
-    database: &Database,
-    options: &Options,
-    held: &Held,
-    commits: RangeInclusive<u64>,
-) -> Result<(), StoreError> {
-    let mut after = None;
-    loop {
-        let transaction = database.begin_write().doing("fold the log")?;
-        let last = fold_slice(&transaction, options, held, after.as_ref(), TURNS_PER_REPLAY, usize::MAX)?;
-        if last.is_none() {
-            trim(&transaction, commits.clone())?;
-        }
-        transaction.commit().doing("fold the log")?;
-        match last {
-            Some(last) => after = Some(last),
-            None => return Ok(()),
-        }
-    }
+/// Problems of what is in the files and not in the tables yet, by commit: commits after
+/// `folded` and up to `durable`.
+pub(super) fn check(
+    place: &Place,
+    id: LogId,
+    folded: u64,
+    durable: u64,
+) -> Result<BTreeMap<u64, &'static str>, StoreError> {
+    let bytes = place.read()?;
+    let frames = bytes.iter().flat_map(|bytes| Frame::all(bytes)).filter(|frame| frame.id == id);
+    let intact: std::collections::BTreeSet<u64> = frames.map(|frame| frame.number).collect();
+    let missing = (folded + 1..=durable).filter(|number| !intact.contains(number));
+    Ok(missing.map(|number| (number, "its frame is damaged or missing")).collect())
 }

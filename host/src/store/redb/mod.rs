@@ -1,14 +1,16 @@
-//! The embedded store: one file, one owner of everything in it.
+//! The embedded store: one owner of everything in it.
 //!
-//! A commit appends one row to the `log` table, because one row for many turns
-//! is an order of magnitude cheaper than one row for each. In the background of
-//! later commits, and when the store is opened, the log is *folded* into rows by
-//! instance. Until then its turns are also held in memory, in the [`overlay`].
+//! A commit is appended to a [`log`], a file beside the tables of redb, because one frame
+//! for many turns, durable with one sync, is an order of magnitude cheaper than rows in
+//! B-trees. In the background, and when the store is closed or opened, the log is *folded*
+//! into rows by instance. Until then its turns are also held in memory, in the [`overlay`].
 //! Invariant: what is stored is the B-trees and the log after them; every read
 //! looks at both as of one moment ([`view`]).
 //!
-//! One transaction of redb is what makes a commit atomic; one fsync makes it
-//! durable. The bytes are described in `host/docs/journal-format.md`.
+//! A commit is durable when a sync of the log that began after it was written has ended,
+//! so commits can be written while earlier ones are being synced ([`Store::append`],
+//! [`Store::sync`]). Everything else is a transaction of redb. A store that was closed is
+//! one file. The bytes are described in `host/docs/journal-format.md`.
 
 mod backup;
 mod check;
@@ -20,7 +22,9 @@ mod log;
 mod overlay;
 mod payloads;
 mod purge;
+mod segment;
 mod snapshots;
+mod table_log;
 pub mod tables;
 mod view;
 
@@ -28,18 +32,22 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
 
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableError, WriteTransaction};
 
 pub use self::backup::Draft;
 use self::dying::DyingFile;
 use self::error::{Doing, guarded, of_open};
-use self::log::Log;
-use self::overlay::Overlay;
-use self::tables::{META, META_EPOCH, META_FORMAT, META_KEY, MODULE_BYTES, MODULES, SCHEDULES, corrupt};
+use self::fold::fold_all;
+use self::log::{Log, Place};
+use self::overlay::{Generation, Overlay};
+use self::tables::{
+    LogId, META, META_EPOCH, META_FORMAT, META_KEY, META_LOG, MODULE_BYTES, MODULES, Noted, SCHEDULES, corrupt,
+};
 use self::view::{Among, Recent, View};
 use super::backup::{BackupError, Contents};
 use super::codec::Codec;
@@ -54,14 +62,14 @@ use crate::core::summary::{Status, Summary};
 /// Bounds and choices of a [`RedbStore`]. The defaults suit a host; tests make them small.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Turns that are held in memory before they are folded: the next open has
-    /// to fold this many at most twice over.
+    /// Turns that are held in memory before they are folded: an open after a crash
+    /// has to fold this many at most three times over.
     pub fold_at_turns: usize,
     /// Bytes of turns that are held in memory before they are folded.
     pub fold_at_bytes: usize,
-    /// Turns that a commit folds at least, while there are any to fold. It
-    /// folds twice as many as it brings, so that folding keeps ahead.
-    pub fold_per_commit: usize,
+    /// Fold in a thread beside commits; without it the commit that comes after does, and
+    /// so the order of writes is the same in each run.
+    pub fold_beside: bool,
     /// Bytes of the file that redb keeps in memory.
     pub cache_bytes: usize,
     /// Read and check every page when the file is opened. Without it a changed
@@ -81,7 +89,7 @@ impl Default for Options {
         Self {
             fold_at_turns: 64 << 10,
             fold_at_bytes: 8 << 20,
-            fold_per_commit: 64,
+            fold_beside: true,
             cache_bytes: 256 << 20,
             check_on_open: true,
             payloads_above: 32 << 10,
@@ -98,32 +106,49 @@ pub struct Stats {
     pub commits: u64,
     /// Turns in them.
     pub turns: u64,
-    /// Bytes of log rows.
+    /// Bytes of frames in the log.
     pub log_bytes: u64,
-    /// Generations that were folded to the end, those found at opening included.
+    /// Generations that were folded, those found at opening included.
     pub folds: u64,
 }
 
-/// A [`Store`] in one file. See the module's page.
+/// A [`Store`] in files. See the module's page.
 #[derive(Debug)]
 pub struct RedbStore {
-    database: Database,
+    database: Arc<Database>,
     options: Options,
-    overlay: RwLock<Overlay>,
+    place: Place,
+    shared: Arc<Shared>,
     recent: Arc<Recent>,
     writer: Mutex<Writer>,
+    /// What was written last.
+    written: Mutex<Option<Written>>,
+    epoch: AtomicU64,
     /// Bytes of all turns, folded or not, by the key of the namespace.
     sizes: Mutex<BTreeMap<Box<str>, u64>>,
+}
+
+/// What the thread that folds touches too.
+#[derive(Debug, Default)]
+struct Shared {
+    overlay: RwLock<Overlay>,
+    /// A write failed: nothing is known about the files until they are opened again.
+    lost: AtomicBool,
     counters: Counters,
 }
 
-/// What only the writing thread touches.
+/// What one thread at a time touches: the one that appends, or that needs all to be folded.
 #[derive(Debug)]
 struct Writer {
-    epoch: u64,
     log: Log,
-    /// A write failed: nothing is known about the file until it is opened again.
-    lost: bool,
+    folding: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+/// The last commit in the log, and the file to sync for it and those before.
+#[derive(Clone, Debug)]
+struct Written {
+    number: u64,
+    file: Arc<dyn StorageBackend>,
 }
 
 #[derive(Debug, Default)]
@@ -152,28 +177,33 @@ impl RedbStore {
         if !path.exists() {
             create_file(path, &options)?;
         }
-        guarded(|| Self::start(open_file(path, &options)?, options))
+        guarded(|| Self::start(open_file(path, &options)?, Place::Files(path.to_owned()), options))
     }
 
-    /// Opens what `backend` holds; for tests that own the medium.
+    /// Opens what is in `tables`, and in the two files of the `log`; for tests that own
+    /// the medium.
     ///
     /// # Errors
     /// Those of [`Self::open`].
-    pub fn with_backend(backend: impl StorageBackend, options: Options) -> Result<Self, StoreError> {
+    pub fn with_backends(
+        tables: impl StorageBackend,
+        log: [Arc<dyn StorageBackend>; 2],
+        options: Options,
+    ) -> Result<Self, StoreError> {
         guarded(|| {
-            let database = builder(&options).create_with_backend(backend);
-            Self::start(database.map_err(|error| of_open("the journal", error))?, options)
+            let database = builder(&options).create_with_backend(tables);
+            Self::start(database.map_err(|error| of_open("the journal", error))?, Place::Given(log), options)
         })
     }
 
     /// What it has done since it was opened.
     pub fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { commits, turns, log_bytes, folds } = &self.counters;
+        let Counters { commits, turns, log_bytes, folds } = &self.shared.counters;
         Stats { commits: get(commits), turns: get(turns), log_bytes: get(log_bytes), folds: get(folds) }
     }
 
-    fn start(database: Database, options: Options) -> Result<Self, StoreError> {
+    fn start(database: Database, place: Place, options: Options) -> Result<Self, StoreError> {
         let epoch = match read_meta(&database)? {
             Some(epoch) => epoch,
             None => create_tables(&database)?,
@@ -181,19 +211,35 @@ impl RedbStore {
         check_key(&database, &options.codec)?;
         index::ensure(&database, &options.codec)?;
         snapshots::ensure(&database)?;
-        let (log, folds) = Log::replay(&database, &options)?;
+        let mut folds = table_log::fold_table(&database, &options)?;
+        let noted = read_noted(&database)?;
+        let found = log::recover(&place, &options.codec, noted)?;
+        if noted.id.is_some() {
+            folds += u64::from(found.held.turns > 0);
+            let closed = Noted { folded: found.last, id: None };
+            fold_all(&database, &options, &found.held, |transaction| write_noted(transaction, closed))?;
+            place.clear()?;
+        }
         let counters = Counters { folds: AtomicU64::new(folds), ..Counters::default() };
-        // All is folded now.
-        let sizes = Mutex::new(index::sizes(&database.begin_read().doing("read the sizes")?)?);
-        let writer = Mutex::new(Writer { epoch, log, lost: false });
-        let (overlay, recent) = Default::default();
-        Ok(Self { database, options, overlay, recent, writer, sizes, counters })
+        let overlay = RwLock::new(Overlay { visible: found.last, ..Overlay::default() });
+        Ok(Self {
+            // All is folded now.
+            sizes: Mutex::new(index::sizes(&database.begin_read().doing("read the sizes")?)?),
+            database: Arc::new(database),
+            options,
+            place,
+            shared: Arc::new(Shared { overlay, counters, lost: AtomicBool::new(false) }),
+            recent: Arc::default(),
+            writer: Mutex::new(Writer { log: Log::closed(found.last), folding: None }),
+            written: Mutex::default(),
+            epoch: AtomicU64::new(epoch),
+        })
     }
 
     /// A view of this moment. The trees are looked at under the overlay's lock:
     /// a generation is dropped from the overlay only after the trees have it.
     fn view(&self) -> Result<View, StoreError> {
-        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
         let trees = self.database.begin_read().doing("read")?;
         Ok(View { overlay: overlay.clone(), trees, codec: self.options.codec.clone(), recent: self.recent.clone() })
     }
@@ -201,17 +247,30 @@ impl RedbStore {
     /// The writer, unless an earlier write was lost.
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.lost {
-            return Err(StoreError::Io("an earlier write failed; open it again".into()));
-        }
-        Ok(writer)
+        self.shared.not_lost().map(|()| writer)
     }
 
-    /// Runs `work` for the writer; when it fails or panics the store is lost.
-    fn write<T>(writer: &mut Writer, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let result = guarded(|| work(writer));
-        writer.lost |= result.is_err();
-        result
+    /// Refuses a stale epoch.
+    fn check_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        let current = self.epoch.load(Ordering::Acquire);
+        if epoch.0 == current { Ok(()) } else { Err(StoreError::Fenced { held: epoch.0, current }) }
+    }
+
+    /// One durable transaction of the tables, beside commits; when it fails the store is lost.
+    fn change<T>(
+        &self,
+        doing: &str,
+        epoch: Option<Epoch>,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.shared.not_lost()?;
+        self.shared.write(|| {
+            let transaction = self.database.begin_write().doing(doing)?;
+            epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+            let done = work(&transaction)?;
+            transaction.commit().doing(doing)?;
+            Ok(done)
+        })
     }
 
     /// Takes the batch into the active generation, not yet visible; or refuses it
@@ -240,75 +299,210 @@ impl RedbStore {
         }
     }
 
-    /// Shows commit `number` to readers, and drops or freezes generations as the log says.
-    fn publish(&self, number: u64, log: &mut Log) {
-        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
-        overlay.visible = number;
-        if overlay.frozen.is_some() && !log.is_folding() {
-            overlay.frozen = None;
-            self.counters.folds.fetch_add(1, Ordering::Relaxed);
-        }
-        let is_large = {
+    /// Freezes the active generation if it is large, and begins to fold it; in front of
+    /// an append. While the one before is being folded, the active one may become twice
+    /// as large; then the append waits.
+    fn make_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let held = {
+            let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
             let held = overlay.active.read();
-            held.turns >= self.options.fold_at_turns || held.bytes >= self.options.fold_at_bytes
+            (held.turns, held.bytes)
         };
-        if is_large && overlay.frozen.is_none() {
-            let full = std::mem::take(&mut overlay.active);
-            log.fold(full.clone());
-            overlay.frozen = Some(full);
+        let is_over = |times: usize| {
+            held.0 >= self.options.fold_at_turns.saturating_mul(times)
+                || held.1 >= self.options.fold_at_bytes.saturating_mul(times)
+        };
+        let is_busy = writer.folding.as_ref().is_some_and(|folding| !folding.is_finished());
+        if !is_over(1) || is_busy && !is_over(2) {
+            return Ok(());
+        }
+        self.end_fold(writer)?;
+        self.sync(writer.log.last())?;
+        let generation = self.shared.freeze();
+        let noted = Noted { folded: writer.log.last(), id: writer.log.id() };
+        writer.log.switch();
+        let (database, options, shared) = (self.database.clone(), self.options.clone(), self.shared.clone());
+        let fold = move || shared.write(|| fold_frozen(&database, &options, &shared, &generation, noted));
+        if !self.options.fold_beside {
+            return fold();
+        }
+        let thread = std::thread::Builder::new().name("dacapo-fold".to_owned()).spawn(fold);
+        let thread = thread.map_err(|error| StoreError::Io(format!("cannot begin to fold: {error}")))?;
+        writer.folding = Some(thread);
+        Ok(())
+    }
+
+    /// Waits until nothing is being folded.
+    fn end_fold(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let Some(folding) = writer.folding.take() else { return Ok(()) };
+        folding.join().unwrap_or_else(|_| Err(StoreError::Io("the thread that folds died".to_owned())))
+    }
+
+    /// Makes all that was appended durable and folds it, and notes whether the log goes
+    /// on. Afterwards nothing is in the overlay.
+    fn fold_rest(&self, writer: &mut Writer, id: Option<LogId>) -> Result<(), StoreError> {
+        self.end_fold(writer)?;
+        self.sync(writer.log.last())?;
+        let generation = self.shared.freeze();
+        let noted = Noted { folded: writer.log.last(), id };
+        writer.log.switch();
+        fold_frozen(&self.database, &self.options, &self.shared, &generation, noted)
+    }
+
+    /// Folds what is left and closes the log: the tables alone are the store then.
+    fn shut(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing else may touch the files, whatever comes of it.
+        self.end_fold(&mut writer)?;
+        self.shared.not_lost()?;
+        if writer.log.id().is_none() {
+            return Ok(());
+        }
+        self.shared.write(|| self.fold_rest(&mut writer, None))?;
+        writer.log.close();
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.place.clear()
+    }
+}
+
+impl Drop for RedbStore {
+    /// What cannot be folded any more is, when it is opened again.
+    fn drop(&mut self) {
+        if let Err(error) = guarded(|| self.shut())
+            && !self.shared.lost.load(Ordering::Acquire)
+        {
+            tracing::warn!(%error, "the journal was not closed; nothing is lost");
         }
     }
+}
+
+impl Shared {
+    fn not_lost(&self) -> Result<(), StoreError> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(StoreError::Io("an earlier write failed; open it again".into()));
+        }
+        Ok(())
+    }
+
+    /// Runs `work`, which writes; when it fails or panics the store is lost. What was
+    /// refused was not written.
+    fn write<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let result = guarded(work);
+        if !matches!(result, Ok(_) | Err(StoreError::Fenced { .. })) {
+            self.lost.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// The active generation, frozen; a new one is active.
+    fn freeze(&self) -> Arc<Generation> {
+        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        let full = std::mem::take(&mut overlay.active);
+        overlay.frozen = Some(full.clone());
+        full
+    }
+
+    /// The frozen generation is in the tables.
+    fn thaw(&self, generation: &Generation) {
+        self.overlay.write().unwrap_or_else(PoisonError::into_inner).frozen = None;
+        self.counters.folds.fetch_add(u64::from(generation.read().turns > 0), Ordering::Relaxed);
+    }
+}
+
+/// Moves a frozen generation to the tables.
+fn fold_frozen(
+    database: &Database,
+    options: &Options,
+    shared: &Shared,
+    generation: &Generation,
+    noted: Noted,
+) -> Result<(), StoreError> {
+    fold_all(database, options, &generation.read(), |transaction| write_noted(transaction, noted))?;
+    shared.thaw(generation);
+    Ok(())
 }
 
 impl Store for RedbStore {
     fn claim(&self) -> Result<Epoch, StoreError> {
         let mut writer = self.writer()?;
-        Self::write(&mut writer, |writer| {
-            let epoch = writer.epoch + 1;
+        self.shared.write(|| {
+            let epoch = self.epoch.load(Ordering::Acquire) + 1;
+            let opened = match writer.log.id() {
+                Some(_) => None,
+                None => {
+                    Some(Noted { folded: writer.log.last(), id: Some(writer.log.open(&self.place, &self.options)?) })
+                }
+            };
             let transaction = self.database.begin_write().doing("claim")?;
             {
                 let mut meta = transaction.open_table(META).doing("claim")?;
                 write_meta(&mut meta, META_EPOCH, epoch)?;
+                write_meta(&mut meta, META_FORMAT, tables::FORMAT)?;
             }
+            opened.map_or(Ok(()), |noted| write_noted(&transaction, noted))?;
+            self.epoch.store(epoch, Ordering::Release);
             transaction.commit().doing("claim")?;
-            writer.epoch = epoch;
             Ok(Epoch(epoch))
         })
     }
 
     fn commit(&self, epoch: Epoch, batch: &Batch) -> Result<(), StoreError> {
+        let number = self.append(epoch, batch)?;
+        self.sync(number)
+    }
+
+    fn append(&self, epoch: Epoch, batch: &Batch) -> Result<u64, StoreError> {
         let mut writer = self.writer()?;
-        if epoch.0 != writer.epoch {
-            return Err(StoreError::Fenced { held: epoch.0, current: writer.epoch });
-        }
+        self.check_epoch(epoch)?;
         if batch.turns.is_empty() {
-            return Ok(());
+            return Ok(writer.log.last());
         }
-        let number = writer.log.next_commit();
+        self.shared.write(|| self.make_room(&mut writer))?;
+        let number = writer.log.last() + 1;
         if let Err(error) = guarded(|| self.stage(number, batch)) {
-            writer.lost |= !matches!(error, StoreError::OutOfOrder { .. });
+            if !matches!(error, StoreError::OutOfOrder { .. }) {
+                self.shared.lost.store(true, Ordering::Release);
+            }
             return Err(error);
         }
-        Self::write(&mut writer, |writer| {
-            let bytes = writer.log.append(&self.database, &self.options, batch)?;
-            self.counters.log_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            self.publish(number, &mut writer.log);
+        let counters = &self.shared.counters;
+        self.shared.write(|| {
+            let durable = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).visible;
+            let (file, size) = writer.log.append(&self.options.codec, durable, &batch.turns)?;
+            counters.log_bytes.fetch_add(size as u64, Ordering::Relaxed);
+            *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(Written { number, file });
             Ok(())
         })?;
         let of_one_space = batch.turns.chunk_by(|a, b| a.instance.space() == b.instance.space());
         let bytes = |turns: &[TurnCommit]| turns.iter().map(|turn| turn.bytes.len() as i64).sum();
         self.resize(of_one_space.map(|turns| (turns[0].instance.space(), bytes(turns))));
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        self.counters.turns.fetch_add(batch.turns.len() as u64, Ordering::Relaxed);
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.turns.fetch_add(batch.turns.len() as u64, Ordering::Relaxed);
+        Ok(number)
+    }
+
+    fn sync(&self, number: u64) -> Result<(), StoreError> {
+        let visible = || self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).visible;
+        if visible() >= number {
+            return Ok(());
+        }
+        self.shared.not_lost()?;
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(written) = written else { return Ok(()) };
+        self.shared.write(|| {
+            written.file.sync_data().map_err(|error| StoreError::Io(format!("cannot make a commit durable: {error}")))
+        })?;
+        let mut overlay = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        // Another sync of the same file may have failed meanwhile: then nothing is known.
+        self.shared.not_lost()?;
+        overlay.visible = overlay.visible.max(written.number);
         Ok(())
     }
 
     fn purge(&self, epoch: Epoch, instances: &[InstanceId]) -> Result<Vec<InstanceId>, StoreError> {
         let mut writer = self.writer()?;
-        if epoch.0 != writer.epoch {
-            return Err(StoreError::Fenced { held: epoch.0, current: writer.epoch });
-        }
-        Self::write(&mut writer, |writer| self.purge_ended(writer, instances))
+        self.check_epoch(epoch)?;
+        self.shared.write(|| self.purge_ended(&mut writer, instances))
     }
 
     fn summary(&self, instance: &InstanceId) -> Result<Option<Summary>, StoreError> {
@@ -377,19 +571,14 @@ impl Store for RedbStore {
     }
 
     fn put_module(&self, module: &Module, component: &[u8]) -> Result<(), StoreError> {
-        let mut writer = self.writer()?;
-        Self::write(&mut writer, |_| {
-            let hash = &module.hash.0;
-            let transaction = self.database.begin_write().doing("keep a module")?;
-            {
-                let mut modules = transaction.open_table(MODULES).doing("keep a module")?;
-                modules
-                    .insert(hash, tables::seal_value(&self.options.codec, "modules", hash, module).as_slice())
-                    .doing("keep a module")?;
-                let mut bytes = transaction.open_table(MODULE_BYTES).doing("keep a module")?;
-                bytes.insert(hash, component).doing("keep a module")?;
-            }
-            transaction.commit().doing("keep a module")
+        let hash = &module.hash.0;
+        let row = tables::seal_value(&self.options.codec, "modules", hash, module);
+        self.change("keep a module", None, |transaction| {
+            let mut modules = transaction.open_table(MODULES).doing("keep a module")?;
+            modules.insert(hash, row.as_slice()).doing("keep a module")?;
+            let mut bytes = transaction.open_table(MODULE_BYTES).doing("keep a module")?;
+            bytes.insert(hash, component).doing("keep a module")?;
+            Ok(())
         })
     }
 
@@ -431,25 +620,18 @@ impl Store for RedbStore {
     }
 
     fn put_schedule(&self, epoch: Epoch, name: &str, schedule: Option<&Schedule>) -> Result<(), StoreError> {
-        let mut writer = self.writer()?;
-        if epoch.0 != writer.epoch {
-            return Err(StoreError::Fenced { held: epoch.0, current: writer.epoch });
-        }
-        Self::write(&mut writer, |_| {
-            let transaction = self.database.begin_write().doing("keep a schedule")?;
-            {
-                let mut schedules = transaction.open_table(SCHEDULES).doing("keep a schedule")?;
-                match schedule {
-                    Some(schedule) => {
-                        let row = tables::seal_value(&self.options.codec, "schedules", name.as_bytes(), schedule);
-                        schedules.insert(name, row.as_slice()).doing("keep a schedule")?;
-                    }
-                    None => {
-                        schedules.remove(name).doing("remove a schedule")?;
-                    }
+        self.change("keep a schedule", Some(epoch), |transaction| {
+            let mut schedules = transaction.open_table(SCHEDULES).doing("keep a schedule")?;
+            match schedule {
+                Some(schedule) => {
+                    let row = tables::seal_value(&self.options.codec, "schedules", name.as_bytes(), schedule);
+                    schedules.insert(name, row.as_slice()).doing("keep a schedule")?;
+                }
+                None => {
+                    schedules.remove(name).doing("remove a schedule")?;
                 }
             }
-            transaction.commit().doing("keep a schedule")
+            Ok(())
         })
     }
 
@@ -470,17 +652,11 @@ impl Store for RedbStore {
     }
 
     fn remove_module(&self, hash: &ModuleHash) -> Result<bool, StoreError> {
-        let mut writer = self.writer()?;
-        Self::write(&mut writer, |_| {
-            let transaction = self.database.begin_write().doing("remove a module")?;
-            let was_there = {
-                let mut modules = transaction.open_table(MODULES).doing("remove a module")?;
-                let mut bytes = transaction.open_table(MODULE_BYTES).doing("remove a module")?;
-                bytes.remove(&hash.0).doing("remove a module")?;
-                modules.remove(&hash.0).doing("remove a module")?.is_some()
-            };
-            transaction.commit().doing("remove a module")?;
-            Ok(was_there)
+        self.change("remove a module", None, |transaction| {
+            let mut modules = transaction.open_table(MODULES).doing("remove a module")?;
+            let mut bytes = transaction.open_table(MODULE_BYTES).doing("remove a module")?;
+            bytes.remove(&hash.0).doing("remove a module")?;
+            Ok(modules.remove(&hash.0).doing("remove a module")?.is_some())
         })
     }
 
@@ -489,7 +665,22 @@ impl Store for RedbStore {
     }
 
     fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
-        guarded(|| self.view()?.check_indexes())
+        // Nothing is appended meanwhile.
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        guarded(|| {
+            let view = self.view()?;
+            let mut findings = view.check_indexes()?;
+            if let Some(id) = writer.log.id() {
+                let folded = read_noted(&self.database)?.folded;
+                for (number, problem) in log::check(&self.place, id, folded, view.overlay.visible)? {
+                    findings.push(IndexFinding {
+                        of: "the log".to_owned(),
+                        problem: format!("commit {number}: {problem}"),
+                    });
+                }
+            }
+            Ok(findings)
+        })
     }
 
     fn backup(&self, to: &mut dyn Write) -> Result<Contents, BackupError> {
@@ -575,9 +766,29 @@ fn read_meta(database: &Database) -> Result<Option<u64>, StoreError> {
         tables::open_value(&Codec::plain(), "meta", name.as_bytes(), row.value(), || format!("its {name}"))
     };
     match number(META_FORMAT)? {
-        tables::FORMAT => number(META_EPOCH).map(Some),
+        1..=tables::FORMAT => number(META_EPOCH).map(Some),
         found => Err(StoreError::Newer { found, known: tables::FORMAT }),
     }
+}
+
+/// What the tables know of the log. It is read whether or not they are encrypted.
+fn read_noted(database: &Database) -> Result<Noted, StoreError> {
+    let trees = database.begin_read().doing("read what is folded")?;
+    let meta = trees.open_table(META).doing("read what is folded")?;
+    match meta.get(META_LOG).doing("read what is folded")? {
+        Some(row) => {
+            let what = || "what is folded of its log".to_owned();
+            tables::open_value(&Codec::plain(), "meta", META_LOG.as_bytes(), row.value(), what)
+        }
+        None => Ok(Noted::default()),
+    }
+}
+
+fn write_noted(transaction: &WriteTransaction, noted: Noted) -> Result<(), StoreError> {
+    let row = tables::seal_value(&Codec::plain(), "meta", META_LOG.as_bytes(), &noted);
+    let mut meta = transaction.open_table(META).doing("note what is folded")?;
+    meta.insert(META_LOG, row.as_slice()).doing("note what is folded")?;
+    Ok(())
 }
 
 /// A journal that is encrypted is opened with its keys, or not at all: what a host

@@ -1,10 +1,9 @@
 //! Large payloads, each in a row of its own.
 //!
-//! A turn with payloads over [`Options::payloads_above`](super::Options) is written
+//! A turn with payloads over [`Options::payloads_above`](super::Options) is folded
 //! without them: they are put into a table of their own in the same transaction, under
 //! the instance's id and the hash of their bytes, and the turn says where each belongs.
-//! So a payload is written once, and not again when its turn is folded, nor when the
-//! instance passes it on. Readers of the store, hashes and recordings know only whole
+//! So a payload stands there once, also when the instance passes it on. Readers of the store, hashes and recordings know only whole
 //! turns.
 //!
 //! Invariant: a payload's row is there as long as a turn of its instance is; it goes

@@ -1,18 +1,15 @@
 //! Removing instances.
 //!
 //! Turns of an instance can be in the log, in a generation being folded and in the
-//! trees. So a purge folds all that is left and empties the log, and removes the
-//! instance's rows, in one transaction: there is no moment at which a crash could
-//! bring a part of it back. Folding is bounded by what generations hold.
-
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+//! trees. So a purge first folds all that is left, and then removes the instance's rows
+//! in one transaction. The tables say by then that nothing in the log is to be folded
+//! again, so there is no moment at which a crash could bring a part of it back. Folding
+//! is bounded by what generations hold.
 
 use redb::WriteTransaction;
 
 use super::error::Doing;
 use super::index::{Indexes, Place};
-use super::overlay::Overlay;
 use super::payloads::Shelf;
 use super::tables::{self, HISTORY, INSTANCES, RUNNING, SNAPSHOTS};
 use super::view::View;
@@ -28,9 +25,9 @@ impl RedbStore {
         writer: &mut Writer,
         instances: &[InstanceId],
     ) -> Result<Vec<InstanceId>, StoreError> {
-        let (ended, held) = {
+        let mut ended = Vec::new();
+        {
             let view = self.view()?;
-            let mut ended = Vec::new();
             for instance in instances {
                 let Some(row) = view.summary(instance)? else { continue };
                 let caller = row.caller.as_ref().map(|caller| view.summary(&caller.instance)).transpose()?.flatten();
@@ -42,22 +39,16 @@ impl RedbStore {
                 }
                 ended.push(instance.clone());
             }
-            (ended, view.overlay)
-        };
+        }
         if ended.is_empty() {
             return Ok(ended);
         }
+        // First all is folded, whole and durable by itself.
+        self.fold_rest(writer, writer.log.id())?;
         let transaction = self.database.begin_write().doing("purge")?;
-        writer.log.fold_rest(&transaction, &self.options, &held)?;
         let gone = remove(&transaction, &self.options, &ended)?;
-        // Readers see the trees and the overlay change at once: with the old overlay
-        // they would find turns whose beginning is gone.
-        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
         transaction.commit().doing("purge")?;
-        *overlay = Overlay { visible: overlay.visible, ..Overlay::default() };
-        writer.log.emptied();
         self.resize(gone.iter().map(|(space, bytes)| (&**space, -*bytes)));
-        self.counters.folds.fetch_add(1 + u64::from(held.frozen.is_some()), Ordering::Relaxed);
         Ok(ended)
     }
 }

@@ -1,6 +1,6 @@
 //! Snapshots of running instances: one row for each that has one.
 //!
-//! They are written by transactions of their own that sync nothing: the next commit
+//! They are written by transactions of their own that sync nothing: the next fold
 //! makes them durable with it, and a death before that loses a snapshot, which nobody
 //! is owed. A row goes with its instance's end, its next life or its next module, in
 //! the transaction that folds that.
@@ -21,29 +21,31 @@ impl RedbStore {
         instance: &InstanceId,
         snapshot: &Snapshot,
     ) -> Result<bool, StoreError> {
-        // Before commits have to wait for it.
+        // Before other writes have to wait for it.
         let row = tables::encode_snapshot(&self.options.codec, instance, snapshot);
-        let mut writer = self.writer()?;
-        if epoch.0 != writer.epoch {
-            return Err(StoreError::Fenced { held: epoch.0, current: writer.epoch });
-        }
-        let summary = guarded(|| self.view()?.summary(instance))?;
-        if !summary.is_some_and(|summary| snapshot.may_be_of(&summary)) {
-            return Ok(false);
-        }
-        Self::write(&mut writer, |_| {
+        self.shared.not_lost()?;
+        guarded(|| {
             let mut transaction = self.database.begin_write().doing("keep a snapshot")?;
-            transaction
-                .set_durability(Durability::None)
-                .map_err(|error| StoreError::Io(format!("cannot keep a snapshot: {error}")))?;
-            transaction
-                .open_table(SNAPSHOTS)
-                .doing("keep a snapshot")?
-                .insert(instance.as_str(), row.as_slice())
-                .doing("keep a snapshot")?;
-            transaction.commit().doing("keep a snapshot")
-        })?;
-        Ok(true)
+            self.check_epoch(epoch)?;
+            // Nothing is folded while this transaction is open: an end that is committed
+            // from here on removes the row when it is.
+            let summary = self.view()?.summary(instance)?;
+            if !summary.is_some_and(|summary| snapshot.may_be_of(&summary)) {
+                return Ok(false);
+            }
+            self.shared.write(|| {
+                transaction
+                    .set_durability(Durability::None)
+                    .map_err(|error| StoreError::Io(format!("cannot keep a snapshot: {error}")))?;
+                transaction
+                    .open_table(SNAPSHOTS)
+                    .doing("keep a snapshot")?
+                    .insert(instance.as_str(), row.as_slice())
+                    .doing("keep a snapshot")?;
+                transaction.commit().doing("keep a snapshot")
+            })?;
+            Ok(true)
+        })
     }
 }
 

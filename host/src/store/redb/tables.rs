@@ -11,8 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use redb::TableDefinition;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::core::ids::{ExecutionNumber, Hash, InstanceId};
 use crate::core::summary::Summary;
@@ -22,7 +22,7 @@ use crate::store::snapshot::Snapshot;
 use crate::store::{StoreError, TurnCommit};
 
 /// Version of everything on this page. It stands in [`META`] under [`META_FORMAT`].
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 /// Bytes of the checksum that every value begins with.
 pub const CHECKSUM_BYTES: usize = 16;
@@ -39,8 +39,23 @@ pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_EPOCH: &str = "epoch";
 /// In [`META`]: the id of the key that encrypts, encrypted with it; absent while none does.
 pub(super) const META_KEY: &str = "key";
+/// In [`META`]: the [`Noted`] of the log. A file of format 1 has none.
+pub(super) const META_LOG: &str = "log";
 
-/// Commits that are not folded yet: one row each, by commit number.
+/// What the tables know of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Noted {
+    /// Commits up to this one are in the tables.
+    pub(super) folded: u64,
+    /// What the frames written since the last claim carry; none: the log is closed,
+    /// and all that was in it is in the tables.
+    pub(super) id: Option<LogId>,
+}
+
+/// Tells the frames of one opening of a log from all others.
+pub(super) type LogId = [u8; 16];
+
+/// Commits of format 1 that are not folded yet: one row each, by commit number.
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 /// Folded turns, by [`history_key`].
 pub(super) const HISTORY: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history");
@@ -238,45 +253,32 @@ pub fn decode_snapshot(codec: &Codec, instance: &InstanceId, row: &[u8]) -> Resu
 
 // ---- log rows ----
 
-/// Turns as they are written where that is without their large payloads, by their
-/// place in a batch; it may end before the batch does. See [`cut_turn`].
-pub type Cuts = [Option<Vec<u8>>];
-
-fn stored<'a>(turns: &'a [TurnCommit], cuts: &'a Cuts, at: usize) -> Stored<'a> {
-    match cuts.get(at) {
-        Some(Some(cut)) => Stored::Cut(cut),
-        _ => Stored::Whole(&turns[at].bytes),
-    }
-}
-
 /// Whether the log row of so many bytes is written as [`encode_log_row`] writes it.
 pub fn is_plain_log_row(codec: &Codec, len: usize) -> bool {
     codec.leaves(len - HEAD_BYTES)
 }
 
 /// Size of the log row of `turns`.
-pub fn log_row_len(turns: &[TurnCommit], cuts: &Cuts) -> usize {
-    let turn = |(at, turn): (usize, &TurnCommit)| {
-        1 + turn.instance.as_str().len() + 12 + stored(turns, cuts, at).bytes().len()
-    };
-    HEAD_BYTES + 4 + turns.iter().enumerate().map(turn).sum::<usize>()
+pub fn log_row_len(turns: &[TurnCommit]) -> usize {
+    let turn = |turn: &TurnCommit| 1 + turn.instance.as_str().len() + 12 + turn.bytes.len();
+    HEAD_BYTES + 4 + turns.iter().map(turn).sum::<usize>()
 }
 
-/// Writes the log row of commit `number`, plain, into `row`, which has [`log_row_len`] bytes.
-pub fn encode_log_row(number: u64, turns: &[TurnCommit], cuts: &Cuts, row: &mut [u8]) {
-    write_log_content(turns, cuts, row);
-    seal_in_place("log", &number.to_le_bytes(), row);
+/// Writes the log row of a commit with that key, plain, into `row`, which has
+/// [`log_row_len`] bytes.
+pub fn encode_log_row(key: &[u8], turns: &[TurnCommit], row: &mut [u8]) {
+    write_log_content(turns, row);
+    seal_in_place("log", key, row);
 }
 
-/// The log row of commit `number`, of `len` bytes if it were plain ([`log_row_len`]), as
-/// `codec` writes it.
-pub fn coded_log_row(codec: &Codec, number: u64, turns: &[TurnCommit], cuts: &Cuts, len: usize) -> Vec<u8> {
-    let mut row = vec![0; len];
-    write_log_content(turns, cuts, &mut row);
-    finish(codec, "log", &number.to_le_bytes(), row)
+/// The log row of a commit with that key, as `codec` writes it.
+pub fn coded_log_row(codec: &Codec, key: &[u8], turns: &[TurnCommit]) -> Vec<u8> {
+    let mut row = vec![0; log_row_len(turns)];
+    write_log_content(turns, &mut row);
+    finish(codec, "log", key, row)
 }
 
-fn write_log_content(turns: &[TurnCommit], cuts: &Cuts, row: &mut [u8]) {
+fn write_log_content(turns: &[TurnCommit], row: &mut [u8]) {
     row[CHECKSUM_BYTES] = codec::PLAIN;
     let mut at = HEAD_BYTES;
     let mut put = |bytes: &[u8]| {
@@ -284,9 +286,8 @@ fn write_log_content(turns: &[TurnCommit], cuts: &Cuts, row: &mut [u8]) {
         at += bytes.len();
     };
     put(&(turns.len() as u32).to_le_bytes());
-    for (at, turn) in turns.iter().enumerate() {
-        let stored = stored(turns, cuts, at);
-        let id = turn.instance.as_str().as_bytes();
+    for turn in turns {
+        let (id, stored) = (turn.instance.as_str().as_bytes(), Stored::Whole(&turn.bytes));
         put(&[id.len() as u8]);
         put(id);
         put(&turn.execution.to_le_bytes());
@@ -297,18 +298,20 @@ fn write_log_content(turns: &[TurnCommit], cuts: &Cuts, row: &mut [u8]) {
     assert_eq!(at, row.len(), "a log row fills its room");
 }
 
-/// Reads what [`encode_log_row`] wrote.
+/// Reads what [`encode_log_row`] wrote for commit `number`, and what earlier versions wrote
+/// without the large payloads of its turns: `fetch` brings those.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] naming the commit; what `fetch` fails with.
 pub fn decode_log_row(
     codec: &Codec,
     number: u64,
+    key: &[u8],
     row: &[u8],
     fetch: &mut Fetch<'_>,
 ) -> Result<Vec<TurnCommit>, StoreError> {
     let what = || format!("commit {number} of the log");
-    let content = open(codec, "log", &number.to_le_bytes(), row, what)?;
+    let content = open(codec, "log", key, row, what)?;
     let mut rest = Bytes(&content);
     let mut read = || {
         let count = rest.u32()?;

@@ -1,0 +1,245 @@
+//! The log in its two files: what is found of it after a death, what is damage, and
+//! commits whose syncs overlap.
+
+use std::collections::BTreeSet;
+
+use dacapo::core::namespace::Namespace;
+use dacapo::store::redb::Options;
+use dacapo::store::{Batch, Store, StoreError, TurnCommit};
+
+use crate::store_medium::{Cut, Images, Medium};
+use crate::store_support::{Chance, Writer, batch, id, seeds};
+
+/// Frames begin at multiples of it.
+const ALIGN: usize = 512;
+
+fn options() -> Options {
+    Options { fold_beside: false, ..Options::default() }
+}
+
+/// Everything that is stored of one instance.
+fn turns_of(store: &dyn Store, instance: &str) -> Vec<Vec<u8>> {
+    let history = store.history(&id(instance), None).unwrap();
+    history.into_iter().flat_map(|history| history.turns).map(|turn| turn.to_vec()).collect()
+}
+
+/// Commits of one turn each, and what a host that was killed after them left.
+fn killed_after(commits: usize, options: &Options) -> (Vec<TurnCommit>, Images) {
+    let medium = Medium::default();
+    let store = medium.store(options.clone()).unwrap();
+    let epoch = store.claim().unwrap();
+    let mut writer = Writer::new("order-1");
+    let mut turns = Vec::new();
+    for n in 0..commits {
+        turns.push(if n == 0 { writer.start() } else { writer.step() });
+        store.commit(epoch, &batch([turns[n].clone()])).unwrap();
+    }
+    (turns, medium.images())
+}
+
+fn bytes(turns: &[TurnCommit]) -> Vec<Vec<u8>> {
+    turns.iter().map(|turn| turn.bytes.to_vec()).collect()
+}
+
+/// Where frames begin in a file of the log.
+fn frames(log: &[u8]) -> Vec<usize> {
+    (0..log.len()).step_by(ALIGN).filter(|&at| log[at..].starts_with(b"dacapo\0\x01")).collect()
+}
+
+fn why(opened: Result<dacapo::store::redb::RedbStore, StoreError>) -> String {
+    match opened {
+        Ok(_) => panic!("it opens"),
+        Err(error @ StoreError::Corrupt { .. }) => error.to_string(),
+        Err(error) => panic!("it is not damaged: {error}"),
+    }
+}
+
+#[test]
+fn s06_a_host_that_was_killed_finds_its_commits_in_the_log() {
+    let (turns, images) = killed_after(9, &options());
+    assert_eq!(frames(&images[1]).len(), 10, "one that opens it, and one for each commit");
+    for _ in 0..2 {
+        let medium = Medium::of_all(images.clone());
+        let store = medium.store(options()).unwrap();
+        assert_eq!(turns_of(&store, "order-1"), bytes(&turns));
+        drop(store);
+        assert_eq!(medium.images()[1..], [Vec::<u8>::new(), Vec::new()], "what is folded is in the tables alone");
+        assert_eq!(turns_of(&medium.store(options()).unwrap(), "order-1"), bytes(&turns));
+    }
+}
+
+#[test]
+fn s43_a_damaged_frame_that_was_durable_is_told_and_left_alone() {
+    let (turns, images) = killed_after(9, &options());
+    let starts = frames(&images[1]);
+    for seed in seeds(3) {
+        let mut chance = Chance::new(seed);
+        // The first is no commit, and the last cannot be told from one that was cut off.
+        for (number, start) in starts.iter().enumerate().skip(1).take(8) {
+            let mut images = images.clone();
+            // Behind what a row needs there is padding, which means nothing.
+            let at = start + chance.below(200);
+            images[1][at] ^= 1 << chance.below(8);
+            let medium = Medium::of_all(images.clone());
+            let told = why(medium.store(options()));
+            assert!(told.contains(&format!("commit {number} in the log's files")), "DACAPO_SEED={seed}: {told}");
+            assert!(medium.images()[1..] == images[1..], "DACAPO_SEED={seed}: it is left alone");
+        }
+        let mut images = images.clone();
+        images[1][starts[9] + chance.below(200)] ^= 1 << chance.below(8);
+        let store = Medium::of_all(images).store(options()).unwrap();
+        assert_eq!(turns_of(&store, "order-1"), bytes(&turns[..8]), "DACAPO_SEED={seed}");
+    }
+}
+
+#[test]
+fn s43_a_log_that_is_missing_or_of_another_journal_is_told() {
+    let (_, images) = killed_after(3, &options());
+    let (_, other) = killed_after(3, &options());
+    let missing = [images[0].clone(), Vec::new(), Vec::new()];
+    let told = why(Medium::of_all(missing).store(options()));
+    assert!(told.contains("put them back") || told.contains("put back"), "{told}");
+    let mixed = [images[0].clone(), other[1].clone(), other[2].clone()];
+    let told = why(Medium::of_all(mixed).store(options()));
+    assert!(told.contains("not the ones that belong to it"), "{told}");
+
+    // A journal of before, which was closed, beside a log that goes on from it.
+    let empty = Medium::default();
+    drop(empty.store(options()).unwrap());
+    let older = [empty.image(), images[1].clone(), images[2].clone()];
+    let medium = Medium::of_all(older.clone());
+    let told = why(medium.store(options()));
+    assert!(told.contains("commit 3 is in there") && told.contains("closed without it"), "{told}");
+    assert!(medium.images()[1..] == older[1..], "it is left alone");
+}
+
+#[test]
+fn s06_a_log_goes_round_its_two_files() {
+    let options = Options { fold_at_turns: 4, ..options() };
+    for commits in 1..30 {
+        let (turns, images) = killed_after(commits, &options);
+        assert!(frames(&images[1]).len() <= 6 && frames(&images[2]).len() <= 6, "they are written over");
+        let store = Medium::of_all(images).store(options.clone()).unwrap();
+        assert_eq!(turns_of(&store, "order-1"), bytes(&turns), "after {commits} commits");
+    }
+}
+
+#[test]
+fn store_verify_finds_a_damaged_frame_before_it_is_folded() {
+    let medium = Medium::default();
+    let store = medium.store(options()).unwrap();
+    let epoch = store.claim().unwrap();
+    let mut writer = Writer::new("order-1");
+    let turns = [writer.start(), writer.step(), writer.step()];
+    turns.iter().for_each(|turn| store.commit(epoch, &batch([turn.clone()])).unwrap());
+    assert_eq!(store.check_indexes().unwrap(), []);
+    medium.damage(1, frames(&medium.images()[1])[2] + 100);
+    let found = store.check_indexes().unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&*found[0].of, &*found[0].problem), ("the log", "commit 2: its frame is damaged or missing"));
+}
+
+/// Three instances, one turn of each in a batch.
+fn rounds(count: usize) -> Vec<Batch> {
+    let mut writers: Vec<_> = (0..3).map(|n| Writer::new(&format!("order-{n}"))).collect();
+    let round = |n: usize| {
+        let turns = writers.iter_mut().map(|writer| if n == 0 { writer.start() } else { writer.step() });
+        batch(turns.collect::<Vec<_>>())
+    };
+    (0..count).map(round).collect()
+}
+
+#[test]
+fn s06_appended_batches_are_seen_when_they_are_durable_and_in_their_order() {
+    let medium = Medium::default();
+    let store = medium.store(options()).unwrap();
+    let epoch = store.claim().unwrap();
+    let rounds = rounds(6);
+    let numbers: Vec<_> = rounds.iter().map(|round| store.append(epoch, round).unwrap()).collect();
+    assert!(numbers.is_sorted() && numbers.iter().collect::<BTreeSet<_>>().len() == 6);
+    assert!(store.summary(&id("order-0")).unwrap().is_none(), "nothing is durable yet");
+    let before = medium.operations();
+    store.sync(numbers[2]).unwrap();
+    assert_eq!(turns_of(&store, "order-1").len(), 6, "a sync makes all that was written durable");
+    numbers.iter().for_each(|number| store.sync(*number).unwrap());
+    assert_eq!(medium.operations(), before + 1, "and no other one is needed");
+    assert!(store.stored_bytes(&Namespace::default()).unwrap() > 0);
+}
+
+#[test]
+fn s06_batches_whose_syncs_overlap_are_kept_when_the_power_is_cut() {
+    let rounds = rounds(12);
+    let options = Options { fold_at_turns: 10, ..options() };
+    for cut in [Cut::Error, Cut::LoseAll, Cut::Reorder, Cut::Tear] {
+        let run = |medium: &Medium, promised: &mut usize| -> Result<(), StoreError> {
+            let store = medium.store(options.clone())?;
+            let epoch = store.claim()?;
+            for three in rounds.chunks(3) {
+                let numbers: Result<Vec<_>, _> = three.iter().map(|round| store.append(epoch, round)).collect();
+                // The second is asked for first: then the first is durable, too.
+                for (at, number) in numbers?.into_iter().enumerate().skip(1) {
+                    store.sync(number)?;
+                    *promised = (*promised / 3) * 3 + at + 1;
+                }
+            }
+            Ok(())
+        };
+        let whole = Medium::default();
+        run(&whole, &mut 0).unwrap();
+        for at in 1..=whole.operations() {
+            for seed in seeds(2) {
+                let medium = Medium::default();
+                medium.plan(at, cut);
+                let mut promised = 0;
+                let _ends_where_the_medium_fails = run(&medium, &mut promised);
+                let told = format!("{cut:?} at operation {at}, DACAPO_SEED={seed}");
+                let store = match medium.survivor(&mut Chance::new(seed)).store(options.clone()) {
+                    Ok(store) => store,
+                    // A file gets its name when it is whole; this medium has none yet.
+                    Err(_) if promised == 0 => continue,
+                    Err(error) => panic!("{told}: {error}"),
+                };
+                let found: BTreeSet<_> = (0..3).map(|n| turns_of(&store, &format!("order-{n}")).len()).collect();
+                assert_eq!(found.len(), 1, "{told}: half a batch");
+                let found = *found.first().unwrap();
+                assert!(
+                    (promised..=rounds.len()).contains(&found),
+                    "{told}: {promised} were durable, {found} are there"
+                );
+                let epoch = store.claim().unwrap();
+                rounds[found..].iter().for_each(|round| store.commit(epoch, round).unwrap());
+                assert_eq!(turns_of(&store, "order-2").len(), rounds.len(), "{told}: it goes on");
+            }
+        }
+    }
+}
+
+#[test]
+fn s06_commits_of_several_threads_are_durable_while_others_are_folded() {
+    let medium = Medium::default();
+    let options = Options { fold_at_turns: 16, ..Options::default() };
+    let store = medium.store(options.clone()).unwrap();
+    let epoch = store.claim().unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                let mut writer = Writer::new(&format!("order-{n}"));
+                for turn in 0..100 {
+                    let turns = [if turn == 0 { writer.start() } else { writer.step() }];
+                    store.commit(epoch, &batch(turns)).unwrap();
+                    assert_eq!(turns_of(store, &format!("order-{n}")).len(), turn + 1, "what is durable is seen");
+                }
+            });
+        }
+    });
+    assert!(store.stats().folds > 5, "{:?}", store.stats());
+    // Killed, and closed.
+    let killed = Medium::of_all(medium.images()).store(options.clone()).unwrap();
+    drop(store);
+    let closed = medium.store(options).unwrap();
+    for store in [killed, closed] {
+        (0..4).for_each(|n| assert_eq!(turns_of(&store, &format!("order-{n}")).len(), 100));
+        assert_eq!(store.check_indexes().unwrap(), []);
+    }
+}
