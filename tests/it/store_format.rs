@@ -3,7 +3,7 @@
 //!
 //! Fixtures are never changed. `DACAPO_WRITE_FIXTURES=1` writes those that are missing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dacapo::core::ids::Hash;
@@ -12,10 +12,12 @@ use dacapo::core::summary::Summary;
 use dacapo::core::turn::TurnRecord;
 
 use dacapo::store::codec::Codec;
+use dacapo::store::redb::RedbStore;
 use dacapo::store::redb::tables::{self, Stored};
-use dacapo::store::{StoreError, TurnCommit};
+use dacapo::store::{Batch, Store as _, StoreError, TurnCommit};
+use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
-use crate::store_support::{LARGE_BYTES, Writer};
+use crate::store_support::{LARGE_BYTES, Writer, id};
 
 const PAGE: &str = include_str!("../../host/docs/journal-format.md");
 const COMMIT: u64 = 17;
@@ -156,6 +158,76 @@ fn store_format_of_turns_without_their_large_payloads_is_that_of_the_fixture() {
     assert_eq!(*tables::decode_payload_row(&plain(), &key, &row, what).unwrap(), *payload);
     let other = tables::payload_key(instance, Hash::of(b"other"));
     assert!(tables::decode_payload_row(&plain(), &other, &row, what).is_err());
+}
+
+const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
+
+/// The format that a file says it has, and the row that says so: a small number, sealed as the page says.
+fn format_row(format: u8) -> Vec<u8> {
+    let parts = [&4u32.to_le_bytes()[..], b"meta", &6u32.to_le_bytes(), b"format", &[0, format]].concat();
+    [&Hash::of(&parts).0[..tables::CHECKSUM_BYTES], &[0, format]].concat()
+}
+
+/// A file as a host of format 1 left it when it was killed: with a commit in the table `log`.
+fn journal_of_format_1(path: &Path) {
+    drop(RedbStore::open(path).unwrap());
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(META).unwrap();
+        assert_eq!(meta.get("format").unwrap().unwrap().value(), format_row(2), "a new file is of this format");
+        meta.insert("format", format_row(1).as_slice()).unwrap();
+        meta.remove("log").unwrap();
+        let mut log = transaction.open_table(LOG).unwrap();
+        // The fixture goes on from the first turn of one of its instances.
+        let first = [Writer::new("order-1").start()];
+        let mut row = vec![0; tables::log_row_len(&first)];
+        tables::encode_log_row(&(COMMIT - 1).to_le_bytes(), &first, &mut row);
+        log.insert(COMMIT - 1, row.as_slice()).unwrap();
+        log.insert(COMMIT, fixture("log-row-v1.bin", &[]).as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn s06_a_journal_of_format_1_is_read_and_is_of_format_2_once_it_is_claimed() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("format-1-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("journal.redb");
+    journal_of_format_1(&path);
+    let format = || {
+        let database = redb::Database::open(&path).unwrap();
+        let read = database.begin_read().unwrap();
+        assert_eq!(read.open_table(LOG).unwrap().len().unwrap(), 0, "what was in the log is folded");
+        read.open_table(META).unwrap().get("format").unwrap().unwrap().value().to_vec()
+    };
+    let mut one = Writer::new("order-1");
+    let mut expected = vec![one.start()];
+    expected.extend(turns());
+    one.continue_as_new();
+    one.step();
+    for round in 0..3 {
+        let store = RedbStore::open(&path).unwrap();
+        for (instance, execution) in [("order-1", 1), ("order-1", 2), ("bestellung-\u{e4}\u{f6}", 1)] {
+            let of = |turn: &&TurnCommit| turn.instance == id(instance) && turn.execution == execution;
+            let expected: Vec<_> = expected.iter().filter(of).map(|turn| turn.bytes.clone()).collect();
+            let found = store.history(&id(instance), Some(execution)).unwrap().unwrap();
+            assert_eq!(found.turns, expected, "{instance} execution {execution}");
+        }
+        assert_eq!(store.check_indexes().unwrap(), []);
+        if round == 0 {
+            drop(store);
+            assert_eq!(format(), format_row(1), "nobody has claimed it");
+            continue;
+        }
+        let next = one.step();
+        store.commit(store.claim().unwrap(), &Batch { turns: vec![next.clone()] }).unwrap();
+        expected.push(next);
+        drop(store);
+        assert_eq!(format(), format_row(2));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
