@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use dacapo::core::namespace::Namespace;
-use dacapo::store::redb::Options;
+use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::{Batch, Store, StoreError, TurnCommit};
 
 use crate::store_medium::{Cut, Images, Medium};
@@ -46,7 +46,7 @@ fn frames(log: &[u8]) -> Vec<usize> {
     (0..log.len()).step_by(ALIGN).filter(|&at| log[at..].starts_with(b"dacapo\0\x01")).collect()
 }
 
-fn why(opened: Result<dacapo::store::redb::RedbStore, StoreError>) -> String {
+fn why(opened: Result<RedbStore, StoreError>) -> String {
     match opened {
         Ok(_) => panic!("it opens"),
         Err(error @ StoreError::Corrupt { .. }) => error.to_string(),
@@ -137,6 +137,72 @@ fn store_verify_finds_a_damaged_frame_before_it_is_folded() {
     let found = store.check_indexes().unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((&*found[0].of, &*found[0].problem), ("the log", "commit 2: its frame is damaged or missing"));
+}
+
+#[test]
+fn s29_a_purge_leaves_a_new_life_that_is_not_durable_yet() {
+    let medium = Medium::default();
+    let store = medium.store(options()).unwrap();
+    let epoch = store.claim().unwrap();
+    let mut writer = Writer::new("order-1");
+    let ended = [writer.start(), writer.complete()];
+    store.commit(epoch, &batch(ended)).unwrap();
+    let mut again = Writer::new("order-1");
+    again.start();
+    let [_, next] = again.continue_as_new();
+    let number = store.append(epoch, &batch([next.clone()])).unwrap();
+    assert!(store.purge(epoch, &[id("order-1")]).unwrap().is_empty(), "it lives again");
+    store.sync(number).unwrap();
+    assert_eq!(turns_of(&store, "order-1"), bytes(&[next]), "the new life is there");
+}
+
+#[test]
+fn s06_a_log_that_is_folded_again_and_again_is_found_when_the_next_frame_is_torn() {
+    let run = |medium: &Medium, promised: &mut usize| -> Result<(), StoreError> {
+        let store = medium.store(options())?;
+        let epoch = store.claim()?;
+        for round in rounds(3) {
+            for _ in 0..2 {
+                store.backup(&mut std::io::sink()).map_err(|error| StoreError::Io(error.to_string()))?;
+            }
+            store.commit(epoch, &round)?;
+            *promised += 1;
+        }
+        Ok(())
+    };
+    let whole = Medium::default();
+    drop(whole.store(options()).unwrap());
+    let empty = whole.image();
+    let whole = Medium::of(empty.clone());
+    run(&whole, &mut 0).unwrap();
+    for at in 1..=whole.operations() {
+        for seed in seeds(3) {
+            let medium = Medium::of(empty.clone());
+            medium.plan(at, Cut::Tear);
+            let mut promised = 0;
+            let _ends_where_the_medium_fails = run(&medium, &mut promised);
+            let told = format!("operation {at}, DACAPO_SEED={seed}");
+            let survivor = medium.survivor(&mut Chance::new(seed));
+            let store = survivor.store(options()).unwrap_or_else(|error| panic!("{told}: {error}"));
+            let found = turns_of(&store, "order-0").len();
+            assert!(found == promised || found == promised + 1, "{told}: {promised} were durable, {found} are there");
+        }
+    }
+}
+
+#[test]
+fn s43_a_log_without_its_journal_is_not_put_beside_a_new_one() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("orphan-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("journal.redb");
+    let (_, images) = killed_after(3, &options());
+    std::fs::write(folder.join("journal.redb.log-1"), &images[1]).unwrap();
+    let refused = RedbStore::open(&path).unwrap_err().to_string();
+    assert!(refused.contains("journal.redb is not there; put it back"), "{refused}");
+    let refused = RedbStore::restore(&path, options(), &mut &b""[..]).unwrap_err().to_string();
+    assert!(refused.contains("journal.redb is not there; put it back"), "{refused}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is made");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Three instances, one turn of each in a batch.

@@ -93,15 +93,17 @@ pub(super) struct Release {
 /// The committer's side of the queue.
 pub(super) type Groups = SyncSender<Group>;
 
-/// Runs until every worker is gone or the store fails; returns why it failed.
+/// Runs until every worker is gone or the store fails; tells `stop` why it failed, once
+/// and at once, whether or not anything else is to be committed.
 pub(super) fn run(
     store: &dyn Store,
     epoch: Epoch,
     groups: &Receiver<Group>,
     release: &Release,
-) -> Result<(), StoreError> {
+    stop: &(dyn Fn(&str) + Sync),
+) {
     let committer =
-        Committer { store, release, sync_us: AtomicU64::new(0), turn: Mutex::default(), next: Condvar::new() };
+        Committer { store, release, stop, sync_us: AtomicU64::new(0), turn: Mutex::default(), next: Condvar::new() };
     std::thread::scope(|scope| {
         let (to_syncers, written) = mpsc::channel();
         let written = Arc::new(Mutex::new(written));
@@ -137,9 +139,8 @@ pub(super) fn run(
                 return;
             }
         }
-        refuse(joint.held, None);
+        refuse(joint.held, committer.failure().as_deref());
     });
-    committer.turn.into_inner().unwrap_or_else(PoisonError::into_inner).failed.map_or(Ok(()), Err)
 }
 
 /// What is there, up to the size of a commit.
@@ -166,6 +167,7 @@ struct Written {
 struct Committer<'c> {
     store: &'c dyn Store,
     release: &'c Release,
+    stop: &'c (dyn Fn(&str) + Sync),
     /// How long syncs take, as of late.
     sync_us: AtomicU64,
     turn: Mutex<Turnstile>,
@@ -177,7 +179,7 @@ struct Committer<'c> {
 struct Turnstile {
     /// The place of the next one.
     place: u64,
-    failed: Option<StoreError>,
+    failed: Option<String>,
 }
 
 impl Committer<'_> {
@@ -194,15 +196,14 @@ impl Committer<'_> {
         }
         // Whatever failed first is why this one fails too.
         let durable = match (&turn.failed, durable) {
-            (Some(error), _) => Err(error.to_string()),
-            (None, Err(error)) => {
-                let why = error.to_string();
-                turn.failed = Some(error);
-                Err(why)
-            }
-            (None, Ok(())) => Ok(()),
+            (Some(why), _) => Err(why.clone()),
+            (None, durable) => durable.map_err(|error| error.to_string()),
         };
-        drop(turn);
+        if let Err(why) = &durable {
+            self.fail(turn, why);
+        } else {
+            drop(turn);
+        }
         // Nobody else passes before this one has; also if it panics.
         let _passes = Passes(self);
         match durable {
@@ -219,8 +220,17 @@ impl Committer<'_> {
         }
     }
 
+    /// Nothing is let out any more.
+    fn fail(&self, mut turn: MutexGuard<'_, Turnstile>, why: &str) {
+        if turn.failed.is_none() {
+            turn.failed = Some(why.to_owned());
+            drop(turn);
+            (self.stop)(why);
+        }
+    }
+
     fn failure(&self) -> Option<String> {
-        self.turn().failed.as_ref().map(StoreError::to_string)
+        self.turn().failed.clone()
     }
 
     fn turn(&self) -> MutexGuard<'_, Turnstile> {
@@ -233,6 +243,9 @@ struct Passes<'c>(&'c Committer<'c>);
 
 impl Drop for Passes<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(self.0.turn(), "a thread that let a commit out panicked; see the log");
+        }
         self.0.turn().place += 1;
         self.0.next.notify_all();
     }

@@ -279,12 +279,12 @@ impl Engine {
         };
         let (committing, why, links, tasks) = (store.clone(), stopped.clone(), workers.clone(), activities.clone());
         threads.push(thread("dacapo-commit", move || {
-            if let Err(error) = commit::run(&*committing, epoch, &gathered, &release) {
+            commit::run(&*committing, epoch, &gathered, &release, &|error| {
                 tracing::error!(%error, "the store failed; the engine stops");
-                let _ = why.set(error.to_string());
+                let _ = why.set(error.to_owned());
                 links.iter().for_each(|worker| worker.send(Message::Stop));
                 tasks.stop();
-            }
+            });
         }));
         let (keeping, keepers) = (store.clone(), modules.clone());
         threads.push(thread("dacapo-snapshots", move || snapshots::run(&keeping, epoch, &keepers, &jobs)));

@@ -75,6 +75,7 @@ impl RedbStore {
             let path = path.display();
             return Err(StoreError::Io(format!("there is {path} already; restore into an empty folder")).into());
         }
+        super::refuse_left_log(path)?;
         let mut draft = path.as_os_str().to_owned();
         draft.push(".restoring");
         let draft = PathBuf::from(draft);

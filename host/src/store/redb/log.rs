@@ -27,8 +27,8 @@ use super::{Options, sync_folder_of};
 use crate::store::codec::Codec;
 use crate::store::{StoreError, TurnCommit};
 
-/// Frames begin at multiples of this many bytes: no disk writes less at once, so a torn
-/// write damages no frame but its own.
+/// Frames begin at multiples of this many bytes, which disks write at once: a torn write
+/// damages no frame but its own.
 const ALIGN: usize = 512;
 
 /// What a frame begins with.
@@ -65,7 +65,7 @@ impl Place {
     }
 
     /// Names the files for people.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Files(of) => Self::paths(of).map(|path| path.display().to_string()).join(" and "),
             Self::Given(_) => "the log's files".to_owned(),
@@ -94,6 +94,24 @@ impl Place {
             }
         }
         Ok(found)
+    }
+
+    /// Makes durable what a host that was killed may have left in the system's cache: what
+    /// is folded must not be gone from the log when the fold is not at its end.
+    fn sync(&self) -> Result<(), StoreError> {
+        let synced = match self {
+            Self::Files(of) => Self::paths(of).iter().try_for_each(|path| match std::fs::File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                file => file?.sync_data(),
+            }),
+            Self::Given(files) => files.iter().try_for_each(|file| file.sync_data()),
+        };
+        synced.map_err(|error| StoreError::Io(format!("cannot make {} durable: {error}", self.name())))
+    }
+
+    /// Whether there is anything of a log for a journal at `of`.
+    pub(super) fn is_left(of: &Path) -> bool {
+        Self::paths(of).iter().any(|path| path.exists())
     }
 
     /// Makes both files, or takes those that are there.
@@ -206,9 +224,12 @@ impl Log {
     }
 
     /// Goes on in the other file, all commits of which are in the tables; those in this
-    /// one are durable.
+    /// one are durable. Where nothing was written since the last time it stays: so the
+    /// file that is not written always has a frame of this opening.
     pub(super) fn switch(&mut self) {
-        if let Some(open) = &mut self.open {
+        if let Some(open) = &mut self.open
+            && open.at > 0
+        {
             open.current = 1 - open.current;
             open.at = 0;
         }
@@ -310,6 +331,9 @@ pub(super) struct Found {
 /// # Errors
 /// [`StoreError::Corrupt`] if a commit that was durable is not there.
 pub(super) fn recover(place: &Place, codec: &Codec, noted: Noted) -> Result<Found, StoreError> {
+    if noted.id.is_some() {
+        place.sync()?;
+    }
     let bytes = place.read()?;
     let frames: Vec<_> = bytes.iter().flat_map(|bytes| Frame::all(bytes)).collect();
     let mut found = Found { held: Held::default(), last: noted.folded };

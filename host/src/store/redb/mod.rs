@@ -32,8 +32,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use redb::backends::FileBackend;
@@ -63,7 +63,7 @@ use crate::core::summary::{Status, Summary};
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Turns that are held in memory before they are folded: an open after a crash
-    /// has to fold this many at most three times over.
+    /// has to fold this many at most four times over.
     pub fold_at_turns: usize,
     /// Bytes of turns that are held in memory before they are folded.
     pub fold_at_bytes: usize,
@@ -132,8 +132,8 @@ pub struct RedbStore {
 #[derive(Debug, Default)]
 struct Shared {
     overlay: RwLock<Overlay>,
-    /// A write failed: nothing is known about the files until they are opened again.
-    lost: AtomicBool,
+    /// Why a write failed: nothing is known about the files until they are opened again.
+    lost: OnceLock<String>,
     counters: Counters,
 }
 
@@ -175,6 +175,7 @@ impl RedbStore {
     /// Those of [`Self::open`].
     pub fn open_with(path: &Path, options: Options) -> Result<Self, StoreError> {
         if !path.exists() {
+            refuse_left_log(path)?;
             create_file(path, &options)?;
         }
         guarded(|| Self::start(open_file(path, &options)?, Place::Files(path.to_owned()), options))
@@ -228,7 +229,7 @@ impl RedbStore {
             database: Arc::new(database),
             options,
             place,
-            shared: Arc::new(Shared { overlay, counters, lost: AtomicBool::new(false) }),
+            shared: Arc::new(Shared { overlay, counters, lost: OnceLock::new() }),
             recent: Arc::default(),
             writer: Mutex::new(Writer { log: Log::closed(found.last), folding: None }),
             written: Mutex::default(),
@@ -369,7 +370,7 @@ impl Drop for RedbStore {
     /// What cannot be folded any more is, when it is opened again.
     fn drop(&mut self) {
         if let Err(error) = guarded(|| self.shut())
-            && !self.shared.lost.load(Ordering::Acquire)
+            && self.shared.not_lost().is_ok()
         {
             tracing::warn!(%error, "the journal was not closed; nothing is lost");
         }
@@ -378,18 +379,24 @@ impl Drop for RedbStore {
 
 impl Shared {
     fn not_lost(&self) -> Result<(), StoreError> {
-        if self.lost.load(Ordering::Acquire) {
-            return Err(StoreError::Io("an earlier write failed; open it again".into()));
+        match self.lost.get() {
+            Some(why) => Err(StoreError::Io(format!("an earlier write failed ({why}); open it again"))),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Nothing is written from here on.
+    fn lose(&self, why: &StoreError) {
+        let _the_first_one_counts = self.lost.set(why.to_string());
     }
 
     /// Runs `work`, which writes; when it fails or panics the store is lost. What was
     /// refused was not written.
     fn write<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let result = guarded(work);
-        if !matches!(result, Ok(_) | Err(StoreError::Fenced { .. })) {
-            self.lost.store(true, Ordering::Release);
+        match &result {
+            Ok(_) | Err(StoreError::Fenced { .. }) => {}
+            Err(error) => self.lose(error),
         }
         result
     }
@@ -426,6 +433,8 @@ impl Store for RedbStore {
     fn claim(&self) -> Result<Epoch, StoreError> {
         let mut writer = self.writer()?;
         self.shared.write(|| {
+            // What an earlier owner has appended is seen by this one.
+            self.sync(writer.log.last())?;
             let epoch = self.epoch.load(Ordering::Acquire) + 1;
             let opened = match writer.log.id() {
                 Some(_) => None,
@@ -461,7 +470,7 @@ impl Store for RedbStore {
         let number = writer.log.last() + 1;
         if let Err(error) = guarded(|| self.stage(number, batch)) {
             if !matches!(error, StoreError::OutOfOrder { .. }) {
-                self.shared.lost.store(true, Ordering::Release);
+                self.shared.lose(&error);
             }
             return Err(error);
         }
@@ -714,6 +723,17 @@ fn open_file(path: &Path, options: &Options) -> Result<Database, StoreError> {
         }
     };
     opened.map_err(|error| of_open(&path.display().to_string(), error))
+}
+
+/// A log without its journal is not put beside another one.
+fn refuse_left_log(path: &Path) -> Result<(), StoreError> {
+    if Place::is_left(path) {
+        let (journal, log) = (path.display(), Place::Files(path.to_owned()).name());
+        return Err(StoreError::Io(format!(
+            "{log} hold commits of a journal, and {journal} is not there; put it back, or move them away"
+        )));
+    }
+    Ok(())
 }
 
 /// Makes an empty journal that is at `path` whole or not at all, since a half-made

@@ -1,4 +1,5 @@
-//! Turns that are durable in the log but not folded yet, by instance.
+//! Turns that are in the log but not folded yet, by instance; those of commits after
+//! [`Overlay::visible`] are not durable either.
 //!
 //! A *generation* is the turns of consecutive commits. New ones go to the active
 //! generation; when it is large it is frozen, and folded bit by bit while the

@@ -16,7 +16,7 @@ use super::view::View;
 use super::{Options, RedbStore, Writer};
 use crate::core::ids::InstanceId;
 use crate::core::mail::Seen;
-use crate::store::StoreError;
+use crate::store::{Store as _, StoreError};
 
 impl RedbStore {
     /// Removes those of `instances` that nobody has to do with any more; which they were.
@@ -25,6 +25,8 @@ impl RedbStore {
         writer: &mut Writer,
         instances: &[InstanceId],
     ) -> Result<Vec<InstanceId>, StoreError> {
+        // What was appended counts: it may be a new life of one that has ended.
+        self.sync(writer.log.last())?;
         let mut ended = Vec::new();
         {
             let view = self.view()?;

@@ -3,32 +3,47 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
 /// See the module's page.
 ///
 /// Several threads may sync it at once, each by a handle of its own: an error of writing
-/// back is told once to each handle, so that no sync passes because another one was told.
+/// back is told once to each handle that was open then, so that no sync passes because
+/// another one was told.
 #[derive(Debug)]
 pub(super) struct Segment {
-    path: PathBuf,
     file: File,
-    /// Handles that no sync uses now.
+    /// Handles that no sync uses now, each as old as the first write.
     idle: Mutex<Vec<File>>,
+    one_is_idle: Condvar,
 }
+
+/// Syncs at once: those of the committer, and one of whoever needs all to be durable.
+const HANDLES: usize = 6;
 
 impl Segment {
     /// Opens the file at `path`, or makes it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { path: path.to_owned(), file, idle: Mutex::default() })
+        let open = || File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let idle = (0..HANDLES).map(|_| open()).collect::<io::Result<_>>()?;
+        Ok(Self { file: open()?, idle: Mutex::new(idle), one_is_idle: Condvar::new() })
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<File>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<File>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self) -> File {
+        let mut idle = self.idle();
+        loop {
+            match idle.pop() {
+                Some(handle) => return handle,
+                None => idle = self.one_is_idle.wait(idle).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
     }
 }
 
@@ -46,14 +61,11 @@ impl StorageBackend for Segment {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let idle = self.idle().pop();
-        let handle = match idle {
-            Some(handle) => handle,
-            None => File::options().read(true).write(true).open(&self.path)?,
-        };
-        handle.sync_data()?;
+        let handle = self.handle();
+        let synced = handle.sync_data();
         self.idle().push(handle);
-        Ok(())
+        self.one_is_idle.notify_one();
+        synced
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
