@@ -31,6 +31,9 @@ use crate::store::{Batch, Epoch, Store, StoreError, TurnCommit};
 /// Most turns of one commit: a commit is one write, and its callers wait for it.
 const TURNS_PER_COMMIT: usize = 1024;
 
+/// Most bytes of one commit, which is made in memory. One group more may be in it.
+const BYTES_PER_COMMIT: usize = 16 << 20;
+
 /// Syncs that take longer than so many microseconds overlap: handing one to another
 /// thread costs some tens.
 const SLOW_SYNC_US: u64 = 1_000;
@@ -145,12 +148,15 @@ pub(super) fn run(
 
 /// What is there, up to the size of a commit.
 fn gather(first: Group, groups: &Receiver<Group>) -> Vec<Group> {
-    let mut turns = first.turns.len();
+    let bytes_of = |group: &Group| group.turns.iter().map(|turn| turn.sealed.bytes.len()).sum::<usize>();
+    let (mut turns, mut bytes) = (first.turns.len(), bytes_of(&first));
     let mut gathered = vec![first];
     while turns < TURNS_PER_COMMIT
+        && bytes < BYTES_PER_COMMIT
         && let Ok(next) = groups.try_recv()
     {
         turns += next.turns.len();
+        bytes += bytes_of(&next);
         gathered.push(next);
     }
     gathered

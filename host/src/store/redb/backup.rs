@@ -18,8 +18,10 @@ use redb::{
 };
 
 use super::error::{Doing, guarded};
+use super::files::{open_file, put_in_place, refuse_left_log, sync_folder_of};
+use super::meta::{create_tables, read_noted, write_noted};
 use super::tables::{self, EachTable, NAMES, corrupt};
-use super::{Options, RedbStore, create_tables, index, open_file, put_in_place, sync_folder_of};
+use super::{Options, RedbStore, index};
 use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupReader, BackupWriter, Contents, Rows};
 use crate::store::codec::Codec;
@@ -75,7 +77,7 @@ impl RedbStore {
             let path = path.display();
             return Err(StoreError::Io(format!("there is {path} already; restore into an empty folder")).into());
         }
-        super::refuse_left_log(path)?;
+        refuse_left_log(path)?;
         let mut draft = path.as_os_str().to_owned();
         draft.push(".restoring");
         let draft = PathBuf::from(draft);
@@ -198,11 +200,11 @@ fn fill(database: &Database, codec: &Codec, from: &mut dyn Read) -> Result<(), B
         }
         transaction.commit().doing("restore")?;
     }
-    let noted = super::read_noted(database)?;
+    let noted = read_noted(database)?;
     if noted.id.is_some() {
         // The tables have all that its log had.
         let transaction = database.begin_write().doing("restore")?;
-        super::write_noted(&transaction, super::tables::Noted { id: None, ..noted })?;
+        write_noted(&transaction, tables::Noted { id: None, ..noted })?;
         transaction.commit().doing("restore")?;
     }
     if !reader.contents().rows.contains_key("sizes") {

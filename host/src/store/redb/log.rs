@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 use redb::StorageBackend;
 
+use super::Options;
 use super::dying::DyingFile;
+use super::files::sync_folder_of;
 use super::overlay::Held;
 use super::segment::Segment;
 use super::tables::{self, LogId, Noted, corrupt};
-use super::{Options, sync_folder_of};
 use crate::store::codec::Codec;
 use crate::store::{StoreError, TurnCommit};
 

@@ -16,9 +16,12 @@ mod backup;
 mod check;
 mod dying;
 mod error;
+mod files;
 mod fold;
+mod folding;
 mod index;
 mod log;
+mod meta;
 mod overlay;
 mod payloads;
 mod purge;
@@ -36,18 +39,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
 
 pub use self::backup::Draft;
-use self::dying::DyingFile;
 use self::error::{Doing, guarded, of_open};
+use self::files::{builder, create_file, open_file, refuse_left_log};
 use self::fold::fold_all;
+use self::folding::Shared;
 use self::log::{Log, Place};
-use self::overlay::{Generation, Overlay};
-use self::tables::{
-    LogId, META, META_EPOCH, META_FORMAT, META_KEY, META_LOG, MODULE_BYTES, MODULES, Noted, SCHEDULES, corrupt,
-};
+use self::meta::{check_key, create_tables, read_meta, read_noted, write_meta, write_noted};
+use self::overlay::Overlay;
+use self::tables::{META, META_EPOCH, META_FORMAT, MODULE_BYTES, MODULES, Noted, SCHEDULES, corrupt};
 use self::view::{Among, Recent, View};
 use super::backup::{BackupError, Contents};
 use super::codec::Codec;
@@ -126,15 +128,6 @@ pub struct RedbStore {
     epoch: AtomicU64,
     /// Bytes of all turns, folded or not, by the key of the namespace.
     sizes: Mutex<BTreeMap<Box<str>, u64>>,
-}
-
-/// What the thread that folds touches too.
-#[derive(Debug, Default)]
-struct Shared {
-    overlay: RwLock<Overlay>,
-    /// Why a write failed: nothing is known about the files until they are opened again.
-    lost: OnceLock<String>,
-    counters: Counters,
 }
 
 /// What one thread at a time touches: the one that appends, or that needs all to be folded.
@@ -299,134 +292,6 @@ impl RedbStore {
             }
         }
     }
-
-    /// Freezes the active generation if it is large, and begins to fold it; in front of
-    /// an append. While the one before is being folded, the active one may become twice
-    /// as large; then the append waits.
-    fn make_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let held = {
-            let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
-            let held = overlay.active.read();
-            (held.turns, held.bytes)
-        };
-        let is_over = |times: usize| {
-            held.0 >= self.options.fold_at_turns.saturating_mul(times)
-                || held.1 >= self.options.fold_at_bytes.saturating_mul(times)
-        };
-        let is_busy = writer.folding.as_ref().is_some_and(|folding| !folding.is_finished());
-        if !is_over(1) || is_busy && !is_over(2) {
-            return Ok(());
-        }
-        self.end_fold(writer)?;
-        self.sync(writer.log.last())?;
-        let generation = self.shared.freeze();
-        let noted = Noted { folded: writer.log.last(), id: writer.log.id() };
-        writer.log.switch();
-        let (database, options, shared) = (self.database.clone(), self.options.clone(), self.shared.clone());
-        let fold = move || shared.write(|| fold_frozen(&database, &options, &shared, &generation, noted));
-        if !self.options.fold_beside {
-            return fold();
-        }
-        let thread = std::thread::Builder::new().name("dacapo-fold".to_owned()).spawn(fold);
-        let thread = thread.map_err(|error| StoreError::Io(format!("cannot begin to fold: {error}")))?;
-        writer.folding = Some(thread);
-        Ok(())
-    }
-
-    /// Waits until nothing is being folded.
-    fn end_fold(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let Some(folding) = writer.folding.take() else { return Ok(()) };
-        folding.join().unwrap_or_else(|_| Err(StoreError::Io("the thread that folds died".to_owned())))
-    }
-
-    /// Makes all that was appended durable and folds it, and notes whether the log goes
-    /// on. Afterwards nothing is in the overlay.
-    fn fold_rest(&self, writer: &mut Writer, id: Option<LogId>) -> Result<(), StoreError> {
-        self.end_fold(writer)?;
-        self.sync(writer.log.last())?;
-        let generation = self.shared.freeze();
-        let noted = Noted { folded: writer.log.last(), id };
-        writer.log.switch();
-        fold_frozen(&self.database, &self.options, &self.shared, &generation, noted)
-    }
-
-    /// Folds what is left and closes the log: the tables alone are the store then.
-    fn shut(&self) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing else may touch the files, whatever comes of it.
-        self.end_fold(&mut writer)?;
-        self.shared.not_lost()?;
-        if writer.log.id().is_none() {
-            return Ok(());
-        }
-        self.shared.write(|| self.fold_rest(&mut writer, None))?;
-        writer.log.close();
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.place.clear()
-    }
-}
-
-impl Drop for RedbStore {
-    /// What cannot be folded any more is, when it is opened again.
-    fn drop(&mut self) {
-        if let Err(error) = guarded(|| self.shut())
-            && self.shared.not_lost().is_ok()
-        {
-            tracing::warn!(%error, "the journal was not closed; nothing is lost");
-        }
-    }
-}
-
-impl Shared {
-    fn not_lost(&self) -> Result<(), StoreError> {
-        match self.lost.get() {
-            Some(why) => Err(StoreError::Io(format!("an earlier write failed ({why}); open it again"))),
-            None => Ok(()),
-        }
-    }
-
-    /// Nothing is written from here on.
-    fn lose(&self, why: &StoreError) {
-        let _the_first_one_counts = self.lost.set(why.to_string());
-    }
-
-    /// Runs `work`, which writes; when it fails or panics the store is lost. What was
-    /// refused was not written.
-    fn write<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let result = guarded(work);
-        match &result {
-            Ok(_) | Err(StoreError::Fenced { .. }) => {}
-            Err(error) => self.lose(error),
-        }
-        result
-    }
-
-    /// The active generation, frozen; a new one is active.
-    fn freeze(&self) -> Arc<Generation> {
-        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
-        let full = std::mem::take(&mut overlay.active);
-        overlay.frozen = Some(full.clone());
-        full
-    }
-
-    /// The frozen generation is in the tables.
-    fn thaw(&self, generation: &Generation) {
-        self.overlay.write().unwrap_or_else(PoisonError::into_inner).frozen = None;
-        self.counters.folds.fetch_add(u64::from(generation.read().turns > 0), Ordering::Relaxed);
-    }
-}
-
-/// Moves a frozen generation to the tables.
-fn fold_frozen(
-    database: &Database,
-    options: &Options,
-    shared: &Shared,
-    generation: &Generation,
-    noted: Noted,
-) -> Result<(), StoreError> {
-    fold_all(database, options, &generation.read(), |transaction| write_noted(transaction, noted))?;
-    shared.thaw(generation);
-    Ok(())
 }
 
 impl Store for RedbStore {
@@ -697,172 +562,10 @@ impl Store for RedbStore {
     }
 }
 
-fn builder(options: &Options) -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.check_on_open);
-    builder
-}
-
 fn after_id(after: Option<&InstanceId>) -> Bound<&str> {
     after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()))
 }
 
 fn read_module(codec: &Codec, hash: &[u8; 32], row: &[u8]) -> Result<Module, StoreError> {
     tables::open_value(codec, "modules", hash, row, || format!("module {}", Hash(*hash).short()))
-}
-
-fn open_file(path: &Path, options: &Options) -> Result<Database, StoreError> {
-    let builder = builder(options);
-    let opened = match &options.writes {
-        None => builder.create(path),
-        Some(writes) => {
-            let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
-            let file = file.map_err(|error| StoreError::Io(format!("cannot open {}: {error}", path.display())))?;
-            let backend = FileBackend::new(file).map(|inner| DyingFile { inner, writes: writes.clone() });
-            backend.and_then(|backend| builder.create_with_backend(backend))
-        }
-    };
-    opened.map_err(|error| of_open(&path.display().to_string(), error))
-}
-
-/// A log without its journal is not put beside another one.
-fn refuse_left_log(path: &Path) -> Result<(), StoreError> {
-    if Place::is_left(path) {
-        let (journal, log) = (path.display(), Place::Files(path.to_owned()).name());
-        return Err(StoreError::Io(format!(
-            "{log} hold commits of a journal, and {journal} is not there; put it back, or move them away"
-        )));
-    }
-    Ok(())
-}
-
-/// Makes an empty journal that is at `path` whole or not at all, since a half-made
-/// one could not be told from a damaged one. Another process may do the same.
-fn create_file(path: &Path, options: &Options) -> Result<(), StoreError> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".new-{}", std::process::id()));
-    let draft = Path::new(&draft);
-    let made = guarded(|| {
-        let failed = |error| StoreError::Io(format!("cannot make {}: {error}", path.display()));
-        std::fs::File::create(draft).map_err(failed)?;
-        let database = open_file(draft, options)?;
-        create_tables(&database)?;
-        database.close().doing("close the new file")?;
-        put_in_place(draft, path)
-    });
-    let _not_there_if_renamed = std::fs::remove_file(draft);
-    made?;
-    sync_folder_of(path)
-}
-
-/// Gives a finished file its name, unless there is one of that name by now.
-fn put_in_place(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    let failed = |error| StoreError::Io(format!("cannot make {}: {error}", path.display()));
-    match std::fs::hard_link(draft, path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        // Not every file system has links.
-        Err(_) if !path.exists() => std::fs::rename(draft, path).map_err(failed),
-        linked => linked.map_err(failed),
-    }
-}
-
-/// A new file's name is durable only with its folder.
-fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| StoreError::Io(format!("cannot make {} durable: {error}", folder.display())))
-}
-
-/// The epoch of a file in this format; none in an empty file.
-fn read_meta(database: &Database) -> Result<Option<u64>, StoreError> {
-    let trees = database.begin_read().doing("read its format")?;
-    let meta = match trees.open_table(META) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-        meta => meta.doing("read its format")?,
-    };
-    let number = |name: &'static str| -> Result<u64, StoreError> {
-        let row = meta.get(name).doing("read its format")?;
-        let row = row.ok_or_else(|| corrupt(name, "it is missing"))?;
-        tables::open_value(&Codec::plain(), "meta", name.as_bytes(), row.value(), || format!("its {name}"))
-    };
-    match number(META_FORMAT)? {
-        1..=tables::FORMAT => number(META_EPOCH).map(Some),
-        found => Err(StoreError::Newer { found, known: tables::FORMAT }),
-    }
-}
-
-/// What the tables know of the log. It is read whether or not they are encrypted.
-fn read_noted(database: &Database) -> Result<Noted, StoreError> {
-    let trees = database.begin_read().doing("read what is folded")?;
-    let meta = trees.open_table(META).doing("read what is folded")?;
-    match meta.get(META_LOG).doing("read what is folded")? {
-        Some(row) => {
-            let what = || "what is folded of its log".to_owned();
-            tables::open_value(&Codec::plain(), "meta", META_LOG.as_bytes(), row.value(), what)
-        }
-        None => Ok(Noted::default()),
-    }
-}
-
-fn write_noted(transaction: &WriteTransaction, noted: Noted) -> Result<(), StoreError> {
-    let row = tables::seal_value(&Codec::plain(), "meta", META_LOG.as_bytes(), &noted);
-    let mut meta = transaction.open_table(META).doing("note what is folded")?;
-    meta.insert(META_LOG, row.as_slice()).doing("note what is folded")?;
-    Ok(())
-}
-
-/// A journal that is encrypted is opened with its keys, or not at all: what a host
-/// without them wrote would stand there for all to read.
-fn check_key(database: &Database, codec: &Codec) -> Result<(), StoreError> {
-    let noted: Option<String> = {
-        let trees = database.begin_read().doing("read its key")?;
-        let meta = trees.open_table(META).doing("read its key")?;
-        match meta.get(META_KEY).doing("read its key")? {
-            Some(row) => {
-                Some(tables::open_value(codec, "meta", META_KEY.as_bytes(), row.value(), || "the journal".to_owned())?)
-            }
-            None => None,
-        }
-    };
-    if noted.as_deref() == codec.key_id() {
-        return Ok(());
-    }
-    let transaction = database.begin_write().doing("note its key")?;
-    {
-        let mut meta = transaction.open_table(META).doing("note its key")?;
-        let id = codec.key_id().unwrap_or_default();
-        let row = tables::seal_value(codec, "meta", META_KEY.as_bytes(), &id);
-        meta.insert(META_KEY, row.as_slice()).doing("note its key")?;
-    }
-    transaction.commit().doing("note its key")
-}
-
-fn create_tables(database: &Database) -> Result<u64, StoreError> {
-    let making = "make its tables";
-    let transaction = database.begin_write().doing(making)?;
-    {
-        let mut meta = transaction.open_table(META).doing(making)?;
-        write_meta(&mut meta, META_FORMAT, tables::FORMAT)?;
-        write_meta(&mut meta, META_EPOCH, 0)?;
-        transaction.open_table(tables::LOG).doing(making)?;
-        transaction.open_table(tables::HISTORY).doing(making)?;
-        transaction.open_table(tables::INSTANCES).doing(making)?;
-        transaction.open_table(tables::RUNNING).doing(making)?;
-        transaction.open_table(MODULES).doing(making)?;
-        transaction.open_table(MODULE_BYTES).doing(making)?;
-        transaction.open_table(SCHEDULES).doing(making)?;
-        transaction.open_table(tables::PAYLOADS).doing(making)?;
-        transaction.open_table(tables::CREATED).doing(making)?;
-        transaction.open_table(tables::COUNTS).doing(making)?;
-        transaction.open_table(tables::SIZES).doing(making)?;
-        transaction.open_table(tables::SNAPSHOTS).doing(making)?;
-    }
-    transaction.commit().doing(making)?;
-    Ok(0)
-}
-
-fn write_meta(meta: &mut redb::Table<'_, &'static str, &'static [u8]>, name: &str, n: u64) -> Result<(), StoreError> {
-    let row = tables::seal_value(&Codec::plain(), "meta", name.as_bytes(), &n);
-    meta.insert(name, row.as_slice()).doing("write its numbers")?;
-    Ok(())
 }
