@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use dacapo::core::namespace::Namespace;
 use dacapo::store::redb::{Options, RedbStore};
-use dacapo::store::{Batch, Store, StoreError, TurnCommit};
+use dacapo::store::{Batch, Epoch, Store, StoreError, TurnCommit};
 
 use crate::store_medium::{Cut, Images, Medium};
 use crate::store_support::{Chance, Writer, batch, id, seeds};
@@ -17,6 +17,12 @@ fn options() -> Options {
     Options { fold_beside: false, ..Options::default() }
 }
 
+fn claimed(medium: &Medium, options: &Options) -> (RedbStore, Epoch) {
+    let store = medium.store(options.clone()).unwrap();
+    let epoch = store.claim().unwrap();
+    (store, epoch)
+}
+
 /// Everything that is stored of one instance.
 fn turns_of(store: &dyn Store, instance: &str) -> Vec<Vec<u8>> {
     let history = store.history(&id(instance), None).unwrap();
@@ -26,8 +32,7 @@ fn turns_of(store: &dyn Store, instance: &str) -> Vec<Vec<u8>> {
 /// Commits of one turn each, and what a host that was killed after them left.
 fn killed_after(commits: usize, options: &Options) -> (Vec<TurnCommit>, Images) {
     let medium = Medium::default();
-    let store = medium.store(options.clone()).unwrap();
-    let epoch = store.claim().unwrap();
+    let (store, epoch) = claimed(&medium, options);
     let mut writer = Writer::new("order-1");
     let mut turns = Vec::new();
     for n in 0..commits {
@@ -127,8 +132,7 @@ fn s06_a_log_goes_round_its_two_files() {
 #[test]
 fn store_verify_finds_a_damaged_frame_before_it_is_folded() {
     let medium = Medium::default();
-    let store = medium.store(options()).unwrap();
-    let epoch = store.claim().unwrap();
+    let (store, epoch) = claimed(&medium, &options());
     let mut writer = Writer::new("order-1");
     let turns = [writer.start(), writer.step(), writer.step()];
     turns.iter().for_each(|turn| store.commit(epoch, &batch([turn.clone()])).unwrap());
@@ -142,8 +146,7 @@ fn store_verify_finds_a_damaged_frame_before_it_is_folded() {
 #[test]
 fn s29_a_purge_leaves_a_new_life_that_is_not_durable_yet() {
     let medium = Medium::default();
-    let store = medium.store(options()).unwrap();
-    let epoch = store.claim().unwrap();
+    let (store, epoch) = claimed(&medium, &options());
     let mut writer = Writer::new("order-1");
     let ended = [writer.start(), writer.complete()];
     store.commit(epoch, &batch(ended)).unwrap();
@@ -218,8 +221,7 @@ fn rounds(count: usize) -> Vec<Batch> {
 #[test]
 fn s06_appended_batches_are_seen_when_they_are_durable_and_in_their_order() {
     let medium = Medium::default();
-    let store = medium.store(options()).unwrap();
-    let epoch = store.claim().unwrap();
+    let (store, epoch) = claimed(&medium, &options());
     let rounds = rounds(6);
     let numbers: Vec<_> = rounds.iter().map(|round| store.append(epoch, round).unwrap()).collect();
     assert!(numbers.is_sorted() && numbers.iter().collect::<BTreeSet<_>>().len() == 6);

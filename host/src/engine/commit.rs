@@ -121,7 +121,7 @@ pub(super) fn run(
             let number = if batch.turns.is_empty() { Ok(0) } else { store.append(epoch, &batch) };
             let commit = Written { place, number, groups: gathered };
             place += 1;
-            if committer.sync_us.load(Ordering::Relaxed) <= SLOW_SYNC_US || commit.number.is_err() {
+            if committer.sync_us.load(Ordering::Relaxed) <= SLOW_SYNC_US {
                 committer.finish(commit);
             } else {
                 if syncers < SYNCS_AT_ONCE {
@@ -137,9 +137,8 @@ pub(super) fn run(
                 // They end with this.
                 let _ = to_syncers.send(commit);
             }
-            if let Some(why) = committer.failure() {
-                refuse(joint.held, Some(&why));
-                return;
+            if committer.failure().is_some() {
+                break;
             }
         }
         refuse(joint.held, committer.failure().as_deref());

@@ -508,7 +508,7 @@ pub struct IndexFinding {
 }
 
 /// The methods of a store around another one (`self.inner`) that only ask that one.
-/// It says itself what it does at `commit`, `purge` and `put_schedule`.
+/// It says itself what it does at `commit`, which is then its `append`, `purge` and `put_schedule`.
 #[macro_export]
 macro_rules! hand_on_to_inner_store {
     () => {

@@ -18,7 +18,7 @@ use redb::{
 };
 
 use super::error::{Doing, guarded};
-use super::files::{open_file, put_in_place, refuse_left_log, sync_folder_of};
+use super::files::{beside, open_file, put_in_place, refuse_left_log, sync_folder_of};
 use super::meta::{create_tables, read_noted, write_noted};
 use super::tables::{self, EachTable, NAMES, corrupt};
 use super::{Options, RedbStore, index};
@@ -78,9 +78,7 @@ impl RedbStore {
             return Err(StoreError::Io(format!("there is {path} already; restore into an empty folder")).into());
         }
         refuse_left_log(path)?;
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(".restoring");
-        let draft = PathBuf::from(draft);
+        let draft = beside(path, ".restoring");
         clear(&draft)?;
         let filled = guarded(|| {
             let database = open_file(&draft, &options)?;

@@ -5,13 +5,15 @@
 //! and rows that nothing leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::error::Doing;
-use super::index;
-use super::tables::{self, CREATED, HISTORY, INSTANCES, LOG, MODULE_BYTES, MODULES, PAYLOADS, RUNNING, SNAPSHOTS};
+use super::meta::read_noted;
+use super::tables::{self, CREATED, HISTORY, INSTANCES, MODULE_BYTES, MODULES, PAYLOADS, RUNNING, SNAPSHOTS};
 use super::view::View;
+use super::{RedbStore, index, log};
 use crate::core::ids::{Hash, InstanceId};
 use crate::core::namespace;
 use crate::core::summary::{Status, Summary};
@@ -26,7 +28,6 @@ impl View {
         self.check_payloads(&executions, &mut findings)?;
         self.check_snapshots(&executions, &mut findings)?;
         self.check_modules(&mut findings)?;
-        self.check_log(&mut findings)?;
         Ok(findings.0)
     }
 
@@ -160,22 +161,21 @@ impl View {
         }
         Ok(())
     }
+}
 
-    fn check_log(&self, findings: &mut Findings) -> Result<(), StoreError> {
-        let log = self.trees.open_table(LOG).doing("open the log")?;
-        let mut before = None;
-        for row in log.iter().doing("read the log")? {
-            let (number, row) = row.doing("read the log")?;
-            let number = number.value();
-            if let Err(error) = tables::check_row("log", &number.to_le_bytes(), row.value()) {
-                findings.add("the log", format!("commit {number}: {error}"));
+impl RedbStore {
+    /// Frames that are not in the tables yet against those that should be there. Nothing
+    /// is appended meanwhile.
+    pub(super) fn check_log(&self) -> Result<Vec<IndexFinding>, StoreError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut findings = Findings(Vec::new());
+        if let Some(id) = writer.log.id() {
+            let (folded, durable) = (read_noted(&self.database)?.folded, self.shared.overlay().visible);
+            for number in log::missing(&self.place, id, folded, durable)? {
+                findings.add("the log", format!("commit {number}: its frame is damaged or missing"));
             }
-            if before.is_some_and(|before| before + 1 != number) {
-                findings.add("the log", format!("the commits before {number} are missing"));
-            }
-            before = Some(number);
         }
-        Ok(())
+        Ok(findings.0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files: how the tables' one is opened, made and named.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::Database;
 use redb::backends::FileBackend;
@@ -32,6 +32,13 @@ pub(super) fn open_file(path: &Path, options: &Options) -> Result<Database, Stor
     opened.map_err(|error| of_open(&path.display().to_string(), error))
 }
 
+/// The path of a file that belongs to the one at `path`.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// A log without its journal is not put beside another one.
 pub(super) fn refuse_left_log(path: &Path) -> Result<(), StoreError> {
     if Place::is_left(path) {
@@ -46,9 +53,7 @@ pub(super) fn refuse_left_log(path: &Path) -> Result<(), StoreError> {
 /// Makes an empty journal that is at `path` whole or not at all, since a half-made
 /// one could not be told from a damaged one. Another process may do the same.
 pub(super) fn create_file(path: &Path, options: &Options) -> Result<(), StoreError> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".new-{}", std::process::id()));
-    let draft = Path::new(&draft);
+    let draft = &beside(path, &format!(".new-{}", std::process::id()));
     let made = guarded(|| {
         let failed = |error| StoreError::Io(format!("cannot make {}: {error}", path.display()));
         std::fs::File::create(draft).map_err(failed)?;

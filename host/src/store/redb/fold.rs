@@ -35,7 +35,7 @@ pub(super) fn fold_all(
     let mut after = None;
     loop {
         let transaction = database.begin_write().doing("fold the log")?;
-        let last = fold_slice(&transaction, options, held, after.as_ref(), TURNS_AT_ONCE)?;
+        let last = fold_slice(&transaction, options, held, after.as_ref())?;
         if last.is_none() {
             at_end(&transaction)?;
         }
@@ -47,13 +47,13 @@ pub(super) fn fold_all(
     }
 }
 
-/// Folds instances after `after`, by id, until `turns` turns are done. Returns the last instance folded; none when nothing is left.
-pub(super) fn fold_slice(
+/// Folds instances after `after`, by id, until [`TURNS_AT_ONCE`] turns are done. Returns
+/// the last instance folded; none when nothing is left.
+fn fold_slice(
     transaction: &WriteTransaction,
     options: &Options,
     held: &Held,
     after: Option<&InstanceId>,
-    turns: usize,
 ) -> Result<Option<InstanceId>, StoreError> {
     let mut rows = Rows {
         history: transaction.open_table(HISTORY).doing("open the histories")?,
@@ -72,7 +72,7 @@ pub(super) fn fold_slice(
     for (instance, entries) in held.instances.range::<str, _>((from, Bound::Unbounded)) {
         fold_instance(&mut rows, &options.codec, instance, entries)?;
         turns_done += entries.len();
-        if turns_done >= turns {
+        if turns_done >= TURNS_AT_ONCE {
             last = Some(instance.clone());
             break;
         }

@@ -1,7 +1,7 @@
 //! When what is folded: a generation beside commits, or all that is left.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::Database;
 
@@ -28,7 +28,7 @@ impl RedbStore {
     /// as large; then the append waits.
     pub(super) fn make_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let held = {
-            let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+            let overlay = self.shared.overlay();
             let held = overlay.active.read();
             (held.turns, held.bytes)
         };
@@ -41,10 +41,7 @@ impl RedbStore {
             return Ok(());
         }
         self.end_fold(writer)?;
-        self.sync(writer.log.last())?;
-        let generation = self.shared.freeze();
-        let noted = Noted { folded: writer.log.last(), id: writer.log.id() };
-        writer.log.switch();
+        let (generation, noted) = self.freeze(writer, writer.log.id())?;
         let (database, options, shared) = (self.database.clone(), self.options.clone(), self.shared.clone());
         let fold = move || shared.write(|| fold_frozen(&database, &options, &shared, &generation, noted));
         if !self.options.fold_beside {
@@ -66,11 +63,19 @@ impl RedbStore {
     /// on. Afterwards nothing is in the overlay.
     pub(super) fn fold_rest(&self, writer: &mut Writer, id: Option<LogId>) -> Result<(), StoreError> {
         self.end_fold(writer)?;
-        self.sync(writer.log.last())?;
-        let generation = self.shared.freeze();
-        let noted = Noted { folded: writer.log.last(), id };
-        writer.log.switch();
+        if id == writer.log.id() && self.shared.overlay().active.read().turns == 0 {
+            return Ok(());
+        }
+        let (generation, noted) = self.freeze(writer, id)?;
         fold_frozen(&self.database, &self.options, &self.shared, &generation, noted)
+    }
+
+    /// Makes all that was appended durable and freezes it, when nothing else is; and what
+    /// is to be noted once it is folded. What comes next goes to the log's other file.
+    fn freeze(&self, writer: &mut Writer, id: Option<LogId>) -> Result<(Arc<Generation>, Noted), StoreError> {
+        self.sync(writer.log.last())?;
+        writer.log.switch();
+        Ok((self.shared.freeze(), Noted { folded: writer.log.last(), id }))
     }
 
     /// Folds what is left and closes the log: the tables alone are the store then.
@@ -101,6 +106,14 @@ impl Drop for RedbStore {
 }
 
 impl Shared {
+    pub(super) fn overlay(&self) -> RwLockReadGuard<'_, Overlay> {
+        self.overlay.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn overlay_mut(&self) -> RwLockWriteGuard<'_, Overlay> {
+        self.overlay.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn not_lost(&self) -> Result<(), StoreError> {
         match self.lost.get() {
             Some(why) => Err(StoreError::Io(format!("an earlier write failed ({why}); open it again"))),
@@ -125,16 +138,16 @@ impl Shared {
     }
 
     /// The active generation, frozen; a new one is active.
-    pub(super) fn freeze(&self) -> Arc<Generation> {
-        let mut overlay = self.overlay.write().unwrap_or_else(PoisonError::into_inner);
+    fn freeze(&self) -> Arc<Generation> {
+        let mut overlay = self.overlay_mut();
         let full = std::mem::take(&mut overlay.active);
         overlay.frozen = Some(full.clone());
         full
     }
 
     /// The frozen generation is in the tables.
-    pub(super) fn thaw(&self, generation: &Generation) {
-        self.overlay.write().unwrap_or_else(PoisonError::into_inner).frozen = None;
+    fn thaw(&self, generation: &Generation) {
+        self.overlay_mut().frozen = None;
         self.counters.folds.fetch_add(u64::from(generation.read().turns > 0), Ordering::Relaxed);
     }
 }

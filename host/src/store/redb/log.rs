@@ -12,7 +12,7 @@
 //! missing one and were never durable are the rest of a crash; a missing frame that was
 //! durable is damage, and said to be.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +21,11 @@ use redb::StorageBackend;
 
 use super::Options;
 use super::dying::DyingFile;
-use super::files::sync_folder_of;
+use super::files::{beside, sync_folder_of};
 use super::overlay::Held;
 use super::segment::Segment;
 use super::tables::{self, LogId, Noted, corrupt};
+use crate::core::ids::Hash;
 use crate::store::codec::Codec;
 use crate::store::{StoreError, TurnCommit};
 
@@ -58,11 +59,7 @@ pub(super) enum Place {
 
 impl Place {
     fn paths(of: &Path) -> [PathBuf; 2] {
-        [1, 2].map(|n| {
-            let mut path = of.as_os_str().to_owned();
-            path.push(format!(".log-{n}"));
-            PathBuf::from(path)
-        })
+        [".log-1", ".log-2"].map(|ending| beside(of, ending))
     }
 
     /// Names the files for people.
@@ -268,13 +265,7 @@ fn make_frame(frame: &mut Vec<u8>, codec: &Codec, key: &[u8; KEY], turns: &[Turn
     frame.extend_from_slice(&MAGIC);
     frame.extend_from_slice(&[0; 8]);
     frame.extend_from_slice(key);
-    let len = tables::log_row_len(turns);
-    if tables::is_plain_log_row(codec, len) {
-        frame.resize(HEAD + len, 0);
-        tables::encode_log_row(key, turns, &mut frame[HEAD..]);
-    } else {
-        frame.extend_from_slice(&tables::coded_log_row(codec, key, turns));
-    }
+    tables::append_log_row(codec, key, turns, frame);
     let len = (frame.len() - HEAD) as u64;
     frame[MAGIC.len()..MAGIC.len() + 8].copy_from_slice(&len.to_le_bytes());
     frame.resize(frame.len().next_multiple_of(ALIGN), 0);
@@ -360,14 +351,13 @@ pub(super) fn recover(place: &Place, codec: &Codec, noted: Noted) -> Result<Foun
     };
     let newest = newest.number;
     let mut last = noted.folded;
-    let read =
-        |_: &_, hash: crate::core::ids::Hash| Err(corrupt(format!("payload {hash}"), "a frame has its payloads"));
+    let fetch = &mut |_: &_, hash: Hash| Err(corrupt(format!("payload {hash}"), "a frame has its payloads"));
     for frame in own.iter().filter(|frame| frame.number > noted.folded) {
         if frame.number != last + 1 {
             break;
         }
         last = frame.number;
-        let turns = tables::decode_log_row(codec, frame.number, frame.key, frame.row, &mut { read })?;
+        let turns = tables::decode_log_row(codec, frame.number, frame.key, frame.row, fetch)?;
         turns.iter().for_each(|turn| found.held.push(frame.number, turn));
     }
     if durable > last {
@@ -378,17 +368,10 @@ pub(super) fn recover(place: &Place, codec: &Codec, noted: Noted) -> Result<Foun
     Ok(found)
 }
 
-/// Problems of what is in the files and not in the tables yet, by commit: commits after
-/// `folded` and up to `durable`.
-pub(super) fn check(
-    place: &Place,
-    id: LogId,
-    folded: u64,
-    durable: u64,
-) -> Result<BTreeMap<u64, &'static str>, StoreError> {
+/// The commits after `folded` and up to `durable` whose frames are damaged or missing.
+pub(super) fn missing(place: &Place, id: LogId, folded: u64, durable: u64) -> Result<Vec<u64>, StoreError> {
     let bytes = place.read()?;
     let frames = bytes.iter().flat_map(|bytes| Frame::all(bytes)).filter(|frame| frame.id == id);
-    let intact: std::collections::BTreeSet<u64> = frames.map(|frame| frame.number).collect();
-    let missing = (folded + 1..=durable).filter(|number| !intact.contains(number));
-    Ok(missing.map(|number| (number, "its frame is damaged or missing")).collect())
+    let intact: BTreeSet<u64> = frames.map(|frame| frame.number).collect();
+    Ok((folded + 1..=durable).filter(|number| !intact.contains(number)).collect())
 }

@@ -1,6 +1,7 @@
 //! The table `meta`: few named numbers.
 
 use redb::{Database, ReadableDatabase as _, TableError, WriteTransaction};
+use serde::Serialize;
 
 use super::error::Doing;
 use super::tables::{
@@ -41,10 +42,7 @@ pub(super) fn read_noted(database: &Database) -> Result<Noted, StoreError> {
 }
 
 pub(super) fn write_noted(transaction: &WriteTransaction, noted: Noted) -> Result<(), StoreError> {
-    let row = tables::seal_value(&Codec::plain(), "meta", META_LOG.as_bytes(), &noted);
-    let mut meta = transaction.open_table(META).doing("note what is folded")?;
-    meta.insert(META_LOG, row.as_slice()).doing("note what is folded")?;
-    Ok(())
+    write_meta(&mut transaction.open_table(META).doing("note what is folded")?, META_LOG, &noted)
 }
 
 /// A journal that is encrypted is opened with its keys, or not at all: what a host
@@ -78,8 +76,8 @@ pub(super) fn create_tables(database: &Database) -> Result<u64, StoreError> {
     let transaction = database.begin_write().doing(making)?;
     {
         let mut meta = transaction.open_table(META).doing(making)?;
-        write_meta(&mut meta, META_FORMAT, tables::FORMAT)?;
-        write_meta(&mut meta, META_EPOCH, 0)?;
+        write_meta(&mut meta, META_FORMAT, &tables::FORMAT)?;
+        write_meta(&mut meta, META_EPOCH, &0_u64)?;
         transaction.open_table(tables::LOG).doing(making)?;
         transaction.open_table(tables::HISTORY).doing(making)?;
         transaction.open_table(tables::INSTANCES).doing(making)?;
@@ -100,9 +98,9 @@ pub(super) fn create_tables(database: &Database) -> Result<u64, StoreError> {
 pub(super) fn write_meta(
     meta: &mut redb::Table<'_, &'static str, &'static [u8]>,
     name: &str,
-    n: u64,
+    value: &impl Serialize,
 ) -> Result<(), StoreError> {
-    let row = tables::seal_value(&Codec::plain(), "meta", name.as_bytes(), &n);
+    let row = tables::seal_value(&Codec::plain(), "meta", name.as_bytes(), value);
     meta.insert(name, row.as_slice()).doing("write its numbers")?;
     Ok(())
 }

@@ -49,7 +49,7 @@ use self::folding::Shared;
 use self::log::{Log, Place};
 use self::meta::{check_key, create_tables, read_meta, read_noted, write_meta, write_noted};
 use self::overlay::Overlay;
-use self::tables::{META, META_EPOCH, META_FORMAT, MODULE_BYTES, MODULES, Noted, SCHEDULES, corrupt};
+use self::tables::{META, META_EPOCH, META_FORMAT, META_LOG, MODULE_BYTES, MODULES, Noted, SCHEDULES, corrupt};
 use self::view::{Among, Recent, View};
 use super::backup::{BackupError, Contents};
 use super::codec::Codec;
@@ -233,7 +233,7 @@ impl RedbStore {
     /// A view of this moment. The trees are looked at under the overlay's lock:
     /// a generation is dropped from the overlay only after the trees have it.
     fn view(&self) -> Result<View, StoreError> {
-        let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        let overlay = self.shared.overlay();
         let trees = self.database.begin_read().doing("read")?;
         Ok(View { overlay: overlay.clone(), trees, codec: self.options.codec.clone(), recent: self.recent.clone() })
     }
@@ -310,10 +310,10 @@ impl Store for RedbStore {
             let transaction = self.database.begin_write().doing("claim")?;
             {
                 let mut meta = transaction.open_table(META).doing("claim")?;
-                write_meta(&mut meta, META_EPOCH, epoch)?;
-                write_meta(&mut meta, META_FORMAT, tables::FORMAT)?;
+                write_meta(&mut meta, META_EPOCH, &epoch)?;
+                write_meta(&mut meta, META_FORMAT, &tables::FORMAT)?;
+                opened.map_or(Ok(()), |noted| write_meta(&mut meta, META_LOG, &noted))?;
             }
-            opened.map_or(Ok(()), |noted| write_noted(&transaction, noted))?;
             self.epoch.store(epoch, Ordering::Release);
             transaction.commit().doing("claim")?;
             Ok(Epoch(epoch))
@@ -341,7 +341,7 @@ impl Store for RedbStore {
         }
         let counters = &self.shared.counters;
         self.shared.write(|| {
-            let durable = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).visible;
+            let durable = self.shared.overlay().visible;
             let (file, size) = writer.log.append(&self.options.codec, durable, &batch.turns)?;
             counters.log_bytes.fetch_add(size as u64, Ordering::Relaxed);
             *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(Written { number, file });
@@ -356,8 +356,7 @@ impl Store for RedbStore {
     }
 
     fn sync(&self, number: u64) -> Result<(), StoreError> {
-        let visible = || self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).visible;
-        if visible() >= number {
+        if self.shared.overlay().visible >= number {
             return Ok(());
         }
         self.shared.not_lost()?;
@@ -366,7 +365,7 @@ impl Store for RedbStore {
         self.shared.write(|| {
             written.file.sync_data().map_err(|error| StoreError::Io(format!("cannot make a commit durable: {error}")))
         })?;
-        let mut overlay = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        let mut overlay = self.shared.overlay_mut();
         // Another sync of the same file may have failed meanwhile: then nothing is known.
         self.shared.not_lost()?;
         overlay.visible = overlay.visible.max(written.number);
@@ -539,20 +538,9 @@ impl Store for RedbStore {
     }
 
     fn check_indexes(&self) -> Result<Vec<IndexFinding>, StoreError> {
-        // Nothing is appended meanwhile.
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         guarded(|| {
-            let view = self.view()?;
-            let mut findings = view.check_indexes()?;
-            if let Some(id) = writer.log.id() {
-                let folded = read_noted(&self.database)?.folded;
-                for (number, problem) in log::check(&self.place, id, folded, view.overlay.visible)? {
-                    findings.push(IndexFinding {
-                        of: "the log".to_owned(),
-                        problem: format!("commit {number}: {problem}"),
-                    });
-                }
-            }
+            let mut findings = self.view()?.check_indexes()?;
+            findings.extend(self.check_log()?);
             Ok(findings)
         })
     }

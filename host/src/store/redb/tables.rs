@@ -253,29 +253,19 @@ pub fn decode_snapshot(codec: &Codec, instance: &InstanceId, row: &[u8]) -> Resu
 
 // ---- log rows ----
 
-/// Whether the log row of so many bytes is written as [`encode_log_row`] writes it.
-pub fn is_plain_log_row(codec: &Codec, len: usize) -> bool {
-    codec.leaves(len - HEAD_BYTES)
-}
-
-/// Size of the log row of `turns`.
-pub fn log_row_len(turns: &[TurnCommit]) -> usize {
+/// Appends the log row of a commit with that key to `out`, as `codec` writes it.
+pub fn append_log_row(codec: &Codec, key: &[u8], turns: &[TurnCommit], out: &mut Vec<u8>) {
     let turn = |turn: &TurnCommit| 1 + turn.instance.as_str().len() + 12 + turn.bytes.len();
-    HEAD_BYTES + 4 + turns.iter().map(turn).sum::<usize>()
-}
-
-/// Writes the log row of a commit with that key, plain, into `row`, which has
-/// [`log_row_len`] bytes.
-pub fn encode_log_row(key: &[u8], turns: &[TurnCommit], row: &mut [u8]) {
-    write_log_content(turns, row);
-    seal_in_place("log", key, row);
-}
-
-/// The log row of a commit with that key, as `codec` writes it.
-pub fn coded_log_row(codec: &Codec, key: &[u8], turns: &[TurnCommit]) -> Vec<u8> {
-    let mut row = vec![0; log_row_len(turns)];
-    write_log_content(turns, &mut row);
-    finish(codec, "log", key, row)
+    let (start, len) = (out.len(), HEAD_BYTES + 4 + turns.iter().map(turn).sum::<usize>());
+    if codec.leaves(len - HEAD_BYTES) {
+        out.resize(start + len, 0);
+        write_log_content(turns, &mut out[start..]);
+        seal_in_place("log", key, &mut out[start..]);
+    } else {
+        let mut row = vec![0; len];
+        write_log_content(turns, &mut row);
+        out.extend_from_slice(&finish(codec, "log", key, row));
+    }
 }
 
 fn write_log_content(turns: &[TurnCommit], row: &mut [u8]) {
@@ -298,7 +288,7 @@ fn write_log_content(turns: &[TurnCommit], row: &mut [u8]) {
     assert_eq!(at, row.len(), "a log row fills its room");
 }
 
-/// Reads what [`encode_log_row`] wrote for commit `number`, and what earlier versions wrote
+/// Reads what [`append_log_row`] wrote for commit `number`, and what earlier versions wrote
 /// without the large payloads of its turns: `fetch` brings those.
 ///
 /// # Errors
