@@ -147,6 +147,11 @@ fn instances_are_filtered_followed_live_and_acted_on() {
     browser.fill("#do-fork-at", "5");
     browser.click("#do-fork [type=submit]");
     browser.sees(".toast pre", "e1/b");
+    // What it shows is gone before the answer is there, and the page looks again just then.
+    browser.eval(
+        "(() => { const real = fetch; window.fetch = async (path, options) => { const answer = await real(path, options);
+           if (path.endsWith('/purge')) await refresh(); return answer; }; })()",
+    );
     browser.click("[data-opens=do-purge]");
     browser.follow("#do-purge [type=submit]");
     browser.until("location.pathname === '/'");

@@ -77,14 +77,16 @@ function morph(now, fresh) {
 
 let rendering = false;
 let again = false;
+/** Aborted while an action runs that ends what this page shows. */
+let looking = new AbortController();
 
 async function refresh() {
   // A recording has no page of its own to look at again.
-  if (document.body.dataset.offline) return;
+  if (document.body.dataset.offline || looking.signal.aborted) return;
   if (rendering) { again = true; return; }
   rendering = true;
   try {
-    const response = await fetch(location.href, { headers: { accept: "text/html" } });
+    const response = await fetch(location.href, { headers: { accept: "text/html" }, signal: looking.signal });
     // The token was taken back: sign in again.
     if (response.redirected) { location.assign(response.url); return; }
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -189,7 +191,16 @@ function read(form) {
 async function act(form) {
   const [path, fixed] = form.dataset.path.split("#");
   const said = read(form);
-  const answer = await call(form.dataset.method, path + said.path, fixed ? JSON.parse(fixed) : said.body);
+  // Where another page follows, this one may be gone before the answer is here.
+  if (form.dataset.then) looking.abort();
+  let answer;
+  try {
+    answer = await call(form.dataset.method, path + said.path, fixed ? JSON.parse(fixed) : said.body);
+  } catch (problem) {
+    looking = new AbortController();
+    refreshSoon();
+    throw problem;
+  }
   form.closest("dialog").close();
   const name = $("h2", form).textContent;
   toast(`${name}: done`, answer && typeof answer === "object" && "queries updates fork restart trigger migrate".split(" ").some((word) => path.includes(word)) ? answer : undefined);
