@@ -48,6 +48,32 @@ fn a_project_runs_and_its_id_answers_again_without_effects() {
     recordings_replay_and_are_guarded(&data, kinds.len());
 }
 
+#[test]
+fn a_shared_cache_spares_other_folders_and_commands_without_one_the_compiling() {
+    let (one, other) = (Data::new("cache-one"), Data::new("cache-other"));
+    let cache = one.path().join("shared");
+    let environment = [("DACAPO_CACHE", cache.to_str().unwrap())];
+    let kept = || {
+        let files = std::fs::read_dir(&cache).unwrap().map(|file| file.unwrap());
+        let mut files: Vec<_> = files.map(|file| (file.path(), file.metadata().unwrap().modified().unwrap())).collect();
+        files.sort();
+        files
+    };
+    let book = |data: &Data| {
+        let trip = ["run", TRIP, "trip_booking", "--input", "@examples/trip-booking/input.json", "--id", "trip-1"];
+        data.run_with(&trip, &environment).ok();
+        assert!(!data.path().join("cache").exists(), "it has no cache of its own");
+    };
+    book(&one);
+    let before = kept();
+    assert!(!before.is_empty());
+    book(&other);
+    let file = one.path().join("trip.recording");
+    one.run(&["history", "trip-1", "--output", file.to_str().unwrap(), "--with-module"]).ok();
+    other.run_with(&["replay", file.to_str().unwrap()], &environment).ok();
+    assert_eq!(kept(), before, "nothing was compiled again");
+}
+
 fn recordings_replay_and_are_guarded(data: &Data, events: usize) {
     let file = data.path().join("trip.recording");
     let path = file.to_str().unwrap();

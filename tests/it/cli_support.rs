@@ -56,6 +56,7 @@ pub(crate) fn run_tests_of(project: &Path, what: &[&str], tests: &[&str]) {
         .current_dir(project)
         .env("CARGO_TARGET_DIR", target)
         .env("DACAPO", dacapo())
+        .env("DACAPO_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))
         .output()
         .expect("cargo runs");
     let said = String::from_utf8_lossy(&tested.stdout);
@@ -88,6 +89,8 @@ impl Data {
         outer.filter(|name| name.to_str().is_some_and(|name| name.starts_with("DACAPO_"))).for_each(|name| {
             command.env_remove(name);
         });
+        // A module is compiled once for all tests.
+        command.env("DACAPO_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
         command.current_dir(root()).stdin(Stdio::null());
         command
     }

@@ -102,7 +102,7 @@ fn s42_the_example_worker_in_rust_serves_a_queue_and_stops_when_told() {
     let data = Data::new("rust-worker");
     let served = started(&data);
     let mut worker = cargo();
-    worker.args(["run", "--release", "-p", "film-worker", "--", &format!("http://{}", served.address)]);
+    worker.args(["run", "-p", "film-worker", "--", &format!("http://{}", served.address)]);
     let worker = worker.current_dir(root().join("examples")).env_remove("CARGO_TARGET_DIR").spawn();
     let mut worker = Program(worker.expect("cargo runs"));
     assert_eq!(output(&data, "film-1"), frames(6));

@@ -159,7 +159,9 @@ fn a_lost_compensation_is_found_without_any_recording_by_exploration() {
 #[test]
 fn a_stale_compiled_module_is_not_run_under_another_ones_name() {
     let data = Data::new("seeded-stale");
-    let served = data.serve();
+    // With a cache of its own.
+    let serve = || data.serve_with(&[], &[("DACAPO_CACHE", "")]);
+    let served = serve();
     data.run(&["upload", "examples/parcel", "--name", "parcel", "--version", "1"]).ok();
     data.run(&["upload", "examples/approval/orchestration", "--name", "approval", "--version", "1"]).ok();
     data.run(&["start", "parcel", "--id", "p-1", "--input", "@examples/parcel/input.json"]).ok();
@@ -184,7 +186,7 @@ fn a_stale_compiled_module_is_not_run_under_another_ones_name() {
             std::fs::copy(other, file).unwrap();
         }
     }
-    let served = data.serve();
+    let served = serve();
     data.run(&["raise", "p-1", "scanned", "--value", "\"Vienna\""]).ok();
     let (status, body) = served.request("GET", "/api/v1/instances/p-1/outcome?wait_ms=60000", "", "");
     let outcome: Value = serde_json::from_str(&body).unwrap();

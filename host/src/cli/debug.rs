@@ -49,8 +49,7 @@ async fn open(args: &Args, recording: &Recording, turns: Vec<TurnRecord>, common
     let folder = store::settings(&common.data);
     // One guest at a time; the module may be compiled another time than it was to run.
     let settings = crate::sandbox::settings::SandboxSettings { resident_guests: 8, ..folder.sandbox };
-    let cache = folder.cache.filter(|_| store::exists(&common.data));
-    let sandbox = Sandbox::inspecting(settings, cache);
+    let sandbox = Sandbox::inspecting(settings, store::cache_if_there(&common.data));
     let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
     let module = args.recorded.module(recording, &turns, &sandbox, common).await?;
     let settings = SessionSettings { checkpoint_bytes: args.checkpoints << 20 };

@@ -27,7 +27,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let (recording, turns) = args.recorded.read(common).await?;
-    let sandbox = Sandbox::new(store::settings(&common.data).sandbox, None);
+    let sandbox = Sandbox::new(store::settings(&common.data).sandbox, store::cache_if_there(&common.data));
     let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
     let module = args.recorded.module(&recording, &turns, &sandbox, common).await?;
     let mut printer = Printer { silent: common.json, logs: args.logs, logged: Vec::new() };

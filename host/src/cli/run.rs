@@ -182,7 +182,7 @@ pub(super) fn print_payload(payload: &Payload) {
 }
 
 fn list_offers(bytes: &[u8], common: &Common) -> Result<()> {
-    let sandbox = Sandbox::new(store::settings(&common.data).sandbox, None);
+    let sandbox = Sandbox::new(store::settings(&common.data).sandbox, store::cache_if_there(&common.data));
     let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
     let found = sandbox.inspect(bytes).map_err(EngineError::from)?;
     let module = Module {

@@ -94,7 +94,17 @@ pub(crate) fn settings(data: &Path) -> EngineSettings {
 /// [`settings`], with these secrets.
 pub(crate) fn settings_with(data: &Path, secrets: Secrets) -> EngineSettings {
     let sandbox = SandboxSettings { secrets, ..SandboxSettings::default() };
-    EngineSettings { cache: Some(data.join("cache")), sandbox, ..EngineSettings::default() }
+    EngineSettings { cache: Some(cache(data)), sandbox, ..EngineSettings::default() }
+}
+
+/// Where compiled modules are kept.
+fn cache(data: &Path) -> PathBuf {
+    crate::sandbox::shared_folder().unwrap_or_else(|| data.join("cache"))
+}
+
+/// [`cache`], for what makes no data folder.
+pub(crate) fn cache_if_there(data: &Path) -> Option<PathBuf> {
+    exists(data).then(|| cache(data)).or_else(crate::sandbox::shared_folder)
 }
 
 /// The secrets of this host: `DACAPO_SECRET_*`, and the file that

@@ -4,10 +4,12 @@
 //! makes of it (its version, its settings, the processor). The cache is never the
 //! truth: what is missing, of another make or damaged is compiled again.
 
+use std::borrow::Cow;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Result};
@@ -26,11 +28,30 @@ const CHECKED: [&str; 6] = [
     include_str!("../../../wit/activity.wit"),
 ];
 
+/// What is compiled of a module.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    /// All of it.
+    Component,
+    /// The core module inside of it, by itself.
+    Core,
+    /// What it is without the code of that.
+    Types,
+}
+
+impl Part {
+    /// How its files end.
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Component => "cwasm",
+            Self::Core => "core.cwasm",
+            Self::Types => "types.cwasm",
+        }
+    }
+}
+
 /// What bytes are compiled to.
 pub(super) trait Compiled: Sized {
-    /// How its files end.
-    const ENDING: &str;
-
     fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self>;
 
     fn serialize(&self) -> Result<Vec<u8>>;
@@ -42,10 +63,8 @@ pub(super) trait Compiled: Sized {
 }
 
 macro_rules! compiled {
-    ($type:ty, $ending:literal) => {
+    ($type:ty) => {
         impl Compiled for $type {
-            const ENDING: &str = $ending;
-
             fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self> {
                 Self::new(engine, bytes)
             }
@@ -62,9 +81,14 @@ macro_rules! compiled {
         }
     };
 }
-compiled!(Component, "cwasm");
-// The core module inside of a component, by itself.
-compiled!(Module, "core.cwasm");
+compiled!(Component);
+compiled!(Module);
+
+/// The folder that `DACAPO_CACHE` names, for compiled modules of all data folders and of
+/// commands that have none.
+pub fn shared_folder() -> Option<PathBuf> {
+    std::env::var_os("DACAPO_CACHE").filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
 
 pub(super) struct CompiledCache {
     folder: PathBuf,
@@ -79,24 +103,23 @@ impl CompiledCache {
         self.folder.clone()
     }
 
-    /// What `bytes` of that module are compiled to. Before they are compiled for the first
-    /// time, `check` is asked whether they may be.
-    pub(super) fn load_or_compile<C: Compiled, T>(
+    /// What a part of a module is compiled to. Where it is not kept, `source` gives the bytes,
+    /// or says why they must not be compiled.
+    pub(super) fn load_or_compile<'b, C: Compiled>(
         &self,
         engine: &Engine,
         hash: ModuleHash,
-        bytes: &[u8],
-        check: impl FnOnce() -> Result<T>,
+        part: Part,
+        source: impl FnOnce() -> Result<Cow<'b, [u8]>>,
     ) -> Result<C> {
         let mut make = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut make);
         CHECKED.hash(&mut make);
-        let path = self.folder.join(format!("{hash}-{:016x}.{}", make.finish(), C::ENDING));
+        let path = self.folder.join(format!("{hash}-{:016x}.{}", make.finish(), part.ending()));
         if let Some(compiled) = self.load(engine, hash, &path) {
             return Ok(compiled);
         }
-        check()?;
-        let compiled = C::compile(engine, bytes)?;
+        let compiled = C::compile(engine, &source()?)?;
         if let Err(error) = self.keep(hash, &path, &compiled.serialize()?) {
             tracing::warn!(path = %path.display(), %error, "a compiled module could not be kept; it will be compiled again");
         }
@@ -131,7 +154,9 @@ impl CompiledCache {
     /// Written aside and renamed, so that no reader finds half of it.
     fn keep(&self, module: ModuleHash, path: &std::path::Path, compiled: &[u8]) -> std::io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let aside = path.with_extension(format!("{}.part", std::process::id()));
+        static KEPT: AtomicU64 = AtomicU64::new(0);
+        let (process, number) = (std::process::id(), KEPT.fetch_add(1, Ordering::Relaxed));
+        let aside = path.with_extension(format!("{process}-{number}.part"));
         let mut file = fs::File::create(&aside)?;
         file.write_all(&sealed(module, compiled).0)?;
         file.write_all(compiled)?;

@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod types;
 mod wasi;
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Module};
 
 use self::bindings::orchestration::OrchestrationPre;
-use self::cache::CompiledCache;
+pub use self::cache::shared_folder;
+use self::cache::{Compiled, CompiledCache, Part};
 use self::direct::{DirectModule, Plain};
 use self::guest::{Guest, GuestState};
 use self::inspect::Refused;
@@ -182,7 +184,7 @@ impl Sandbox {
         let hash = ModuleHash::of(&component);
         // Of what is called directly only the types are needed as a component.
         let plain = direct::plain(&component).filter(|_| !self.inspects);
-        let hollow = plain.and_then(|plain| self.hollow(&component, &plain).ok());
+        let hollow = plain.and_then(|plain| self.hollow(hash, &component, &plain).ok());
         let is_direct = hollow.is_some();
         let compiled = match hollow {
             Some(hollow) => hollow,
@@ -237,23 +239,22 @@ impl Sandbox {
         plain: &Plain<'_>,
     ) -> wasmtime::Result<OrchestrationModule> {
         let engine = &self.orchestrations;
-        let check = || {
-            let hollow = self.hollow(component, plain)?;
+        let compiled = self.compiled::<Module>(engine, hash, Part::Core, || {
+            let hollow = self.hollow(hash, component, plain)?;
             direct::check_exports(&hollow, plain.interface)?;
-            self.link(hash, &hollow, None)
-        };
-        let compiled: Module = match &self.cache {
-            Some(cache) => cache.load_or_compile(engine, hash, plain.module, check)?,
-            None => check().and_then(|_| Module::new(engine, plain.module))?,
-        };
+            self.link(hash, &hollow, None)?;
+            Ok(plain.module.into())
+        })?;
         let linked = Linked::Direct(Arc::new(DirectModule::new(engine, &compiled, plain.interface)?));
         Ok(OrchestrationModule { hash, linked, settings: self.settings.clone(), layout: None })
     }
 
     /// A component with the types of this one, and without its code.
-    fn hollow(&self, component: &[u8], plain: &Plain<'_>) -> wasmtime::Result<Component> {
-        let hollow = direct::hollow(component, plain);
-        Component::new(&self.orchestrations, hollow.ok_or_else(|| wasmtime::format_err!("it cannot be read"))?)
+    fn hollow(&self, hash: ModuleHash, component: &[u8], plain: &Plain<'_>) -> wasmtime::Result<Component> {
+        self.compiled(&self.orchestrations, hash, Part::Types, || {
+            let hollow = direct::hollow(component, plain);
+            Ok(hollow.ok_or_else(|| wasmtime::format_err!("it cannot be read"))?.into())
+        })
     }
 
     /// Loads a module with activities that was checked at upload.
@@ -286,9 +287,20 @@ impl Sandbox {
     }
 
     fn compile(&self, engine: &Engine, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<Component> {
+        self.compiled(engine, hash, Part::Component, || Ok(component.into()))
+    }
+
+    /// What a part of a module is compiled to; from the cache, if there is one.
+    fn compiled<'b, C: Compiled>(
+        &self,
+        engine: &Engine,
+        hash: ModuleHash,
+        part: Part,
+        source: impl FnOnce() -> wasmtime::Result<Cow<'b, [u8]>>,
+    ) -> wasmtime::Result<C> {
         match &self.cache {
-            Some(cache) => cache.load_or_compile(engine, hash, component, || Ok(())),
-            None => Component::new(engine, component),
+            Some(cache) => cache.load_or_compile(engine, hash, part, source),
+            None => C::compile(engine, &source()?),
         }
     }
 }

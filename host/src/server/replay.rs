@@ -27,8 +27,8 @@ use crate::engine::EngineError;
 use crate::replay::debugger::view::ViewLimits;
 use crate::replay::debugger::{Halt, Session, SessionSettings, Target};
 use crate::replay::source::Sources;
-use crate::sandbox::Sandbox;
 use crate::sandbox::settings::SandboxSettings;
+use crate::sandbox::{Sandbox, shared_folder};
 
 /// Sessions that are kept: each has a guest and checkpoints in memory.
 const SESSIONS: usize = 4;
@@ -94,7 +94,7 @@ impl Replays {
         let made = self.sandbox.get_or_init(|| {
             let (settings, cache) = match api.engine() {
                 Ok(engine) => (engine.settings().sandbox.clone(), engine.settings().cache.clone()),
-                Err(_) => (SandboxSettings::default(), None),
+                Err(_) => (SandboxSettings::default(), shared_folder()),
             };
             let resident_guests = 4 * SESSIONS as u32;
             let settings = SandboxSettings { resident_guests, ..settings };

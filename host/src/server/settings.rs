@@ -128,6 +128,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("DACAPO_SERVER", "for commands that talk to a server: its address, as `--server`"),
     ("DACAPO_TOKEN", "for those commands and for workers: their token, as `--token`"),
     ("DACAPO_TOKEN_FILE", "for those: a file with the token, as `--token-file`"),
+    (
+        "DACAPO_CACHE",
+        "folder where modules are kept as they were compiled, for all data folders and for commands that have none; without it, `cache` in the data folder",
+    ),
     ("DACAPO_CA", "for those: the certificate in PEM that the server's leads to, as `--ca`"),
     ("DACAPO_KEYS", "keys that encrypt the journal, `id:hex` with commas between them, instead of `key_file`"),
     ("DACAPO_SECRET_*", "the secret of that name, in capitals and with `_` for what is no letter or digit"),
