@@ -35,13 +35,20 @@ pub(super) async fn sleeping(settings: &Settings) -> anyhow::Result<Measured> {
     let machine =
         Machine::open_with(settings, "sleeping", Opened { cache_bytes: Some(32 << 20), ..Opened::default() })?;
     // Pools and caches have their size before it is measured, and so have the turns that
-    // wait to be folded.
-    sleep_for(&machine, "warm", 200_000.min(sleepers), 30 * DAY_MS).await?;
+    // wait to be folded. With these it is told beside.
+    let (empty, first) = (process::resident_bytes()?, 200_000.min(sleepers));
+    sleep_for(&machine, "warm", first, 30 * DAY_MS).await?;
     let before = process::resident_bytes()?;
     sleep_for(&machine, "sleeper", sleepers, 30 * DAY_MS).await?;
-    let each = (process::resident_bytes()? - before) / f64::from(sleepers);
+    let after = process::resident_bytes()?;
+    let each = (after - before) / f64::from(sleepers);
+    let with_pools = (after - empty) / f64::from(first + sleepers);
     let floor = json!({ "what": "its id and its due time", "bytes": 24 });
-    let detail = json!({ "sleepers": sleepers, "guests_in_memory": machine.engine.resident_guests() });
+    let detail = json!({
+        "sleepers": sleepers,
+        "guests_in_memory": machine.engine.resident_guests(),
+        "bytes_per_sleeper_with_pools_and_caches": with_pools,
+    });
     Ok(Measured::at_most("sleeping", "bytes_per_sleeper", each, 300.0, floor, detail))
 }
 
