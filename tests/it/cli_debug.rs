@@ -46,8 +46,8 @@ impl Changed {
         for part in ["src", ".cargo"] {
             std::fs::create_dir_all(folder.join(part)).expect("a folder for the test");
         }
-        // What they depend on is built once for all of them.
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("changed-target");
+        // What they depend on is built once, for all of them and for the guests of tests.
+        let target = root().join("tests/guests/target");
         let config = format!("[build]\ntarget-dir = {target:?}\n");
         std::fs::write(folder.join(".cargo/config.toml"), config).expect("it can be written");
         std::fs::write(folder.join("Cargo.toml"), manifest + profile).expect("it can be written");

@@ -46,15 +46,18 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// What projects depend on is much the same, and compiled once, in here.
+pub(crate) fn target_of_projects() -> PathBuf {
+    root().join("target/tmp/cli-new-target")
+}
+
 /// Runs the tests of a project as its owner would. `tests` are among them, and pass.
 pub(crate) fn run_tests_of(project: &Path, what: &[&str], tests: &[&str]) {
-    // What such projects depend on is much the same, and compiled once.
-    let target = root().join("target/tmp/cli-new-target");
     let tested = cargo()
         .arg("test")
         .args(what)
         .current_dir(project)
-        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_TARGET_DIR", target_of_projects())
         .env("DACAPO", dacapo())
         .env("DACAPO_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))
         .output()

@@ -10,7 +10,7 @@ use dacapo_sdk::worker::Worker;
 use dacapo_sdk::{ActivityContext, Error, Result, RetryPolicy, activities};
 use serde_json::{Value, json};
 
-use crate::cli_support::{Data, Served, cargo, root};
+use crate::cli_support::{Data, Served, cargo, root, target_of_projects};
 
 const FILM: &str = "@examples/film/input.json";
 
@@ -103,7 +103,7 @@ fn s42_the_example_worker_in_rust_serves_a_queue_and_stops_when_told() {
     let served = started(&data);
     let mut worker = cargo();
     worker.args(["run", "-p", "film-worker", "--", &format!("http://{}", served.address)]);
-    let worker = worker.current_dir(root().join("examples")).env_remove("CARGO_TARGET_DIR").spawn();
+    let worker = worker.current_dir(root().join("examples")).env("CARGO_TARGET_DIR", target_of_projects()).spawn();
     let mut worker = Program(worker.expect("cargo runs"));
     assert_eq!(output(&data, "film-1"), frames(6));
     let told = Command::new("pkill").args(["-INT", "-P", &worker.0.id().to_string()]).status();

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use dacapo::core::namespace::Namespace;
 use dacapo::store::redb::{Options, RedbStore};
 use dacapo::store::{Batch, Epoch, Store, StoreError, TurnCommit};
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadableDatabase as _, StorageBackend as _, TableDefinition};
 
 use crate::store_medium::{Cut, Images, Medium};
 use crate::store_support::{Chance, Writer, batch, id, seeds};
@@ -310,4 +312,57 @@ fn s06_commits_of_several_threads_are_durable_while_others_are_folded() {
         (0..4).for_each(|n| assert_eq!(turns_of(&store, &format!("order-{n}")).len(), 100));
         assert_eq!(store.check_indexes().unwrap(), []);
     }
+}
+
+/// Whether an instance is in the tables of a store that is not open.
+fn tables_have(medium: &Medium, instance: &str) -> bool {
+    const INSTANCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("instances");
+    let (image, tables) = (medium.image(), InMemoryBackend::new());
+    tables.set_len(image.len() as u64).unwrap();
+    tables.write(0, &image).unwrap();
+    let database = Database::builder().create_with_backend(tables).unwrap();
+    let rows = database.begin_read().unwrap().open_table(INSTANCES).unwrap();
+    rows.get(instance).unwrap().is_some()
+}
+
+/// What is found is folded in transactions of some ten thousand turns, and the log is
+/// needed until the last of them.
+#[test]
+fn s06_a_recovery_that_is_cut_between_its_transactions_is_finished_by_the_next() {
+    let options = Options { fold_at_turns: usize::MAX, ..options() };
+    let medium = Medium::default();
+    let (store, epoch) = claimed(&medium, &options);
+    let mut writers: Vec<_> = (0..18).map(|n| Writer::new(&format!("order-{n:02}"))).collect();
+    let mut turns = vec![Vec::new(); writers.len()];
+    for round in 0..20 {
+        for (writer, turns) in writers.iter_mut().zip(&mut turns) {
+            turns.extend((0..50).map(|n| if (round, n) == (0, 0) { writer.start() } else { writer.step() }));
+        }
+        let committed = turns.iter().flat_map(|turns| turns[round * 50..].iter().cloned());
+        store.commit(epoch, &batch(committed)).unwrap();
+    }
+    let images = medium.images();
+
+    let whole = Medium::of_all(images.clone());
+    drop(whole.store(options.clone()).unwrap());
+    let operations = whole.operations();
+    let mut half_folded = 0;
+    for seed in seeds(24) {
+        let mut chance = Chance::new(seed);
+        let cut = [Cut::Error, Cut::LoseAll, Cut::Reorder, Cut::Tear][chance.below(4)];
+        let at = 1 + chance.below(operations);
+        let medium = Medium::of_all(images.clone());
+        medium.plan(at, cut);
+        drop(medium.store(options.clone()));
+        let survivor = medium.survivor(&mut chance);
+        half_folded += usize::from(tables_have(&survivor, "order-00") && !tables_have(&survivor, "order-17"));
+        let store = survivor.store(options.clone()).unwrap();
+        for (writer, turns) in writers.iter().zip(&turns) {
+            let found = turns_of(&store, writer.instance.as_str());
+            assert!(found == bytes(turns), "{} after {cut:?} at {at}, DACAPO_SEED={seed}", writer.instance);
+        }
+        let findings = store.check_indexes().unwrap();
+        assert!(findings.is_empty(), "{findings:?} after {cut:?} at {at}, DACAPO_SEED={seed}");
+    }
+    assert!(half_folded > 0, "none was cut between two transactions");
 }

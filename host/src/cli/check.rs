@@ -16,7 +16,7 @@ use crate::project::Project;
 use crate::replay::check::{Candidate, Checked, in_parallel, report, sandbox_of};
 use crate::replay::recording::Recording;
 use crate::replay::source::Sources;
-use crate::sandbox::shared_folder;
+use crate::sandbox::shared_cache;
 use crate::server::versions::MigrateBody;
 
 /// What stands for every instance that runs.
@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args, common: &Common) -> Result<()> {
 /// Checks recordings; those of other orchestrations than the build offers are of
 /// something else, unless they were named one by one.
 fn of_files(bytes: &[u8], paths: Vec<PathBuf>, orchestration: Option<&str>) -> Result<Value> {
-    let sandbox = sandbox_of(&Default::default(), shared_folder()).map_err(EngineError::Sandbox)?;
+    let sandbox = sandbox_of(&Default::default(), shared_cache()).map_err(EngineError::Sandbox)?;
     let candidate = candidate(&sandbox, bytes)?;
     let mut files: Vec<(PathBuf, bool)> = Vec::new();
     for path in paths {

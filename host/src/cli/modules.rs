@@ -14,7 +14,7 @@ use crate::engine::upgrade::default_if_same;
 use crate::engine::{Clock as _, EngineError, Modules, SystemClock, Upload};
 use crate::project::Project;
 use crate::replay::check::sandbox_of;
-use crate::sandbox::{Sandbox, shared_folder};
+use crate::sandbox::{Sandbox, shared_cache};
 use crate::server::versions::{CollectBody, Named, RemoveBody, checked_json};
 use crate::store::{Grants, Module, Store};
 
@@ -95,7 +95,7 @@ impl Uploader {
     /// Takes a module; new starts take it if running instances could go on with it.
     pub(super) fn take_checked(&self, upload: Upload) -> Result<Value> {
         let module = self.take(Upload { held_back: true, ..upload })?;
-        let sandbox = sandbox_of(&Default::default(), shared_folder()).map_err(EngineError::Sandbox)?;
+        let sandbox = sandbox_of(&Default::default(), shared_cache()).map_err(EngineError::Sandbox)?;
         let (module, checked) = default_if_same(&self.modules, &sandbox, module, SystemClock.now())?;
         Ok(checked_json(&self.modules, &module, &checked)?)
     }

@@ -99,12 +99,12 @@ pub(crate) fn settings_with(data: &Path, secrets: Secrets) -> EngineSettings {
 
 /// Where compiled modules are kept.
 fn cache(data: &Path) -> PathBuf {
-    crate::sandbox::shared_folder().unwrap_or_else(|| data.join("cache"))
+    crate::sandbox::shared_cache().unwrap_or_else(|| data.join("cache"))
 }
 
 /// [`cache`], for what makes no data folder.
 pub(crate) fn cache_if_there(data: &Path) -> Option<PathBuf> {
-    exists(data).then(|| cache(data)).or_else(crate::sandbox::shared_folder)
+    exists(data).then(|| cache(data)).or_else(crate::sandbox::shared_cache)
 }
 
 /// The secrets of this host: `DACAPO_SECRET_*`, and the file that

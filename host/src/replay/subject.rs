@@ -7,7 +7,7 @@ use crate::core::ids::{InstanceId, ModuleHash};
 use crate::project::{Project, ProjectError};
 use crate::sandbox::inspect::Refused;
 use crate::sandbox::settings::SandboxSettings;
-use crate::sandbox::{OrchestrationModule, Sandbox, shared_folder};
+use crate::sandbox::{OrchestrationModule, Sandbox, shared_cache};
 use crate::store::{ModuleKind, Offer};
 
 /// A module with orchestrations in a sandbox of its own. Cheap to clone.
@@ -118,7 +118,7 @@ impl Subject {
         // Few guests are in memory at a time: one for each turn that is run.
         let settings = SandboxSettings { resident_guests: 64, ..SandboxSettings::default() };
         let sandbox =
-            Sandbox::new(settings, shared_folder()).map_err(|error| SubjectError::Sandbox(format!("{error:#}")))?;
+            Sandbox::new(settings, shared_cache()).map_err(|error| SubjectError::Sandbox(format!("{error:#}")))?;
         let found = sandbox.inspect(bytes)?;
         if found.kind != ModuleKind::Orchestration {
             return Err(SubjectError::Activities);

@@ -85,8 +85,8 @@ compiled!(Component);
 compiled!(Module);
 
 /// The folder that `DACAPO_CACHE` names, for compiled modules of all data folders and of
-/// commands that have none.
-pub fn shared_folder() -> Option<PathBuf> {
+/// commands that have none. What is in there is run: nobody else may write to it.
+pub fn shared_cache() -> Option<PathBuf> {
     std::env::var_os("DACAPO_CACHE").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 

@@ -33,7 +33,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Module};
 
 use self::bindings::orchestration::OrchestrationPre;
-pub use self::cache::shared_folder;
+pub use self::cache::shared_cache;
 use self::cache::{Compiled, CompiledCache, Part};
 use self::direct::{DirectModule, Plain};
 use self::guest::{Guest, GuestState};

@@ -28,7 +28,7 @@ use crate::replay::debugger::view::ViewLimits;
 use crate::replay::debugger::{Halt, Session, SessionSettings, Target};
 use crate::replay::source::Sources;
 use crate::sandbox::settings::SandboxSettings;
-use crate::sandbox::{Sandbox, shared_folder};
+use crate::sandbox::{Sandbox, shared_cache};
 
 /// Sessions that are kept: each has a guest and checkpoints in memory.
 const SESSIONS: usize = 4;
@@ -94,7 +94,7 @@ impl Replays {
         let made = self.sandbox.get_or_init(|| {
             let (settings, cache) = match api.engine() {
                 Ok(engine) => (engine.settings().sandbox.clone(), engine.settings().cache.clone()),
-                Err(_) => (SandboxSettings::default(), shared_folder()),
+                Err(_) => (SandboxSettings::default(), shared_cache()),
             };
             let resident_guests = 4 * SESSIONS as u32;
             let settings = SandboxSettings { resident_guests, ..settings };

@@ -130,7 +130,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("DACAPO_TOKEN_FILE", "for those: a file with the token, as `--token-file`"),
     (
         "DACAPO_CACHE",
-        "folder where modules are kept as they were compiled, for all data folders and for commands that have none; without it, `cache` in the data folder",
+        "folder where modules are kept as they were compiled, for all data folders and for commands that have none; without it, `cache` in the data folder. Who can write there decides what runs",
     ),
     ("DACAPO_CA", "for those: the certificate in PEM that the server's leads to, as `--ca`"),
     ("DACAPO_KEYS", "keys that encrypt the journal, `id:hex` with commas between them, instead of `key_file`"),

@@ -22,7 +22,7 @@ use crate::engine::versions::default_among;
 use crate::engine::{Clock as _, EngineError, Modules, SystemClock, Upload};
 use crate::replay::check::{Checked, report, sandbox_of};
 use crate::sandbox::settings::SandboxSettings;
-use crate::sandbox::shared_folder;
+use crate::sandbox::shared_cache;
 use crate::store::{Module, ModuleKind};
 
 /// A module that is meant: `name`, `name@version` or a hash.
@@ -133,7 +133,7 @@ impl Api {
         let checked = match self.engine() {
             Ok(engine) => engine.check(bytes, scope)?,
             Err(_) => {
-                let sandbox = sandbox_of(&SandboxSettings::default(), shared_folder()).map_err(EngineError::Sandbox)?;
+                let sandbox = sandbox_of(&SandboxSettings::default(), shared_cache()).map_err(EngineError::Sandbox)?;
                 check_running(&**self.store(), &candidate(&sandbox, bytes)?, scope)?
             }
         };
@@ -156,7 +156,7 @@ impl Api {
         match self.engine() {
             Ok(engine) => Ok(run(engine.modules())?),
             Err(_) => {
-                let sandbox = sandbox_of(&SandboxSettings::default(), shared_folder()).map_err(EngineError::Sandbox)?;
+                let sandbox = sandbox_of(&SandboxSettings::default(), shared_cache()).map_err(EngineError::Sandbox)?;
                 Ok(run(&Modules::new(self.store().clone(), std::sync::Arc::new(sandbox)))?)
             }
         }
