@@ -1,6 +1,7 @@
 //! `dacapo bench`: see [`crate::bench`].
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use serde::de::DeserializeOwned;
@@ -38,7 +39,8 @@ fn workloads() -> impl Iterator<Item = PossibleValue> {
     WORKLOADS.iter().map(|workload| PossibleValue::new(workload.name).help(workload.about))
 }
 
-/// Runs the workloads on the disk of the data folder; one JSON object each.
+/// Runs the workloads on the disk of the data folder, each in a process of its own; one JSON
+/// object each.
 pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
     if !(args.scale > 0.0 && args.scale.is_finite()) {
         return Err(CliError::input(format!("--scale must be more than 0, found {}", args.scale)));
@@ -57,12 +59,32 @@ pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
         [] => WORKLOADS.iter().map(|workload| workload.name).collect(),
         named => named.iter().map(String::as_str).collect(),
     };
-    for workload in workloads {
+    if let [workload] = workloads[..] {
         let _cleared = Cleared::new(&settings.folder);
         let measured = crate::bench::run(workload, &settings).await;
-        show(&measured.map_err(failed(workload))?, &before)?;
+        return show(&measured.map_err(failed(workload))?, &before);
+    }
+    for workload in workloads {
+        show(&apart(workload, args, common)?, &before)?;
     }
     Ok(())
+}
+
+/// Runs a workload in a process of its own: in one that has run another, memory comes and
+/// goes that is not its own.
+fn apart(workload: &str, args: &Args, common: &Common) -> Result<Measured> {
+    let failed = |why: String| CliError::host(format!("{workload}: {why}"));
+    let mut program = Command::new(std::env::current_exe().map_err(|error| failed(error.to_string()))?);
+    program.args(["bench", workload, "--scale", &args.scale.to_string()]);
+    program.arg("--module").arg(&args.module).arg("--data").arg(&common.data);
+    if common.json {
+        program.arg("--json");
+    }
+    let ended = program.stderr(Stdio::inherit()).output().map_err(|error| failed(error.to_string()))?;
+    if !ended.status.success() {
+        return Err(failed(format!("its process ended with {}; why is told above", ended.status)));
+    }
+    serde_json::from_slice(&ended.stdout).map_err(|error| failed(error.to_string()))
 }
 
 /// Instructions of each workload that is counted; an error if one takes many more than
