@@ -1,5 +1,7 @@
 //! `dacapo run` end to end, and the commands that look at what it left.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::cli_support::{Data, Done};
@@ -7,7 +9,11 @@ use crate::cli_support::{Data, Done};
 const TRIP: &str = "examples/trip-booking";
 
 fn book(data: &Data, id: &str) -> Done {
-    data.run(&["run", TRIP, "trip_booking", "--input", "@examples/trip-booking/input.json", "--id", id])
+    data.run(&booking(id))
+}
+
+fn booking(id: &str) -> [&str; 7] {
+    ["run", TRIP, "trip_booking", "--input", "@examples/trip-booking/input.json", "--id", id]
 }
 
 /// What the booking service did, by request.
@@ -51,27 +57,28 @@ fn a_project_runs_and_its_id_answers_again_without_effects() {
 #[test]
 fn a_shared_cache_spares_other_folders_and_commands_without_one_the_compiling() {
     let (one, other) = (Data::new("cache-one"), Data::new("cache-other"));
-    let cache = one.path().join("shared");
-    let environment = [("DACAPO_CACHE", cache.to_str().unwrap())];
-    let kept = || {
-        let files = std::fs::read_dir(&cache).unwrap().map(|file| file.unwrap());
+    let (shared, empty) = (one.path().join("shared"), one.path().join("empty"));
+    let run = |data: &Data, cache: &Path, arguments: &[&str]| {
+        data.run_with(arguments, &[("DACAPO_CACHE", cache.to_str().unwrap())]).ok();
+        assert!(!data.path().join("cache").exists(), "it has no cache of its own");
+    };
+    let kept = |cache: &Path| {
+        let files = std::fs::read_dir(cache).unwrap().map(|file| file.unwrap());
         let mut files: Vec<_> = files.map(|file| (file.path(), file.metadata().unwrap().modified().unwrap())).collect();
         files.sort();
         files
     };
-    let book = |data: &Data| {
-        let trip = ["run", TRIP, "trip_booking", "--input", "@examples/trip-booking/input.json", "--id", "trip-1"];
-        data.run_with(&trip, &environment).ok();
-        assert!(!data.path().join("cache").exists(), "it has no cache of its own");
-    };
-    book(&one);
-    let before = kept();
+    run(&one, &shared, &booking("trip-1"));
+    let before = kept(&shared);
     assert!(!before.is_empty());
-    book(&other);
+    run(&other, &shared, &booking("trip-1"));
     let file = one.path().join("trip.recording");
-    one.run(&["history", "trip-1", "--output", file.to_str().unwrap(), "--with-module"]).ok();
-    other.run_with(&["replay", file.to_str().unwrap()], &environment).ok();
-    assert_eq!(kept(), before, "nothing was compiled again");
+    let replay = ["replay", file.to_str().unwrap()];
+    one.run(&["history", "trip-1", "--output", replay[1], "--with-module"]).ok();
+    run(&other, &shared, &replay);
+    assert_eq!(kept(&shared), before, "nothing was compiled again");
+    run(&other, &empty, &replay);
+    assert!(!kept(&empty).is_empty(), "a replay keeps what it compiles");
 }
 
 fn recordings_replay_and_are_guarded(data: &Data, events: usize) {

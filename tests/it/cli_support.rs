@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::temporary;
+
 /// Nothing waits so long unless it waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(300);
 
@@ -59,7 +61,7 @@ pub(crate) fn run_tests_of(project: &Path, what: &[&str], tests: &[&str]) {
         .current_dir(project)
         .env("CARGO_TARGET_DIR", target_of_projects())
         .env("DACAPO", dacapo())
-        .env("DACAPO_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))
+        .env("DACAPO_CACHE", temporary("compiled"))
         .output()
         .expect("cargo runs");
     let said = String::from_utf8_lossy(&tested.stdout);
@@ -93,7 +95,7 @@ impl Data {
             command.env_remove(name);
         });
         // A module is compiled once for all tests.
-        command.env("DACAPO_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
+        command.env("DACAPO_CACHE", temporary("compiled"));
         command.current_dir(root()).stdin(Stdio::null());
         command
     }

@@ -216,7 +216,8 @@ impl Drop for World {
     }
 }
 
-fn temporary(name: &str) -> PathBuf {
+/// A place for what tests keep.
+pub(crate) fn temporary(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 

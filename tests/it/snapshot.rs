@@ -1,7 +1,6 @@
 //! Snapshots: a guest goes back to any turn and goes on from there as if it had
 //! never been further; and where that cannot be, it says so and is as it was.
 
-use std::path::Path;
 use std::sync::OnceLock;
 
 use dacapo::core::ids::Hash;
@@ -14,15 +13,14 @@ use serde_json::{Value, json};
 
 use crate::debugging::long_history;
 use crate::guests::guest;
-use crate::harness::{SECOND, World};
+use crate::harness::{SECOND, World, temporary};
 
 /// The sandbox of all tests that look into guests.
 pub(crate) fn inspecting() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| {
         let settings = SandboxSettings { resident_guests: 32, memory_bytes: 64 << 20, ..SandboxSettings::default() };
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
-        Sandbox::inspecting(settings, Some(cache)).expect("a sandbox")
+        Sandbox::inspecting(settings, Some(temporary("compiled"))).expect("a sandbox")
     })
 }
 

@@ -54,6 +54,7 @@ pub(crate) async fn run(args: &Args, common: &Common) -> Result<()> {
         return count(args, common);
     }
     let before: Vec<Measured> = earlier(args)?;
+    // What cannot be built is told before anything is run.
     let settings = settings(args, common)?;
     let workloads: Vec<&str> = match args.workloads.as_slice() {
         [] => WORKLOADS.iter().map(|workload| workload.name).collect(),

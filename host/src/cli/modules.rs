@@ -14,7 +14,7 @@ use crate::engine::upgrade::default_if_same;
 use crate::engine::{Clock as _, EngineError, Modules, SystemClock, Upload};
 use crate::project::Project;
 use crate::replay::check::sandbox_of;
-use crate::sandbox::{Sandbox, shared_cache};
+use crate::sandbox::Sandbox;
 use crate::server::versions::{CollectBody, Named, RemoveBody, checked_json};
 use crate::store::{Grants, Module, Store};
 
@@ -78,14 +78,15 @@ enum Action {
 /// Checks and keeps modules without an engine, so that nothing runs.
 pub(super) struct Uploader {
     modules: Modules,
+    cache: Option<PathBuf>,
 }
 
 impl Uploader {
     pub(super) fn new(store: Arc<dyn Store>, data: &Path) -> Result<Self> {
         let settings = store::settings(data);
-        let sandbox = Sandbox::new(settings.sandbox, settings.cache);
+        let sandbox = Sandbox::new(settings.sandbox, settings.cache.clone());
         let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
-        Ok(Self { modules: Modules::new(store, Arc::new(sandbox)) })
+        Ok(Self { modules: Modules::new(store, Arc::new(sandbox)), cache: settings.cache })
     }
 
     pub(super) fn upload(&self, name: &str, version: Option<String>, bytes: Vec<u8>, grants: Grants) -> Result<Module> {
@@ -95,7 +96,7 @@ impl Uploader {
     /// Takes a module; new starts take it if running instances could go on with it.
     pub(super) fn take_checked(&self, upload: Upload) -> Result<Value> {
         let module = self.take(Upload { held_back: true, ..upload })?;
-        let sandbox = sandbox_of(&Default::default(), shared_cache()).map_err(EngineError::Sandbox)?;
+        let sandbox = sandbox_of(&Default::default(), self.cache.clone()).map_err(EngineError::Sandbox)?;
         let (module, checked) = default_if_same(&self.modules, &sandbox, module, SystemClock.now())?;
         Ok(checked_json(&self.modules, &module, &checked)?)
     }

@@ -10,11 +10,9 @@ use super::{Common, output, store};
 use crate::core::event::Event;
 use crate::core::namespace;
 use crate::core::turn::LogLine;
-use crate::engine::EngineError;
 use crate::replay::recording::Recording;
 use crate::replay::source::Sources;
 use crate::replay::{Replayed, Watcher, replay};
-use crate::sandbox::Sandbox;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,8 +25,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, common: &Common) -> Result<()> {
     let (recording, turns) = args.recorded.read(common).await?;
-    let sandbox = Sandbox::new(store::settings(&common.data).sandbox, store::cache_if_there(&common.data));
-    let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
+    let sandbox = store::sandbox(&common.data)?;
     let module = args.recorded.module(&recording, &turns, &sandbox, common).await?;
     let mut printer = Printer { silent: common.json, logs: args.logs, logged: Vec::new() };
     let replayed = replay(&module, &turns, &mut printer);

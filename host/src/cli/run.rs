@@ -20,7 +20,6 @@ use super::{Common, input, output, serve, store};
 use crate::core::payload::{ContentType, Failure, FailureKind, Payload};
 use crate::engine::{Engine, EngineError, IdReuse, StartOutcome, StartRequest, SystemClock, view};
 use crate::project::{Project, build, services::Service};
-use crate::sandbox::Sandbox;
 use crate::server::access::Admission;
 use crate::server::address::Address;
 use crate::server::api::Api;
@@ -182,8 +181,7 @@ pub(super) fn print_payload(payload: &Payload) {
 }
 
 fn list_offers(bytes: &[u8], common: &Common) -> Result<()> {
-    let sandbox = Sandbox::new(store::settings(&common.data).sandbox, store::cache_if_there(&common.data));
-    let sandbox = sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?;
+    let sandbox = store::sandbox(&common.data)?;
     let found = sandbox.inspect(bytes).map_err(EngineError::from)?;
     let module = Module {
         default_at: None,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{CliError, Result};
-use crate::engine::EngineSettings;
+use crate::engine::{EngineError, EngineSettings};
 use crate::sandbox::secrets::Secrets;
 use crate::sandbox::settings::SandboxSettings;
+use crate::sandbox::{Sandbox, shared_cache};
 use crate::store::codec::{Asked, Codec};
 use crate::store::crash::{CrashPoint, FileWrites};
 use crate::store::redb::{Options, RedbStore};
@@ -99,12 +100,18 @@ pub(crate) fn settings_with(data: &Path, secrets: Secrets) -> EngineSettings {
 
 /// Where compiled modules are kept.
 fn cache(data: &Path) -> PathBuf {
-    crate::sandbox::shared_cache().unwrap_or_else(|| data.join("cache"))
+    shared_cache().unwrap_or_else(|| data.join("cache"))
 }
 
 /// [`cache`], for what makes no data folder.
 pub(crate) fn cache_if_there(data: &Path) -> Option<PathBuf> {
-    exists(data).then(|| cache(data)).or_else(crate::sandbox::shared_cache)
+    exists(data).then(|| cache(data)).or_else(shared_cache)
+}
+
+/// A sandbox with the settings and the cache of this folder, if it is there.
+pub(crate) fn sandbox(data: &Path) -> Result<Sandbox> {
+    let sandbox = Sandbox::new(settings(data).sandbox, cache_if_there(data));
+    Ok(sandbox.map_err(|error| EngineError::Sandbox(format!("{error:#}")))?)
 }
 
 /// The secrets of this host: `DACAPO_SECRET_*`, and the file that

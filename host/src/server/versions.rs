@@ -22,7 +22,7 @@ use crate::engine::versions::default_among;
 use crate::engine::{Clock as _, EngineError, Modules, SystemClock, Upload};
 use crate::replay::check::{Checked, report, sandbox_of};
 use crate::sandbox::settings::SandboxSettings;
-use crate::sandbox::shared_cache;
+use crate::sandbox::{Sandbox, shared_cache};
 use crate::store::{Module, ModuleKind};
 
 /// A module that is meant: `name`, `name@version` or a hash.
@@ -132,10 +132,7 @@ impl Api {
         let scope = &Scope { namespace: self.namespace(), ..scope.clone() };
         let checked = match self.engine() {
             Ok(engine) => engine.check(bytes, scope)?,
-            Err(_) => {
-                let sandbox = sandbox_of(&SandboxSettings::default(), shared_cache()).map_err(EngineError::Sandbox)?;
-                check_running(&**self.store(), &candidate(&sandbox, bytes)?, scope)?
-            }
+            Err(_) => check_running(&**self.store(), &candidate(&sandbox_without_engine()?, bytes)?, scope)?,
         };
         Ok(report(&checked))
     }
@@ -156,11 +153,15 @@ impl Api {
         match self.engine() {
             Ok(engine) => Ok(run(engine.modules())?),
             Err(_) => {
-                let sandbox = sandbox_of(&SandboxSettings::default(), shared_cache()).map_err(EngineError::Sandbox)?;
-                Ok(run(&Modules::new(self.store().clone(), std::sync::Arc::new(sandbox)))?)
+                let sandbox = std::sync::Arc::new(sandbox_without_engine()?);
+                Ok(run(&Modules::new(self.store().clone(), sandbox))?)
             }
         }
     }
+}
+
+fn sandbox_without_engine() -> Result<Sandbox, EngineError> {
+    sandbox_of(&SandboxSettings::default(), shared_cache()).map_err(EngineError::Sandbox)
 }
 
 /// The modules as lists show them: each with whether new starts take it.
