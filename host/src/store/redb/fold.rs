@@ -26,16 +26,21 @@ use crate::store::codec::Codec;
 const TURNS_AT_ONCE: usize = 16 << 10;
 
 /// Folds all of `held`, in transactions of bounded size; `at_end` writes into the last one.
+/// `rest` is told how many turns are folded, after each instance.
 pub(super) fn fold_all(
     database: &Database,
     options: &Options,
     held: &Held,
     at_end: impl Fn(&WriteTransaction) -> Result<(), StoreError>,
+    rest: &mut dyn FnMut(usize),
 ) -> Result<(), StoreError> {
-    let mut after = None;
+    let (mut after, mut folded) = (None, 0);
     loop {
         let transaction = database.begin_write().doing("fold the log")?;
-        let last = fold_slice(&transaction, options, held, after.as_ref())?;
+        let last = fold_slice(&transaction, options, held, after.as_ref(), |turns| {
+            folded += turns;
+            rest(folded);
+        })?;
         if last.is_none() {
             at_end(&transaction)?;
         }
@@ -48,12 +53,13 @@ pub(super) fn fold_all(
 }
 
 /// Folds instances after `after`, by id, until [`TURNS_AT_ONCE`] turns are done. Returns
-/// the last instance folded; none when nothing is left.
+/// the last instance folded; none when nothing is left. Tells `folded` how many turns each had.
 fn fold_slice(
     transaction: &WriteTransaction,
     options: &Options,
     held: &Held,
     after: Option<&InstanceId>,
+    mut folded: impl FnMut(usize),
 ) -> Result<Option<InstanceId>, StoreError> {
     let mut rows = Rows {
         history: transaction.open_table(HISTORY).doing("open the histories")?,
@@ -69,8 +75,9 @@ fn fold_slice(
     let mut last = None;
     let mut turns_done = 0;
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
-    for (instance, entries) in held.instances.range::<str, _>((from, Bound::Unbounded)) {
+    for (instance, entries) in held.range(from) {
         fold_instance(&mut rows, &options.codec, instance, entries)?;
+        folded(entries.len());
         turns_done += entries.len();
         if turns_done >= TURNS_AT_ONCE {
             last = Some(instance.clone());

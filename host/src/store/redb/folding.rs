@@ -8,7 +8,8 @@ use redb::Database;
 use super::error::guarded;
 use super::fold::fold_all;
 use super::meta::write_noted;
-use super::overlay::{Generation, Overlay};
+use super::overlay::{Generation, Held, Overlay};
+use super::pace::{Pace, Waiting};
 use super::tables::{LogId, Noted};
 use super::{Counters, Options, RedbStore, Writer};
 use crate::store::{Store as _, StoreError};
@@ -20,6 +21,8 @@ pub(super) struct Shared {
     /// Why a write failed: nothing is known about the files until they are opened again.
     pub(super) lost: OnceLock<String>,
     pub(super) counters: Counters,
+    /// Who waits for a fold, or for its transaction to end.
+    pub(super) waiting: Waiting,
 }
 
 impl RedbStore {
@@ -27,24 +30,17 @@ impl RedbStore {
     /// an append. While the one before is being folded, the active one may become twice
     /// as large; then the append waits.
     pub(super) fn make_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let held = {
-            let overlay = self.shared.overlay();
-            let held = overlay.active.read();
-            (held.turns, held.bytes)
-        };
-        let is_over = |times: usize| {
-            held.0 >= self.options.fold_at_turns.saturating_mul(times)
-                || held.1 >= self.options.fold_at_bytes.saturating_mul(times)
-        };
+        let filled = self.options.filled(&self.shared.overlay().active.read());
         let is_busy = writer.folding.as_ref().is_some_and(|folding| !folding.is_finished());
-        if !is_over(1) || is_busy && !is_over(2) {
+        if filled < 1.0 || is_busy && filled < 2.0 {
             return Ok(());
         }
         self.end_fold(writer)?;
         let (generation, noted) = self.freeze(writer, writer.log.id())?;
         let (database, options, shared) = (self.database.clone(), self.options.clone(), self.shared.clone());
-        let fold = move || shared.write(|| fold_frozen(&database, &options, &shared, &generation, noted));
-        if !self.options.fold_beside {
+        let beside = options.fold_beside;
+        let fold = move || shared.write(|| fold_frozen(&database, &options, &shared, &generation, noted, beside));
+        if !beside {
             return fold();
         }
         let thread = std::thread::Builder::new().name("dacapo-fold".to_owned()).spawn(fold);
@@ -56,6 +52,7 @@ impl RedbStore {
     /// Waits until nothing is being folded.
     pub(super) fn end_fold(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let Some(folding) = writer.folding.take() else { return Ok(()) };
+        let _waits = self.shared.waiting.begin();
         folding.join().unwrap_or_else(|_| Err(StoreError::Io("the thread that folds died".to_owned())))
     }
 
@@ -67,7 +64,7 @@ impl RedbStore {
             return Ok(());
         }
         let (generation, noted) = self.freeze(writer, id)?;
-        fold_frozen(&self.database, &self.options, &self.shared, &generation, noted)
+        fold_frozen(&self.database, &self.options, &self.shared, &generation, noted, false)
     }
 
     /// Makes all that was appended durable and freezes it, when nothing else is; and what
@@ -152,15 +149,33 @@ impl Shared {
     }
 }
 
-/// Moves a frozen generation to the tables.
+impl Options {
+    /// How full a generation is: at 1 it is to be folded.
+    fn filled(&self, held: &Held) -> f64 {
+        let share = |of: usize, full: usize| of as f64 / full as f64;
+        share(held.turns, self.fold_at_turns).max(share(held.bytes, self.fold_at_bytes))
+    }
+}
+
+/// Moves a frozen generation to the tables; `beside` commits, it leaves the machine to them.
 fn fold_frozen(
     database: &Database,
     options: &Options,
     shared: &Shared,
     generation: &Generation,
     noted: Noted,
+    beside: bool,
 ) -> Result<(), StoreError> {
-    fold_all(database, options, &generation.read(), |transaction| write_noted(transaction, noted))?;
+    let mut pace = Pace::new(&shared.waiting);
+    let held = generation.read();
+    let filled = || options.filled(&shared.overlay().active.read());
+    let rest = &mut |folded: usize| {
+        if beside {
+            pace.rest(folded as f64 / held.turns as f64, filled);
+        }
+    };
+    fold_all(database, options, &held, |transaction| write_noted(transaction, noted), rest)?;
+    drop(held);
     shared.thaw(generation);
     Ok(())
 }

@@ -23,6 +23,7 @@ mod index;
 mod log;
 mod meta;
 mod overlay;
+mod pace;
 mod payloads;
 mod purge;
 mod segment;
@@ -36,7 +37,7 @@ use std::io::Write;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
@@ -211,7 +212,7 @@ impl RedbStore {
         if noted.id.is_some() {
             folds += u64::from(found.held.turns > 0);
             let closed = Noted { folded: found.last, id: None };
-            fold_all(&database, &options, &found.held, |transaction| write_noted(transaction, closed))?;
+            fold_all(&database, &options, &found.held, |transaction| write_noted(transaction, closed), &mut |_| ())?;
             place.clear()?;
         }
         let counters = Counters { folds: AtomicU64::new(folds), ..Counters::default() };
@@ -222,7 +223,7 @@ impl RedbStore {
             database: Arc::new(database),
             options,
             place,
-            shared: Arc::new(Shared { overlay, counters, lost: OnceLock::new() }),
+            shared: Arc::new(Shared { overlay, counters, ..Shared::default() }),
             recent: Arc::default(),
             writer: Mutex::new(Writer { log: Log::closed(found.last), folding: None }),
             written: Mutex::default(),
@@ -258,6 +259,7 @@ impl RedbStore {
         work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.shared.not_lost()?;
+        let _waits = self.shared.waiting.begin();
         self.shared.write(|| {
             let transaction = self.database.begin_write().doing(doing)?;
             epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
@@ -297,6 +299,7 @@ impl RedbStore {
 impl Store for RedbStore {
     fn claim(&self) -> Result<Epoch, StoreError> {
         let mut writer = self.writer()?;
+        let _waits = self.shared.waiting.begin();
         self.shared.write(|| {
             // What an earlier owner has appended is seen by this one.
             self.sync(writer.log.last())?;

@@ -8,7 +8,7 @@
 //! reader ignores those above the number it began with; that is how it sees a
 //! batch whole or not at all while holding no lock in between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -44,7 +44,9 @@ pub(super) struct Generation(RwLock<Held>);
 /// What a generation holds.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pub(super) instances: BTreeMap<InstanceId, Vec<Entry>>,
+    instances: HashMap<InstanceId, Vec<Entry>>,
+    /// Their ids, in order. Each turn looks its instance up; only the first one comes here.
+    ids: BTreeSet<InstanceId>,
     pub(super) turns: usize,
     /// Bytes of turns, as the threshold counts them.
     pub(super) bytes: usize,
@@ -55,7 +57,26 @@ impl Held {
     pub(super) fn push(&mut self, number: u64, turn: &TurnCommit) {
         self.turns += 1;
         self.bytes += turn.bytes.len();
-        self.instances.entry(turn.instance.clone()).or_default().push(Entry::of(number, turn));
+        let entry = Entry::of(number, turn);
+        match self.instances.get_mut(&turn.instance) {
+            Some(entries) => entries.push(entry),
+            None => self.insert(&turn.instance, entry),
+        }
+    }
+
+    fn insert(&mut self, instance: &InstanceId, entry: Entry) {
+        self.instances.insert(instance.clone(), vec![entry]);
+        self.ids.insert(instance.clone());
+    }
+
+    /// An instance's turns.
+    fn entries(&self, instance: &str) -> &[Entry] {
+        self.instances.get(instance).map_or(&[], Vec::as_slice)
+    }
+
+    /// Instances in the order of their ids, with their turns.
+    pub(super) fn range(&self, from: Bound<&str>) -> impl Iterator<Item = (&InstanceId, &[Entry])> {
+        self.ids.range::<str, _>((from, Bound::Unbounded)).map(|id| (id, self.entries(id.as_str())))
     }
 
     /// Takes a turn of commit `number` if it follows what is held of its
@@ -75,7 +96,7 @@ impl Held {
             }
             None => {
                 check_order(before()?, turn)?;
-                self.instances.insert(turn.instance.clone(), vec![entry]);
+                self.insert(&turn.instance, entry);
             }
         }
         self.turns += 1;
@@ -92,6 +113,7 @@ impl Held {
         }
         if entries.is_empty() {
             self.instances.remove(instance);
+            self.ids.remove(instance);
         }
     }
 }
@@ -107,7 +129,7 @@ impl Generation {
 
     /// Where an instance's turns in here end: execution and turn.
     pub(super) fn position(&self, instance: &InstanceId) -> Option<(ExecutionNumber, u32)> {
-        self.read().instances.get(instance).and_then(|entries| entries.last()).map(Entry::position)
+        self.read().entries(instance.as_str()).last().map(Entry::position)
     }
 }
 
@@ -125,8 +147,7 @@ impl Overlay {
         let mut found = Vec::new();
         for generation in self.frozen.iter().chain([&self.active]) {
             let held = generation.read();
-            let entries = held.instances.get(instance).into_iter().flatten();
-            found.extend(entries.take_while(|entry| entry.commit <= self.visible).cloned());
+            found.extend(held.entries(instance).iter().take_while(|entry| entry.commit <= self.visible).cloned());
         }
         found
     }
@@ -136,7 +157,7 @@ impl Overlay {
         let mut found = Vec::new();
         for generation in self.frozen.iter().chain([&self.active]) {
             let held = generation.read();
-            let Some(entries) = held.instances.get(instance) else { continue };
+            let entries = held.entries(instance);
             let entries = &entries[entries.partition_point(|entry| entry.position() < position)..];
             found.extend(entries.iter().take_while(|entry| entry.commit <= self.visible).cloned());
         }
@@ -158,7 +179,7 @@ impl Overlay {
     pub(super) fn ids(&self) -> BTreeSet<InstanceId> {
         let mut ids = BTreeSet::new();
         for generation in self.frozen.iter().chain([&self.active]) {
-            ids.extend(generation.read().instances.keys().cloned());
+            ids.extend(generation.read().ids.iter().cloned());
         }
         ids
     }
@@ -168,7 +189,7 @@ impl Overlay {
     pub(super) fn first_from(&self, from: Bound<&str>) -> Option<InstanceId> {
         let first = |generation: &Arc<Generation>| {
             let held = generation.read();
-            held.instances.range::<str, _>((from, Bound::Unbounded)).next().map(|(id, _)| id.clone())
+            held.range(from).next().map(|(id, _)| id.clone())
         };
         self.frozen.iter().chain([&self.active]).filter_map(first).min()
     }

@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use super::Options;
 use super::error::Doing;
@@ -24,10 +24,11 @@ pub(super) fn fold_table(database: &Database, options: &Options) -> Result<u64, 
         let (held, commits) = read_generation(database, options, next)?;
         let Some(commits) = commits else { return Ok(folds) };
         next = commits.end() + 1;
-        fold_all(database, options, &held, |transaction| {
+        let trim = |transaction: &WriteTransaction| {
             let mut log = transaction.open_table(LOG).doing("trim the log")?;
             log.retain_in(commits.clone(), |_, _| false).doing("trim the log")
-        })?;
+        };
+        fold_all(database, options, &held, trim, &mut |_| ())?;
         folds += 1;
     }
 }

@@ -1,0 +1,68 @@
+//! How fast a generation is folded beside commits.
+//!
+//! Folded in one go it would keep a core busy for as long as it takes, and commits and turns
+//! would queue up meanwhile: the slowest of many are those that come just then. So the thread
+//! that folds rests in between, as long as it is ahead of the generation that fills behind
+//! it, and nobody waits for it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two rests, at least.
+const WORK: Duration = Duration::from_millis(1);
+
+/// A rest, in times of the work before it: a machine that has nothing else to do folds at a
+/// fourth of its speed.
+const RESTS: u32 = 3;
+
+/// How far ahead of what fills it must be, in parts of a generation.
+const AHEAD: f64 = 0.1;
+
+/// Those who wait for the tables, or for all to be folded.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(AtomicUsize);
+
+/// Somebody waits for as long as this is there.
+pub(super) struct Waits<'w>(&'w Waiting);
+
+impl Waiting {
+    pub(super) fn begin(&self) -> Waits<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Waits(self)
+    }
+
+    fn is_anybody(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// When a thread that folds has rested last.
+pub(super) struct Pace<'w> {
+    waiting: &'w Waiting,
+    since: Instant,
+}
+
+impl<'w> Pace<'w> {
+    pub(super) fn new(waiting: &'w Waiting) -> Self {
+        Self { waiting, since: Instant::now() }
+    }
+
+    /// Rests, if it has worked for a while, `folded` of its generation (0 to 1) is further than
+    /// what of the next one has been `filled`, and nobody waits.
+    pub(super) fn rest(&mut self, folded: f64, filled: impl FnOnce() -> f64) {
+        let worked = self.since.elapsed();
+        if worked < WORK {
+            return;
+        }
+        if !self.waiting.is_anybody() && folded > filled() + AHEAD {
+            std::thread::sleep(worked.min(4 * WORK) * RESTS);
+        }
+        self.since = Instant::now();
+    }
+}
