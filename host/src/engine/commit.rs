@@ -38,8 +38,12 @@ const BYTES_PER_COMMIT: usize = 16 << 20;
 /// thread costs some tens.
 const SLOW_SYNC_US: u64 = 1_000;
 
-/// Syncs under way at once where they are slow, beside none where they are not.
-const SYNCS_AT_ONCE: u64 = 4;
+/// Where syncs are slow, a commit begins about so many microseconds after the one before:
+/// sooner, and commits would be small; later, and turns would wait for one to begin.
+const COMMIT_EVERY_US: u64 = 600;
+
+/// Commits that may be on their way at once, beside none where syncs are fast.
+const COMMITS_AT_ONCE: std::ops::RangeInclusive<u64> = 4..=16;
 
 /// How far workers may run ahead of the disk, in groups. Beyond it they wait, so
 /// that what is in memory stays bounded.
@@ -124,7 +128,7 @@ pub(super) fn run(
             if committer.sync_us.load(Ordering::Relaxed) <= SLOW_SYNC_US {
                 committer.finish(commit);
             } else {
-                if syncers < SYNCS_AT_ONCE {
+                if syncers < committer.commits_at_once() {
                     syncers += 1;
                     let (committer, written) = (&committer, written.clone());
                     scope.spawn(move || {
@@ -217,10 +221,16 @@ impl Committer<'_> {
         }
     }
 
-    /// Waits until fewer than so many commits are on their way in front of this one.
+    /// How many commits are on their way at once at most: the slower syncs are, the more.
+    fn commits_at_once(&self) -> u64 {
+        let while_one_syncs = self.sync_us.load(Ordering::Relaxed) / COMMIT_EVERY_US;
+        while_one_syncs.clamp(*COMMITS_AT_ONCE.start(), *COMMITS_AT_ONCE.end())
+    }
+
+    /// Waits until fewer than that are in front of this one.
     fn wait_for_room(&self, place: u64) {
         let mut turn = self.turn();
-        while turn.place + SYNCS_AT_ONCE <= place {
+        while turn.place + self.commits_at_once() <= place {
             turn = self.next.wait(turn).unwrap_or_else(PoisonError::into_inner);
         }
     }
