@@ -88,6 +88,28 @@ fn s12_a_wake_from_a_snapshot_goes_on_as_one_from_the_whole_history() {
 }
 
 #[test]
+fn s12_an_instance_that_has_grown_long_moves_while_nobody_waits_for_it() {
+    let world = world();
+    let host = world.open();
+    start(&host, "long", 60);
+    let events = || host.engine().summary(&id("long")).unwrap().unwrap().events;
+    let grown = (0..).find(|&n| {
+        raise_items(&host, "long", n..n + 1);
+        host.settle("long");
+        events() >= EVERY
+    });
+    // No turn comes after the one that made it long, and it has a guest that can be looked into.
+    evict(&world, &host, "long");
+    host.engine().settle_snapshots();
+    let kept = kept(&host, "long").expect("it left its state");
+    assert_eq!(kept.events, events());
+    raise_items(&host, "long", grown.unwrap() + 1..60);
+    assert_eq!(host.engine().restored_guests(), 1);
+    assert_eq!(host.output("long"), all(60));
+    host.assert_sound("long");
+}
+
+#[test]
 fn s32_a_query_of_a_long_instance_is_answered_from_its_snapshot_as_from_its_history() {
     let mut world = world_with(&["steps", "life"]);
     let host = world.open();

@@ -38,8 +38,8 @@ pub(super) const BYTES_PER_EVENT: usize = 100;
 pub(super) enum Job {
     /// Keep this.
     Keep(Box<Taken>),
-    /// Make that module ready for guests that can be looked into.
-    Prepare(ModuleHash),
+    /// Make that module ready for guests that can be looked into, and say so.
+    Prepare(ModuleHash, Box<dyn FnOnce() + Send>),
     /// Answer when all that came before is done.
     Barrier(SyncSender<()>),
     /// There is no more.
@@ -72,7 +72,11 @@ pub(super) fn run(store: &Arc<dyn Store>, epoch: Epoch, modules: &Modules, jobs:
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Keep(taken) => keep(&**store, epoch, modules, &taken),
-            Job::Prepare(module) => drop(modules.inspected(module)),
+            Job::Prepare(module, ready) => {
+                if modules.inspected(module).is_some() {
+                    ready();
+                }
+            }
             Job::Barrier(done) => drop(done.send(())),
             Job::Stop => return,
         }

@@ -86,6 +86,8 @@ pub(super) enum Message {
     Barrier(oneshot::Sender<Result<(), EngineError>>),
     /// There are no more of those.
     Recovered,
+    /// Guests of that instance's module can be looked into now.
+    Inspectable(InstanceId),
     /// Time has moved.
     Wake,
     /// No more turns.
@@ -392,6 +394,7 @@ impl Worker {
             Message::Purged(id) => self.purged(&id),
             Message::Recover(summary) => self.found(&summary),
             Message::Recovered => self.found_all(),
+            Message::Inspectable(id) => self.queue_to_move(&id),
             Message::Migrate(migration) => self.migrate(*migration),
             Message::Adopt(adoption) => self.adopt(*adoption),
             Message::Barrier(reply) => self.replies.push(Box::new(move |durable| drop(reply.send(durable)))),
@@ -626,6 +629,8 @@ impl Worker {
                     return;
                 }
             }
+        } else if self.is_to_move(&slot) {
+            put_off = !self.wake(id, &mut slot, now);
         }
         self.seal(&mut slot, now, replies);
         self.take_snapshot(id, &mut slot);
@@ -1112,7 +1117,8 @@ impl Message {
             | Self::LetGo(id)
             | Self::Answered(id, ..)
             | Self::Rewind(id, ..)
-            | Self::Purged(id) => Some(id),
+            | Self::Purged(id)
+            | Self::Inspectable(id) => Some(id),
             Self::Call(..)
             | Self::Recover(_)
             | Self::Migrate(_)

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Body, NotNow, Parts, Reply, Slot, Worker, take_up};
+use super::{Body, Message, NotNow, Parts, Reply, Slot, Worker, take_up};
 use crate::core::execution::Execution;
 use crate::core::ids::{InstanceId, TimestampMs};
 use crate::core::summary::Summary;
@@ -196,7 +196,9 @@ impl Worker {
         }
         if !guest.is_inspected() {
             if !taking.prepared {
-                taking.prepared = self.parts.snapshots.send(Job::Prepare(execution.module));
+                let (worker, id) = (self.parts.links[self.parts.number].clone(), id.clone());
+                let ready = Box::new(move || worker.send(Message::Inspectable(id)));
+                taking.prepared = self.parts.snapshots.send(Job::Prepare(execution.module, ready));
             }
             return;
         }
@@ -223,12 +225,21 @@ impl Worker {
         }
     }
 
-    /// An instance that has grown long leaves its ordinary guest before its next turn, once
-    /// there is one for it that can be looked into.
+    /// An instance that has grown long moves now, if it has nothing to do: its history is
+    /// replayed for that, and nobody waits for it meanwhile.
+    pub(super) fn queue_to_move(&mut self, id: &InstanceId) {
+        if self.live.get(id).is_some_and(|slot| self.is_to_move(slot)) {
+            self.queue(id);
+        }
+    }
+
+    /// An instance that has grown long leaves its ordinary guest, at the latest before its next
+    /// turn, once there is one for it that can be looked into.
     pub(super) fn is_to_move(&self, slot: &Slot) -> bool {
         match &slot.body {
             Body::Guest(guest, _) if slot.taking.prepared && !slot.taking.is_plain && !guest.is_inspected() => {
-                self.parts.modules.is_inspected(guest.recorder().execution.module)
+                let execution = &guest.recorder().execution;
+                execution.end.is_none() && self.parts.modules.is_inspected(execution.module)
             }
             _ => false,
         }
