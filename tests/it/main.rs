@@ -1,5 +1,6 @@
 //! Every integration test, in one binary: it links once.
 
+mod activities;
 mod alone;
 mod api;
 mod api_table;

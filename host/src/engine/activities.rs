@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -61,10 +62,13 @@ struct Served {
     default_retry: Option<RetryPolicy>,
 }
 
-/// Native runs that one task of the runtime begins, one after the other: enough
-/// to spare most tasks, few enough that a handler that computes for long before
-/// its first wait holds up little.
-const NATIVE_AT_ONCE: usize = 16;
+/// Runs that one task of the runtime begins, one after the other: enough to spare
+/// most tasks.
+const RUNS_AT_ONCE: usize = 16;
+
+/// How long such a task begins runs. Where one computes for longer before its first
+/// wait, those after it have tasks of their own.
+const BEGINS_FOR: Duration = Duration::from_millis(1);
 
 pub(super) type Key = (InstanceId, ExecutionNumber, OperationId);
 pub(super) type RunId = u64;
@@ -120,6 +124,15 @@ pub(super) struct Begin {
     runner: Runner,
     task: Arc<Task>,
     stopped: Option<oneshot::Receiver<()>>,
+}
+
+impl Begin {
+    fn may_end_at_once(&self) -> bool {
+        match &self.runner {
+            Runner::Native(_) => true,
+            Runner::Wasm(module, grants) => module.begins_directly(&self.task.name, grants),
+        }
+    }
 }
 
 /// The registry, the queues and the runs.
@@ -483,43 +496,43 @@ impl Activities {
         id
     }
 
-    /// Begins runs. Native ones are begun a few at a time in one task of the
-    /// runtime: many end at their first poll, and then cost no task of their own.
+    /// Begins runs. Those that may end at their first poll are begun a few at a time in
+    /// one task of the runtime, and then cost no task of their own.
     pub(super) fn begin(self: &Arc<Self>, begun: Vec<Begin>) {
-        let mut native = Vec::new();
-        for begin in begun {
-            if matches!(begin.runner, Runner::Native(_)) {
-                native.push(begin);
-                if native.len() == NATIVE_AT_ONCE {
-                    self.runtime.spawn(self.clone().begin_native(std::mem::take(&mut native)));
-                }
-            } else {
-                let activities = self.clone();
-                self.runtime.spawn(async move {
-                    let ended = activities.clone().attempt(begin).await;
-                    activities.end_all(ended);
-                });
-            }
-        }
-        if !native.is_empty() {
-            self.runtime.spawn(self.clone().begin_native(native));
+        let (mut at_once, alone): (Vec<_>, Vec<_>) = begun.into_iter().partition(Begin::may_end_at_once);
+        alone.into_iter().for_each(|begin| self.begin_alone(begin));
+        while !at_once.is_empty() {
+            let rest = at_once.split_off(at_once.len().min(RUNS_AT_ONCE));
+            self.runtime.spawn(self.clone().begin_some(at_once));
+            at_once = rest;
         }
     }
 
+    fn begin_alone(self: &Arc<Self>, begin: Begin) {
+        self.end_after(self.clone().attempt(begin));
+    }
+
+    fn end_after(self: &Arc<Self>, attempt: impl Future<Output = Option<(RunId, Outcome)>> + Send + 'static) {
+        let activities = self.clone();
+        self.runtime.spawn(async move {
+            let ended = attempt.await;
+            activities.end_all(ended);
+        });
+    }
+
     /// Polls each run once; those that are not ready go on as tasks of their own.
-    async fn begin_native(self: Arc<Self>, runs: Vec<Begin>) {
+    async fn begin_some(self: Arc<Self>, runs: Vec<Begin>) {
+        let since = Instant::now();
         let mut ended = Vec::with_capacity(runs.len());
         for begin in runs {
+            if since.elapsed() > BEGINS_FOR {
+                self.begin_alone(begin);
+                continue;
+            }
             let mut attempt = Box::pin(self.clone().attempt(begin));
             match futures::poll!(&mut attempt) {
                 Poll::Ready(outcome) => ended.extend(outcome),
-                Poll::Pending => {
-                    let activities = self.clone();
-                    tokio::spawn(async move {
-                        let ended = attempt.await;
-                        activities.end_all(ended);
-                    });
-                }
+                Poll::Pending => self.end_after(attempt),
             }
         }
         self.end_all(ended);

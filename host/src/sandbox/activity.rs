@@ -1,20 +1,23 @@
 //! Activities in wasm: real WASI, each capability granted by name.
 //!
-//! A fresh component instance runs each attempt, so nothing of one task is left
-//! for the next. What was not granted does not exist: no environment, no folder,
+//! A fresh instance runs each attempt, so nothing of one task is left for the next.
+//! It is one of the core module alone for as long as that suffices (see
+//! [`super::direct`]), and else one of the component, with WASI. What was not granted does not exist: no environment, no folder,
 //! no host; sockets are never given, outbound HTTP goes to granted hosts only (see
 //! [`super::outbound`]), and secrets are handed over by name ([`super::secrets`]).
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use wasmtime::component::{Component, ComponentExportIndex, HasSelf, Instance, Linker, ResourceTable};
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, Trap};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 use super::bindings::activity::dacapo::workflow::activity_context as wit;
 use super::bindings::activity::{Activity, ActivityPre};
 use super::bindings::orchestration::dacapo::workflow::types;
+use super::direct::{DirectActivities, NeedsMore};
 use super::inspect::ACTIVITIES;
 use super::log_stream::LogStream;
 use super::outbound::{Outbound, Resolver, Sent};
@@ -24,6 +27,10 @@ use crate::core::ids::ModuleHash;
 use crate::core::payload::{Failure, FailureKind, Outcome};
 use crate::core::task::Task;
 use crate::store::{Grants, Offer};
+
+/// An activity that took longer than a moment so often, one attempt after the other, is known
+/// to. Once may be a machine that was busy.
+const TOO_OFTEN: u8 = 3;
 
 /// What `run` answers.
 type Answer = Result<types::Payload, types::Failure>;
@@ -35,6 +42,11 @@ pub struct ActivityModule {
     pre: ActivityPre<ActivityState>,
     /// The one export that an attempt calls.
     run: ComponentExportIndex,
+    /// Its core module, where that can be called by itself.
+    direct: Option<DirectActivities>,
+    /// Activities whose attempts began there and needed more, with how often in a row they
+    /// needed more time; [`TOO_OFTEN`] also for those that needed more of the world.
+    need_more: RwLock<HashMap<String, u8>>,
     memory_bytes: usize,
     secrets: Secrets,
     resolver: Resolver,
@@ -51,7 +63,7 @@ struct ActivityState {
     http: WasiHttpCtx,
     table: ResourceTable,
     hooks: Outbound,
-    limits: wasmtime::StoreLimits,
+    limits: StoreLimits,
     task: Option<Arc<Task>>,
     scrubber: Scrubber,
 }
@@ -65,7 +77,12 @@ struct Granted {
 }
 
 impl ActivityModule {
-    pub(super) fn new(component: &Component, hash: ModuleHash, settings: &SandboxSettings) -> wasmtime::Result<Self> {
+    pub(super) fn new(
+        component: &Component,
+        direct: Option<DirectActivities>,
+        hash: ModuleHash,
+        settings: &SandboxSettings,
+    ) -> wasmtime::Result<Self> {
         let engine: &Engine = component.engine();
         let mut linker = Linker::<ActivityState>::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -74,7 +91,16 @@ impl ActivityModule {
         let pre = ActivityPre::new(linker.instantiate_pre(component)?)?;
         let run = run_of(component).ok_or_else(|| wasmtime::format_err!("the module exports no run"))?;
         let (secrets, resolver) = (settings.secrets.clone(), settings.resolver.clone());
-        Ok(Self { hash, pre, run, memory_bytes: settings.memory_bytes, secrets, resolver })
+        let need_more = RwLock::default();
+        Ok(Self { hash, pre, run, direct, need_more, memory_bytes: settings.memory_bytes, secrets, resolver })
+    }
+
+    /// Whether the next attempt of that activity begins without its component and WASI, where it
+    /// is over in a moment or begun anew. That changes nothing for it; see `sandbox/direct`.
+    pub fn begins_directly(&self, name: &str, grants: &Grants) -> bool {
+        self.direct.is_some()
+            && grants.secrets.is_empty()
+            && self.needed_more(name).is_none_or(|often| often < TOO_OFTEN)
     }
 
     /// What the module says of itself; it has no capability then.
@@ -99,7 +125,10 @@ impl ActivityModule {
 
     /// Runs one attempt. Whatever goes wrong is a failure of the activity; one of
     /// the host (no memory for it) may be tried again like any other.
-    pub async fn run(&self, task: Arc<Task>, grants: &Grants) -> Outcome {
+    pub async fn run(&self, task: Arc<Task>, grants: &Arc<Grants>) -> Outcome {
+        if let Some(outcome) = self.run_directly(&task, grants) {
+            return outcome;
+        }
         if grants.secrets.is_empty() {
             return self.attempt(task, grants, Granted::default()).await;
         }
@@ -111,12 +140,36 @@ impl ActivityModule {
         }
     }
 
-    async fn attempt(&self, task: Arc<Task>, grants: &Grants, secrets: Granted) -> Outcome {
-        match self.call_run(&task, grants, secrets).await {
-            Ok(Ok(output)) => Ok(output.into()),
-            Ok(Err(failure)) => Err(failure.into()),
-            Err(error) => Err(failure_of(&task.name, &error)),
+    /// An attempt with the core module alone; none if that does not suffice, of which nothing
+    /// was let out.
+    fn run_directly(&self, task: &Arc<Task>, grants: &Arc<Grants>) -> Option<Outcome> {
+        let direct = self.direct.as_ref().filter(|_| self.begins_directly(&task.name, grants))?;
+        let (answer, lines) = direct.run(task, grants, self.limits());
+        if let Some(more) = answer.as_ref().err().and_then(|error| error.downcast_ref::<NeedsMore>()) {
+            let often = match more {
+                NeedsMore::World => TOO_OFTEN,
+                NeedsMore::Time => self.needed_more(&task.name).map_or(1, |often| often.saturating_add(1)),
+            };
+            self.need_more.write().unwrap_or_else(PoisonError::into_inner).insert(task.name.clone(), often);
+            return None;
         }
+        if self.needed_more(&task.name).is_some_and(|often| often < TOO_OFTEN) {
+            self.need_more.write().unwrap_or_else(PoisonError::into_inner).remove(&task.name);
+        }
+        lines.into_iter().for_each(|line| show(Some(task), &Scrubber::default(), line));
+        Some(outcome_of(&task.name, answer))
+    }
+
+    fn needed_more(&self, name: &str) -> Option<u8> {
+        self.need_more.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    }
+
+    async fn attempt(&self, task: Arc<Task>, grants: &Grants, secrets: Granted) -> Outcome {
+        outcome_of(&task.name, self.call_run(&task, grants, secrets).await)
+    }
+
+    fn limits(&self) -> StoreLimits {
+        StoreLimitsBuilder::new().memory_size(self.memory_bytes).trap_on_grow_failure(true).build()
     }
 
     async fn call_run(&self, task: &Arc<Task>, grants: &Grants, secrets: Granted) -> wasmtime::Result<Answer> {
@@ -153,10 +206,7 @@ impl ActivityModule {
                 traceparent: task.as_ref().and_then(|task| task.traceparent.as_deref()?.parse().ok()),
             },
             scrubber: secrets.scrubber,
-            limits: wasmtime::StoreLimitsBuilder::new()
-                .memory_size(self.memory_bytes)
-                .trap_on_grow_failure(true)
-                .build(),
+            limits: self.limits(),
             task,
         };
         let mut store = Store::new(self.pre.engine(), state);
@@ -173,6 +223,14 @@ fn run_of(component: &Component) -> Option<ComponentExportIndex> {
     let (interface, _) = ty.exports(component.engine()).find(|(name, _)| name.starts_with(ACTIVITIES))?;
     let interface = component.get_export_index(None, interface)?;
     component.get_export_index(Some(&interface), "run")
+}
+
+fn outcome_of(name: &str, answer: wasmtime::Result<Answer>) -> Outcome {
+    match answer {
+        Ok(Ok(output)) => Ok(output.into()),
+        Ok(Err(failure)) => Err(failure.into()),
+        Err(error) => Err(failure_of(name, &error)),
+    }
 }
 
 fn failure_of(name: &str, error: &wasmtime::Error) -> Failure {
@@ -238,15 +296,7 @@ impl wit::Host for ActivityState {
         let Some(task) = &self.task else {
             wasmtime::bail!("info was called in describe, where no task is");
         };
-        Ok(wit::TaskInfo {
-            idempotency_key: task.idempotency_key(),
-            instance: task.instance.to_string(),
-            execution: task.execution,
-            operation: task.operation,
-            attempt: task.attempt,
-            deadline: task.deadline().map(|at| at.0),
-            last_heartbeat: task.last_heartbeat.clone().map(Into::into),
-        })
+        Ok(info_of(task))
     }
 
     fn heartbeat(&mut self, progress: Option<types::Payload>) -> wasmtime::Result<bool> {
@@ -259,11 +309,28 @@ impl wit::Host for ActivityState {
     }
 
     fn log(&mut self, line: types::LogLine) -> wasmtime::Result<()> {
-        let key = self.task.as_ref().map(|task| task.idempotency_key()).unwrap_or_default();
-        let line: crate::core::turn::LogLine = line.into();
-        let text = line.to_string();
-        let text = self.scrubber.text(&text);
-        tracing::info!(target: "dacapo::activity", task = key, level = ?line.level, "{text}");
+        show(self.task.as_ref(), &self.scrubber, line);
         Ok(())
     }
+}
+
+/// What an attempt is told of its task.
+pub(super) fn info_of(task: &Task) -> wit::TaskInfo {
+    wit::TaskInfo {
+        idempotency_key: task.idempotency_key(),
+        instance: task.instance.to_string(),
+        execution: task.execution,
+        operation: task.operation,
+        attempt: task.attempt,
+        deadline: task.deadline().map(|at| at.0),
+        last_heartbeat: task.last_heartbeat.clone().map(Into::into),
+    }
+}
+
+fn show(task: Option<&Arc<Task>>, scrubber: &Scrubber, line: types::LogLine) {
+    let key = task.map(|task| task.idempotency_key()).unwrap_or_default();
+    let line: crate::core::turn::LogLine = line.into();
+    let text = line.to_string();
+    let text = scrubber.text(&text);
+    tracing::info!(target: "dacapo::activity", task = key, level = ?line.level, "{text}");
 }

@@ -48,7 +48,7 @@ pub enum Refused {
     Offer(String),
 }
 
-const GUEST: &str = "dacapo:workflow/guest@0.1.";
+pub(super) const GUEST: &str = "dacapo:workflow/guest@0.1.";
 pub(super) const ACTIVITIES: &str = "dacapo:workflow/activities@0.1.";
 
 /// The component inside uploaded bytes: as given, or made from a core module

@@ -35,7 +35,7 @@ use wasmtime::{Engine, Module};
 use self::bindings::orchestration::OrchestrationPre;
 pub use self::cache::shared_cache;
 use self::cache::{Compiled, CompiledCache, Part};
-use self::direct::{DirectModule, Plain};
+use self::direct::{DirectActivities, DirectModule, Plain};
 use self::guest::{Guest, GuestState};
 use self::inspect::Refused;
 use self::layout::Layout;
@@ -183,7 +183,7 @@ impl Sandbox {
         let component = inspect::to_component(bytes, self.settings.module_bytes)?.into_owned();
         let hash = ModuleHash::of(&component);
         // Of what is called directly only the types are needed as a component.
-        let plain = direct::plain(&component).filter(|_| !self.inspects);
+        let plain = direct::plain(&component, direct::GUEST).filter(|_| !self.inspects);
         let hollow = plain.and_then(|plain| self.hollow(hash, &component, &plain).ok());
         let is_direct = hollow.is_some();
         let compiled = match hollow {
@@ -218,7 +218,7 @@ impl Sandbox {
     /// # Errors
     /// If the bytes are no such module.
     pub fn load(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<OrchestrationModule> {
-        if let (false, Some(plain)) = (self.inspects, direct::plain(component)) {
+        if let (false, Some(plain)) = (self.inspects, direct::plain(component, direct::GUEST)) {
             match self.load_direct(hash, component, &plain) {
                 Ok(module) => return Ok(module),
                 // Whatever the reason is, it goes the component's way, or fails there.
@@ -263,7 +263,22 @@ impl Sandbox {
     /// If the bytes are no such module.
     pub fn activity_module(&self, hash: ModuleHash, component: &[u8]) -> wasmtime::Result<activity::ActivityModule> {
         let compiled = self.compile(&self.activities, hash, component)?;
-        activity::ActivityModule::new(&compiled, hash, &self.settings)
+        let direct = self.direct_activities(hash, component, &compiled);
+        let direct =
+            direct.inspect_err(|error| tracing::debug!(module = %hash.short(), "not called directly: {error:#}"));
+        activity::ActivityModule::new(&compiled, direct.ok().flatten(), hash, &self.settings)
+    }
+
+    /// The core module inside of one with activities, if that can be called by itself.
+    fn direct_activities(
+        &self,
+        hash: ModuleHash,
+        component: &[u8],
+        compiled: &Component,
+    ) -> wasmtime::Result<Option<DirectActivities>> {
+        let Some(plain) = direct::plain(component, direct::ACTIVITIES) else { return Ok(None) };
+        let module = self.compiled(&self.activities, hash, Part::Core, || Ok(plain.module.into()))?;
+        DirectActivities::new(&module, compiled, plain.interface).map(Some)
     }
 
     /// Drops what was kept on disk of a module that is gone.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Result, bail};
 
+use super::Direct;
 use super::memory::{Fields, Layout, Lift, Load, Lower, Store, aligned, cases, content, larger, record};
 use crate::sandbox::bindings::orchestration::dacapo::workflow::context::{
     ActivityOptions, EntityId, InstanceInfo, OrchestrationOptions,
@@ -105,7 +106,7 @@ impl Layout for Delivery {
 }
 
 impl Store for Delivery {
-    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+    fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
         let inside = content(at, Self::ALIGN);
         match self {
             Self::Completed(completion) => {

@@ -2,27 +2,16 @@
 //! guest's memory, calls what the component's import calls, and puts the answer where the guest
 //! wants it.
 
-use wasmtime::{AsContextMut as _, Caller, Linker, Result};
+use wasmtime::{Caller, Linker, Result};
 
 use super::contract::{CallActivity, CallOrchestration, PayloadWords, payload};
-use super::memory::{Lift, Lower, Store, list, load, string};
+use super::memory::{Lift, list, load, string};
+use super::{answer, with};
 use crate::sandbox::bindings::orchestration::dacapo::workflow::context::{EntityId, Host};
 use crate::sandbox::guest::GuestState;
 use crate::sandbox::types::{Failure, FailureKind, LogLevel, LogLine, Payload, Tag};
 
 pub(super) type Asking<'a> = Caller<'a, GuestState>;
-
-/// Runs what an import does with the guest's memory and state.
-pub(super) fn with<T>(asking: &mut Asking<'_>, ask: impl FnOnce(&Lift<'_>, &mut GuestState) -> Result<T>) -> Result<T> {
-    let memory = asking.data().direct.asked()?.memory;
-    let (memory, state) = memory.data_and_store_mut(asking);
-    ask(&Lift::new(memory), state)
-}
-
-/// Answers with what does not fit into one word, at the address that the guest gave.
-pub(super) fn answer<T: Store>(asking: &mut Asking<'_>, value: &T, at: u32) -> Result<()> {
-    Lower::of(asking.as_context_mut())?.answer(value, at)
-}
 
 /// Defines the interface under the very name that a module uses.
 pub(super) fn define(linker: &mut Linker<GuestState>, name: &str) -> Result<()> {

@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use wasmtime::{Memory, Result, StoreContextMut, bail};
 
-use super::super::guest::GuestState;
-use super::{Parts, alone};
+use super::{Direct, Parts, alone};
 use crate::core::payload::JSON;
 use crate::sandbox::types::JSON_TEXT;
 
@@ -66,7 +65,7 @@ pub(super) trait Store: Layout {
     ///
     /// # Errors
     /// If the guest's allocator fails.
-    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()>;
+    fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()>;
 }
 
 /// Reads a value at an address that the guest named.
@@ -116,15 +115,15 @@ fn checked<T: Layout>(memory: usize, at: u32, len: u32) -> Result<usize> {
 }
 
 /// A guest that is handed values.
-pub(super) struct Lower<'a> {
-    store: StoreContextMut<'a, GuestState>,
+pub(super) struct Lower<'a, S: 'static> {
+    store: StoreContextMut<'a, S>,
     parts: Arc<Parts>,
 }
 
-impl<'a> Lower<'a> {
+impl<'a, S: Direct> Lower<'a, S> {
     /// The guest of that store, while it may be handed something.
-    pub(super) fn of(store: StoreContextMut<'a, GuestState>) -> Result<Self> {
-        let parts = store.data().direct.asked()?.clone();
+    pub(super) fn of(store: StoreContextMut<'a, S>) -> Result<Self> {
+        let parts = store.data().direct().asked()?.clone();
         Ok(Self { store, parts })
     }
 
@@ -228,7 +227,7 @@ macro_rules! number {
             }
         }
         impl Store for $type {
-            fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+            fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
                 into.write(at, &self.to_le_bytes());
                 Ok(())
             }
@@ -249,7 +248,7 @@ impl Load for bool {
 }
 
 impl Store for bool {
-    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+    fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
         u8::from(*self).store(into, at)
     }
 }
@@ -272,7 +271,7 @@ macro_rules! listed {
             }
         }
         impl Store for $type {
-            fn store(&$self, $into: &mut Lower<'_>, at: usize) -> Result<()> {
+            fn store<S: Direct>(&$self, $into: &mut Lower<'_, S>, at: usize) -> Result<()> {
                 let list = $store?;
                 $into.words(at, list);
                 Ok(())
@@ -299,7 +298,7 @@ impl<T: Load> Load for Vec<T> {
 }
 
 impl<T: Store> Store for Vec<T> {
-    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+    fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
         let list = into.list(self)?;
         into.words(at, list);
         Ok(())
@@ -327,7 +326,7 @@ impl<T: Load> Load for Option<T> {
 }
 
 impl<T: Store> Store for Option<T> {
-    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+    fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
         u8::from(self.is_some()).store(into, at)?;
         self.as_ref().map_or(Ok(()), |value| value.store(into, content(at, Self::ALIGN)))
     }
@@ -350,7 +349,7 @@ impl<T: Load, E: Load> Load for std::result::Result<T, E> {
 }
 
 impl<T: Store, E: Store> Store for std::result::Result<T, E> {
-    fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+    fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
         let inside = content(at, Self::ALIGN);
         u8::from(self.is_err()).store(into, at)?;
         match self {
@@ -395,7 +394,7 @@ macro_rules! record {
     };
     (@store $type:ident { $($field:ident: $of:ty),* $(,)? }) => {
         impl Store for $type {
-            fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+            fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
                 let mut fields = Fields::at(at);
                 $(self.$field.store(into, fields.next::<$of>())?;)*
                 Ok(())
@@ -427,7 +426,7 @@ macro_rules! cases {
             }
         }
         impl Store for $type {
-            fn store(&self, into: &mut Lower<'_>, at: usize) -> Result<()> {
+            fn store<S: Direct>(&self, into: &mut Lower<'_, S>, at: usize) -> Result<()> {
                 (*self as u8).store(into, at)
             }
         }

@@ -12,10 +12,14 @@
 //! a history goes on either way, and a test compares them. (What differs is a recursion that
 //! ends just before the stack does: there are some frames less below an import.)
 //!
+//! Activities of that form are called this way as well, for as long as they ask for nothing of
+//! the world ([`activity`]).
+//!
 //! Every other component (of JavaScript, of Python, made by hand), and every one in a sandbox
 //! that inspects, is run by the component's runtime. That also checks the types of all of them,
 //! of those called directly on a [`hollow`] copy.
 
+mod activity;
 mod contract;
 mod handles;
 mod hollow;
@@ -26,8 +30,11 @@ mod wasi;
 
 use std::sync::Arc;
 
-use wasmtime::component::{Component, types::ComponentItem};
-use wasmtime::{AsContextMut as _, Engine, Extern, Instance, InstancePre, Linker, Memory, Module, ModuleExport};
+use wasmtime::component::Component;
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
+use wasmtime::{
+    AsContextMut as _, Caller, Engine, Extern, Instance, InstancePre, Linker, Memory, Module, ModuleExport,
+};
 use wasmtime::{Result, Store, StoreContextMut, TypedFunc, WasmParams, WasmResults, format_err};
 
 use self::handles::Handles;
@@ -37,8 +44,9 @@ use super::guest::GuestState;
 use super::types::{Failure, Payload};
 use super::wasi::interface as wasi_interface;
 
+pub(super) use self::activity::{DirectActivities, NeedsMore};
 pub(super) use self::hollow::hollow;
-pub(super) use self::shape::{Plain, plain};
+pub(super) use self::shape::{ACTIVITIES, GUEST, Plain, plain};
 
 /// The interface of the contract's imports.
 const CONTEXT: &str = "dacapo:workflow/context@0.1.";
@@ -47,8 +55,7 @@ const CONTEXT: &str = "dacapo:workflow/context@0.1.";
 pub(super) struct DirectModule {
     pre: InstancePre<GuestState>,
     engine: Engine,
-    memory: ModuleExport,
-    realloc: ModuleExport,
+    passing: Passing,
     start: Export,
     resume: Export,
     query: Export,
@@ -66,6 +73,22 @@ struct Export {
 pub(super) struct Parts {
     memory: Memory,
     realloc: TypedFunc<(u32, u32, u32, u32), u32>,
+}
+
+/// The state of a store in which something is called directly.
+pub(super) trait Direct: 'static {
+    fn direct(&self) -> &DirectState;
+    fn direct_mut(&mut self) -> &mut DirectState;
+}
+
+impl Direct for GuestState {
+    fn direct(&self) -> &DirectState {
+        &self.direct
+    }
+
+    fn direct_mut(&mut self) -> &mut DirectState {
+        &mut self.direct
+    }
 }
 
 /// The part of a store's state that only guests have which are called directly.
@@ -108,14 +131,65 @@ impl DirectState {
 }
 
 /// Calls a part of the guest that may ask for nothing.
-fn alone<T>(
-    store: &mut StoreContextMut<'_, GuestState>,
-    call: impl FnOnce(&mut StoreContextMut<'_, GuestState>) -> Result<T>,
+fn alone<S: Direct, T>(
+    store: &mut StoreContextMut<'_, S>,
+    call: impl FnOnce(&mut StoreContextMut<'_, S>) -> Result<T>,
 ) -> Result<T> {
-    store.data_mut().direct.alone = true;
+    store.data_mut().direct_mut().alone = true;
     let called = call(store);
-    store.data_mut().direct.alone = false;
+    store.data_mut().direct_mut().alone = false;
     called
+}
+
+/// Runs what an import does with the guest's memory and state.
+fn with<S: Direct, T>(asking: &mut Caller<'_, S>, ask: impl FnOnce(&Lift<'_>, &mut S) -> Result<T>) -> Result<T> {
+    let memory = asking.data().direct().asked()?.memory;
+    let (memory, state) = memory.data_and_store_mut(asking);
+    ask(&Lift::new(memory), state)
+}
+
+/// Answers with what does not fit into one word, at the address that the guest gave.
+fn answer<S: Direct, T: memory::Store>(asking: &mut Caller<'_, S>, value: &T, at: u32) -> Result<()> {
+    Lower::of(asking.as_context_mut())?.answer(value, at)
+}
+
+/// What a module exports, by name.
+struct Names<'m>(&'m Module);
+
+impl Names<'_> {
+    fn needed(&self, name: &str) -> Result<ModuleExport> {
+        self.0.get_export_index(name).ok_or_else(|| format_err!("the core module exports no {name}"))
+    }
+
+    /// A function of the contract, which is exported as `interface`.
+    fn export(&self, interface: &str, function: &str) -> Result<Export> {
+        let name = format!("{interface}#{function}");
+        let post = self.0.get_export_index(&format!("cabi_post_{name}"));
+        Ok(Export { function: self.needed(&name)?, post })
+    }
+
+    /// Whatever the host needs for each value that crosses.
+    fn passing(&self) -> Result<Passing> {
+        Ok(Passing { memory: self.needed("memory")?, realloc: self.needed("cabi_realloc")? })
+    }
+}
+
+/// Where a module has what values cross by.
+struct Passing {
+    memory: ModuleExport,
+    realloc: ModuleExport,
+}
+
+impl Passing {
+    /// From now on values can cross, in both directions.
+    fn open<S: Direct>(&self, store: &mut Store<S>, instance: Instance) -> Result<()> {
+        let Some(Extern::Memory(memory)) = instance.get_module_export(&mut *store, &self.memory) else {
+            return Err(format_err!("the core module's memory is none"));
+        };
+        let realloc = function(store, instance, &self.realloc)?;
+        store.data_mut().direct_mut().parts = Some(Arc::new(Parts { memory, realloc }));
+        Ok(())
+    }
 }
 
 impl DirectModule {
@@ -138,19 +212,13 @@ impl DirectModule {
             }
         }
         linker.define_unknown_imports_as_traps(module)?;
-        let named = |name: &str| module.get_export_index(name);
-        let needed = |name: &str| named(name).ok_or_else(|| format_err!("the core module exports no {name}"));
-        let export = |function: &str| {
-            let name = format!("{interface}#{function}");
-            Ok::<_, wasmtime::Error>(Export { function: needed(&name)?, post: named(&format!("cabi_post_{name}")) })
-        };
+        let names = Names(module);
         Ok(Self {
-            memory: needed("memory")?,
-            realloc: needed("cabi_realloc")?,
-            start: export("start")?,
-            resume: export("resume")?,
-            query: export("query")?,
-            describe: export("describe")?,
+            passing: names.passing()?,
+            start: names.export(interface, "start")?,
+            resume: names.export(interface, "resume")?,
+            query: names.export(interface, "query")?,
+            describe: names.export(interface, "describe")?,
             pre: linker.instantiate_pre(module)?,
             engine: engine.clone(),
         })
@@ -162,11 +230,7 @@ impl DirectModule {
 
     pub(super) fn instantiate(self: &Arc<Self>, store: &mut Store<GuestState>) -> Result<DirectGuest> {
         let instance = self.pre.instantiate(&mut *store)?;
-        let Some(Extern::Memory(memory)) = instance.get_module_export(&mut *store, &self.memory) else {
-            return Err(format_err!("the core module's memory is none"));
-        };
-        let realloc = function(store, instance, &self.realloc)?;
-        store.data_mut().direct.parts = Some(Arc::new(Parts { memory, realloc }));
+        self.passing.open(store, instance)?;
         Ok(DirectGuest { instance, module: self.clone(), resume: None })
     }
 }
@@ -174,24 +238,28 @@ impl DirectModule {
 /// Whether the functions that `component` exports as `interface` have the contract's types. That
 /// they have the right words only is not enough: another contract's may be as long.
 pub(super) fn check_exports(component: &Component, interface: &str) -> Result<()> {
-    type Answer = std::result::Result<Payload, Failure>;
     let ty = component.component_type();
     let types = ty.instance_type();
-    let function = |name: &str| {
-        let interface = component.get_export_index(None, interface);
-        match component.get_export(interface.as_ref(), name) {
-            Some((ComponentItem::ComponentFunc(function), _)) => Ok(function),
-            _ => Err(format_err!("the component exports no function {name}")),
-        }
-    };
+    let function = |name: &str| exported_function(component, interface, name);
     function("describe")?.typecheck::<(), (Description,)>(&types)?;
     function("start")?.typecheck::<(&str, &Payload), (Progress,)>(&types)?;
     function("resume")?.typecheck::<(&[Delivery],), (Progress,)>(&types)?;
     function("query")?.typecheck::<(&str, &Payload), (Answer,)>(&types)
 }
 
-fn function<P: WasmParams, R: WasmResults>(
-    store: &mut Store<GuestState>,
+/// What an activity or a query comes to.
+type Answer = std::result::Result<Payload, Failure>;
+
+fn exported_function(component: &Component, interface: &str, name: &str) -> Result<ComponentFunc> {
+    let interface = component.get_export_index(None, interface);
+    match component.get_export(interface.as_ref(), name) {
+        Some((ComponentItem::ComponentFunc(function), _)) => Ok(function),
+        _ => Err(format_err!("the component exports no function {name}")),
+    }
+}
+
+fn function<S, P: WasmParams, R: WasmResults>(
+    store: &mut Store<S>,
     instance: Instance,
     export: &ModuleExport,
 ) -> Result<TypedFunc<P, R>> {
@@ -200,15 +268,15 @@ fn function<P: WasmParams, R: WasmResults>(
 }
 
 impl<P: WasmParams> Called<P> {
-    fn of(store: &mut Store<GuestState>, instance: Instance, export: Export) -> Result<Self> {
+    fn of<S>(store: &mut Store<S>, instance: Instance, export: Export) -> Result<Self> {
         let post = export.post.map(|post| function(store, instance, &post)).transpose()?;
         Ok(Self { function: function(store, instance, &export.function)?, post })
     }
 
     /// Calls it, reads its answer and lets the guest clean up.
-    fn call<T: Load>(&self, store: &mut Store<GuestState>, words: P) -> Result<T> {
+    fn call<S: Direct, T: Load>(&self, store: &mut Store<S>, words: P) -> Result<T> {
         let at = self.function.call(&mut *store, words)?;
-        let memory = store.data().direct.asked()?.memory;
+        let memory = store.data().direct().asked()?.memory;
         let answer = memory::load(&Lift::new(memory.data(&*store)), at)?;
         if let Some(post) = &self.post {
             alone(&mut store.as_context_mut(), |store| post.call(store, at))?;
@@ -241,12 +309,7 @@ impl DirectGuest {
         Called::of(store, self.instance, self.module.describe)?.call(store, ())
     }
 
-    pub(super) fn query(
-        &mut self,
-        store: &mut Store<GuestState>,
-        name: &str,
-        input: &Payload,
-    ) -> Result<std::result::Result<Payload, Failure>> {
+    pub(super) fn query(&mut self, store: &mut Store<GuestState>, name: &str, input: &Payload) -> Result<Answer> {
         let words = name_and_payload(store, name, input)?;
         Called::of(store, self.instance, self.module.query)?.call(store, words)
     }
@@ -255,7 +318,7 @@ impl DirectGuest {
 /// The words of a name and of a payload, as they are passed.
 type Words = (u32, u32, u32, u32, u32, u32);
 
-fn name_and_payload(store: &mut Store<GuestState>, name: &str, payload: &Payload) -> Result<Words> {
+fn name_and_payload<S: Direct>(store: &mut Store<S>, name: &str, payload: &Payload) -> Result<Words> {
     let mut guest = Lower::of(store.as_context_mut())?;
     let (name, name_len) = guest.bytes(name.as_bytes())?;
     let (media, media_len) = guest.bytes(payload.content_type.as_bytes())?;

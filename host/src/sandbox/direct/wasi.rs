@@ -5,24 +5,25 @@
 use wasmtime::{Linker, Result};
 
 use super::handles::Kind;
-use super::imports::{Asking, answer, with};
+use super::imports::Asking;
 use super::memory::{Fields, Layout, Lower, Store, larger, record};
+use super::{Direct, answer, with};
 use crate::sandbox::guest::GuestState;
 use crate::sandbox::types::Tag;
 use crate::sandbox::wasi::{LINE_BYTES, STDERR, STDOUT, exit, refuse_random};
 
 /// `datetime` of `wasi:clocks/wall-clock`.
-struct Datetime {
-    seconds: u64,
-    nanoseconds: u32,
+pub(super) struct Datetime {
+    pub(super) seconds: u64,
+    pub(super) nanoseconds: u32,
 }
 
 record!(Datetime { seconds: u64, nanoseconds: u32 } store);
 
 /// The two words of `wasi:random/insecure-seed`.
-struct Seed {
-    low: u64,
-    high: u64,
+pub(super) struct Seed {
+    pub(super) low: u64,
+    pub(super) high: u64,
 }
 
 record!(Seed { low: u64, high: u64 } store);
@@ -36,7 +37,7 @@ impl Layout for StreamError {
 }
 
 impl Store for StreamError {
-    fn store(&self, _: &mut Lower<'_>, _: usize) -> Result<()> {
+    fn store<S: Direct>(&self, _: &mut Lower<'_, S>, _: usize) -> Result<()> {
         match *self {}
     }
 }
@@ -47,7 +48,7 @@ impl Layout for () {
 }
 
 impl Store for () {
-    fn store(&self, _: &mut Lower<'_>, _: usize) -> Result<()> {
+    fn store<S: Direct>(&self, _: &mut Lower<'_, S>, _: usize) -> Result<()> {
         Ok(())
     }
 }

@@ -23,11 +23,22 @@ use wasmparser::{
 
 use self::parts::{CoreFunc, Func, Instance, Item, Parts, all, at, few};
 use self::shim::Shim;
+use crate::sandbox::inspect;
 
-/// What the exported interface's name starts with; any patch of this version is served alike.
-const GUEST: &str = "dacapo:workflow/guest@0.1.";
-/// The functions of that interface that the host calls in the module itself.
-const CALLED: [&str; 4] = ["describe", "start", "resume", "query"];
+/// An interface whose functions the host calls in the module itself.
+#[derive(Clone, Copy)]
+pub(in crate::sandbox) struct Called {
+    /// What its name starts with; any patch of this version is served alike.
+    interface: &'static str,
+    functions: &'static [&'static str],
+}
+
+/// What the host calls of orchestrations.
+pub(in crate::sandbox) const GUEST: Called =
+    Called { interface: inspect::GUEST, functions: &["describe", "start", "resume", "query"] };
+/// What the host calls of activities: what they say of themselves they say as a component.
+pub(in crate::sandbox) const ACTIVITIES: Called = Called { interface: inspect::ACTIVITIES, functions: &["run"] };
+
 /// Names are looked up one after the other. No guest has as many as this, and with more it could take long.
 const MANY: usize = 1000;
 
@@ -38,14 +49,15 @@ const MANY: usize = 1000;
 pub(in crate::sandbox) struct Plain<'a> {
     /// The core module's bytes.
     pub(in crate::sandbox) module: &'a [u8],
-    /// The contract's exported interface, with its version: what the names of its functions begin with.
+    /// The exported interface that is called, with its version: what the names of its functions begin with.
     pub(in crate::sandbox) interface: &'a str,
 }
 
-/// The core module of a component in which all is joined by its own name, or none if anything is otherwise.
+/// The core module of a component in which all is joined by its own name and that exports what is to be called, or
+/// none if anything is otherwise.
 ///
 /// The component must have been validated, or be so before the module is run: this does not compare types.
-pub(in crate::sandbox) fn plain(component: &[u8]) -> Option<Plain<'_>> {
+pub(in crate::sandbox) fn plain(component: &[u8], called: Called) -> Option<Plain<'_>> {
     let parts = Parts::read(component)?;
     let (mains, others): (Vec<_>, Vec<_>) = (0..).zip(&parts.modules).partition(|(_, module)| has_memory(module));
     let [(index, module)] = mains[..] else { return None };
@@ -59,7 +71,7 @@ pub(in crate::sandbox) fn plain(component: &[u8]) -> Option<Plain<'_>> {
     let joints = Joints { parts: &parts, main, shim, exports };
     let joined =
         imports.len() < MANY && imports.iter().all(|&(from, name)| joints.import(arguments, from, name).is_some());
-    let interface = joints.guest()?;
+    let interface = joints.called(called)?;
     (joined && joints.canonicals()).then_some(Plain { module, interface })
 }
 
@@ -141,10 +153,11 @@ impl<'a> Joints<'_, 'a> {
         }
     }
 
-    /// The guest's interface, if all exported ones lead to the main module's exports of their names, and one is that.
-    fn guest(&self) -> Option<&'a str> {
+    /// The name of the interface that is called, if all exported ones lead to the main module's exports of their
+    /// names, and one is that.
+    fn called(&self, called: Called) -> Option<&'a str> {
         (self.parts.exports.len() < MANY / 10).then_some(())?;
-        let mut guests = Vec::new();
+        let mut found = Vec::new();
         for &(interface, instance) in &self.parts.exports {
             let Instance::Other(ComponentInstance::Instantiate { component_index, args }) =
                 at(&self.parts.instances, instance)?
@@ -158,12 +171,12 @@ impl<'a> Joints<'_, 'a> {
                 let Func::Lift(func, _) = at(&self.parts.funcs, argument.index)? else { return None };
                 (self.exported(*func)? == format!("{interface}#{name}")).then_some(())?;
             }
-            if interface.starts_with(GUEST) && CALLED.iter().all(|called| names.contains(called)) {
-                guests.push(interface);
+            if interface.starts_with(called.interface) && called.functions.iter().all(|name| names.contains(name)) {
+                found.push(interface);
             }
         }
-        let [guest] = guests[..] else { return None };
-        Some(guest)
+        let [found] = found[..] else { return None };
+        Some(found)
     }
 }
 

@@ -82,7 +82,7 @@ const PLAIN: &str = r#"(component
 fn is_plain(text: &str) -> bool {
     let component = wat::parse_str(text).unwrap();
     wasmparser::Validator::new().validate_all(&component).unwrap();
-    plain(&component).is_some()
+    plain(&component, GUEST).is_some()
 }
 
 /// Whether it is still plain with the first of these changed into the second, which leaves it valid.
@@ -94,7 +94,7 @@ fn plain_with(old: &str, new: &str) -> bool {
 #[test]
 fn one_module_that_is_joined_by_name_is_plain() {
     let component = wat::parse_str(PLAIN).unwrap();
-    let module = plain(&component).unwrap().module;
+    let module = plain(&component, GUEST).unwrap().module;
     assert!(Parser::is_core_wasm(module) && has_memory(module));
     assert!(is_plain(PLAIN));
     assert!(plain_with("context@0.1.3", "context@0.1.0"));
@@ -137,20 +137,20 @@ fn another_memory_or_encoding_is_not_plain() {
     assert!(!plain_with(r#"(export "memory") 1)"#, r#"(export "memory") 1) (func $f) (start $f)"#));
     // This one is not valid: a string needs a memory.
     let missing = PLAIN.replace("(core func $resume) (memory $memory) (realloc $realloc)", "(core func $resume)");
-    assert!(missing.len() < PLAIN.len() && plain(&wat::parse_str(&missing).unwrap()).is_none());
+    assert!(missing.len() < PLAIN.len() && plain(&wat::parse_str(&missing).unwrap(), GUEST).is_none());
 }
 
 #[test]
 fn what_is_broken_is_not_plain() {
     let component = wat::parse_str(PLAIN).unwrap();
     for end in 0..component.len() / 2 {
-        assert!(plain(&component[..end]).is_none());
+        assert!(plain(&component[..end], GUEST).is_none());
     }
     for position in 0..component.len() {
         for change in [0x01, 0x80, 0xff] {
             let mut broken = component.clone();
             broken[position] ^= change;
-            let _ = plain(&broken);
+            let _ = plain(&broken, GUEST);
         }
     }
 }

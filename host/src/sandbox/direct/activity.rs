@@ -1,0 +1,256 @@
+//! Attempts of activities, called directly for as long as they ask for nothing of the world.
+//!
+//! Most of what an attempt costs is the component around its module, and a WASI that is made for
+//! it alone; an activity that only computes needs neither. So an attempt may begin here. It is
+//! told of its task, of time, randomness and its environment, all of which changes nothing, and
+//! its log lines are kept until it ends. If it asks for anything else, or takes longer than a
+//! moment, it ends with [`NeedsMore`]: nothing of it was let out, so it can be begun anew as a
+//! component with all that it is granted.
+
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+use wasmtime::{Caller, ExternType, InstancePre, Linker, Module, Result, StoreLimits, Trap, bail};
+use wasmtime_wasi::clocks::{HostMonotonicClock, MonotonicClock, wall_clock};
+
+use super::memory::{Fields, Layout, Lower, Store, larger, list, record, string};
+use super::wasi::{Datetime, Seed};
+use super::{
+    Answer, Called, Direct, DirectState, Export, Names, Passing, answer, exported_function, name_and_payload, with,
+};
+use crate::core::task::Task;
+use crate::sandbox::activity::info_of;
+use crate::sandbox::bindings::activity::dacapo::workflow::activity_context::TaskInfo;
+use crate::sandbox::types::{LogLevel, LogLine, Payload, Tag};
+use crate::sandbox::wasi::{interface as wasi_interface, refuse_random};
+use crate::store::Grants;
+
+/// The interface of the contract's imports.
+const CONTEXT: &str = "dacapo:workflow/activity-context@0.1.";
+
+/// Ticks after which an attempt takes too long: nothing else runs on its thread meanwhile.
+const MOMENT: u64 = 2;
+
+/// What an attempt gets only as a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::sandbox) enum NeedsMore {
+    /// It asked for something that only components are served.
+    #[error("the attempt needs more of the world")]
+    World,
+    /// Its moment is over.
+    #[error("the attempt needs more time")]
+    Time,
+}
+
+/// A core module with activities, which is instantiated without its component.
+pub(in crate::sandbox) struct DirectActivities {
+    pre: InstancePre<Attempt>,
+    passing: Passing,
+    run: Export,
+}
+
+/// What the store of one attempt holds.
+struct Attempt {
+    direct: DirectState,
+    task: Arc<Task>,
+    grants: Arc<Grants>,
+    limits: StoreLimits,
+    /// Shown when it has ended.
+    lines: Vec<LogLine>,
+    /// Begun when it is first read.
+    clock: Option<MonotonicClock>,
+}
+
+impl Direct for Attempt {
+    fn direct(&self) -> &DirectState {
+        &self.direct
+    }
+
+    fn direct_mut(&mut self) -> &mut DirectState {
+        &mut self.direct
+    }
+}
+
+impl Attempt {
+    fn clock(&mut self) -> &MonotonicClock {
+        self.clock.get_or_insert_with(MonotonicClock::new)
+    }
+
+    /// Every variable that it is granted and that is no secret.
+    fn environment(&self) -> Vec<Tag> {
+        let traceparent = self.task.traceparent.iter().map(|value| ("TRACEPARENT", value));
+        let granted = self.grants.env.iter().map(|(name, value)| (name.as_str(), value));
+        traceparent.chain(granted).map(|(name, value)| Tag { name: name.to_owned(), value: value.clone() }).collect()
+    }
+}
+
+impl DirectActivities {
+    /// Links the core module of `component`, which exports its activities as `interface`.
+    pub(in crate::sandbox) fn new(module: &Module, component: &Component, interface: &str) -> Result<Self> {
+        let types = component.component_type();
+        exported_function(component, interface, "run")?
+            .typecheck::<(&str, &Payload), (Answer,)>(&types.instance_type())?;
+        let mut linker = Linker::new(module.engine());
+        linker.allow_shadowing(true);
+        for import in module.imports() {
+            let ExternType::Func(ty) = import.ty() else { bail!("the core module imports more than functions") };
+            linker.func_new(import.module(), import.name(), ty, |_, _, _| Err(NeedsMore::World.into()))?;
+        }
+        let names: std::collections::BTreeSet<_> = module.imports().map(|import| import.module()).collect();
+        for name in names {
+            match wasi_interface(name) {
+                Some(interface) => define_wasi(&mut linker, interface, name)?,
+                None if name.starts_with(CONTEXT) => define_context(&mut linker, name)?,
+                None => {}
+            }
+        }
+        let names = Names(module);
+        let (passing, run) = (names.passing()?, names.export(interface, "run")?);
+        Ok(Self { pre: linker.instantiate_pre(module)?, passing, run })
+    }
+
+    /// One attempt, and what it logged. It has no secret.
+    ///
+    /// # Errors
+    /// [`NeedsMore`], or why it trapped.
+    pub(in crate::sandbox) fn run(
+        &self,
+        task: &Arc<Task>,
+        grants: &Arc<Grants>,
+        limits: StoreLimits,
+    ) -> (Result<Answer>, Vec<LogLine>) {
+        let (task, grants) = (task.clone(), grants.clone());
+        let attempt = Attempt { direct: DirectState::default(), task, grants, limits, lines: Vec::new(), clock: None };
+        let mut store = wasmtime::Store::new(self.pre.module().engine(), attempt);
+        store.limiter(|attempt| &mut attempt.limits);
+        store.set_epoch_deadline(MOMENT);
+        let answer = self.call(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => NeedsMore::Time.into(),
+            _ => error,
+        });
+        (answer, std::mem::take(&mut store.data_mut().lines))
+    }
+
+    fn call(&self, store: &mut wasmtime::Store<Attempt>) -> Result<Answer> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        self.passing.open(store, instance)?;
+        let task = store.data().task.clone();
+        let words = name_and_payload(store, &task.name, &task.input.clone().into())?;
+        Called::of(store, instance, self.run)?.call(store, words)
+    }
+}
+
+record!(TaskInfo {
+    idempotency_key: String,
+    instance: String,
+    execution: u32,
+    operation: u32,
+    attempt: u32,
+    deadline: Option<u64>,
+    last_heartbeat: Option<Payload>,
+} store);
+
+type Asking<'a> = Caller<'a, Attempt>;
+
+fn define_context(linker: &mut Linker<Attempt>, name: &str) -> Result<()> {
+    linker.func_wrap(name, "info", |mut asking: Asking<'_>, at: u32| {
+        let info = with(&mut asking, |_, attempt| Ok(info_of(&attempt.task)))?;
+        answer(&mut asking, &info, at)
+    })?;
+    linker.func_wrap(
+        name,
+        "log",
+        |mut asking: Asking<'_>,
+         level: u32,
+         target: u32,
+         target_len: u32,
+         message: u32,
+         len: u32,
+         fields: u32,
+         count: u32| {
+            with(&mut asking, |memory, attempt| {
+                attempt.lines.push(LogLine {
+                    level: LogLevel::numbered(level)?,
+                    target: string(memory, target, target_len)?,
+                    message: string(memory, message, len)?,
+                    fields: list(memory, fields, count)?,
+                });
+                Ok(())
+            })
+        },
+    )?;
+    Ok(())
+}
+
+/// Defines what of one interface tells something and changes nothing, under the very name that
+/// a module uses.
+fn define_wasi(linker: &mut Linker<Attempt>, interface: &str, name: &str) -> Result<()> {
+    match interface {
+        "clocks/wall-clock" => {
+            let datetime =
+                |time: std::time::Duration| Datetime { seconds: time.as_secs(), nanoseconds: time.subsec_nanos() };
+            linker.func_wrap(name, "now", move |mut asking: Asking<'_>, at: u32| {
+                answer(&mut asking, &datetime(wall_clock().now()), at)
+            })?;
+            linker.func_wrap(name, "resolution", move |mut asking: Asking<'_>, at: u32| {
+                answer(&mut asking, &datetime(wall_clock().resolution()), at)
+            })?;
+        }
+        "clocks/monotonic-clock" => {
+            linker.func_wrap(name, "now", |mut asking: Asking<'_>| asking.data_mut().clock().now())?;
+            linker.func_wrap(name, "resolution", |mut asking: Asking<'_>| asking.data_mut().clock().resolution())?;
+        }
+        "random/random" => define_random(linker, name, "get-random-bytes", "get-random-u64")?,
+        "random/insecure" => define_random(linker, name, "get-insecure-random-bytes", "get-insecure-random-u64")?,
+        "random/insecure-seed" => {
+            linker.func_wrap(name, "insecure-seed", |mut asking: Asking<'_>, at: u32| {
+                answer(&mut asking, &Seed { low: random_u64(), high: random_u64() }, at)
+            })?;
+        }
+        "cli/environment" => {
+            linker.func_wrap(name, "get-environment", |mut asking: Asking<'_>, at: u32| {
+                let environment = asking.data().environment();
+                answer(&mut asking, &environment, at)
+            })?;
+            linker.func_wrap(name, "get-arguments", |mut asking: Asking<'_>, at: u32| {
+                answer(&mut asking, &Vec::<String>::new(), at)
+            })?;
+            linker.func_wrap(name, "initial-cwd", |mut asking: Asking<'_>, at: u32| {
+                answer(&mut asking, &None::<String>, at)
+            })?;
+        }
+        "filesystem/preopens" => {
+            linker.func_wrap(name, "get-directories", |mut asking: Asking<'_>, at: u32| {
+                if !asking.data().grants.directories.is_empty() {
+                    return Err(NeedsMore::World.into());
+                }
+                // Whatever an empty list is of, its words are the same.
+                answer(&mut asking, &Vec::<Tag>::new(), at)
+            })?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn define_random(linker: &mut Linker<Attempt>, name: &str, bytes: &str, word: &str) -> Result<()> {
+    linker.func_wrap(name, bytes, |mut asking: Asking<'_>, len: u64, at: u32| {
+        // A component may ask for more at once.
+        refuse_random(len).map_err(|_| NeedsMore::World)?;
+        let mut bytes = vec![0; len as usize];
+        fill(&mut bytes);
+        answer(&mut asking, &Arc::<[u8]>::from(bytes), at)
+    })?;
+    linker.func_wrap(name, word, |_: Asking<'_>| random_u64())?;
+    Ok(())
+}
+
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+fn fill(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives randomness");
+}
