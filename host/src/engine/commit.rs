@@ -19,6 +19,7 @@ use super::Clock;
 use super::activities::Activities;
 use super::error::EngineError;
 use super::mail::{Posted, send};
+use super::prompt::run_promptly;
 use super::schedules::Signal;
 use super::trace::{About, Spans};
 use super::turns::{Message, WorkerLink};
@@ -40,7 +41,7 @@ const SLOW_SYNC_US: u64 = 1_000;
 
 /// Where syncs are slow, a commit begins about so many microseconds after the one before:
 /// sooner, and commits would be small; later, and turns would wait for one to begin.
-const COMMIT_EVERY_US: u64 = 600;
+const COMMIT_EVERY_US: u64 = 400;
 
 /// Commits that may be on their way at once, beside none where syncs are fast.
 const COMMITS_AT_ONCE: std::ops::RangeInclusive<u64> = 4..=16;
@@ -132,6 +133,7 @@ pub(super) fn run(
                     syncers += 1;
                     let (committer, written) = (&committer, written.clone());
                     scope.spawn(move || {
+                        run_promptly();
                         let next = || written.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         while let Ok(commit) = next() {
                             committer.finish(commit);

@@ -18,6 +18,7 @@ mod intercept;
 mod life;
 mod mail;
 mod modules;
+mod prompt;
 mod query;
 mod queues;
 mod quotas;
