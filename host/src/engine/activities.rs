@@ -13,6 +13,7 @@
 //! how it ended: the runner, the remote worker, or [`super::deadlines`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
 use std::task::Poll;
@@ -70,7 +71,24 @@ const RUNS_AT_ONCE: usize = 16;
 /// wait, those after it have tasks of their own.
 const BEGINS_FOR: Duration = Duration::from_millis(1);
 
-pub(super) type Key = (InstanceId, ExecutionNumber, OperationId);
+/// Names a task: one call of one execution. The hash of the instance comes first, so that those
+/// that are compared on the way to one are told apart without their ids being read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    hash: u64,
+    instance: InstanceId,
+    execution: ExecutionNumber,
+    operation: OperationId,
+}
+
+impl Key {
+    fn of(instance: &InstanceId, execution: ExecutionNumber, operation: OperationId) -> Self {
+        let mut hasher = DefaultHasher::new();
+        instance.hash(&mut hasher);
+        Self { hash: hasher.finish(), instance: instance.clone(), execution, operation }
+    }
+}
+
 pub(super) type RunId = u64;
 
 /// What is to be run or runs, and how far it is.
@@ -257,8 +275,7 @@ impl Activities {
         self.forget_silent(&mut state);
         let queue = call.options.queue.as_deref().unwrap_or(DEFAULT_QUEUE);
         let served = self.is_served_from(&state, instance.space(), queue, &call.name);
-        let from = (instance.clone(), 0, 0);
-        let of_instance = state.tasks.range(from..).take_while(|((id, ..), _)| id == instance);
+        let of_instance = state.tasks.range(Key::of(instance, 0, 0)..).take_while(|(key, _)| key.instance == *instance);
         let entry = of_instance.map(|(_, entry)| entry).find(|entry| entry.task.operation == call.operation);
         let run = entry.and_then(|entry| entry.run);
         let worker = run.and_then(|run| state.runs.get(&run)?.place.worker().map(str::to_owned));
@@ -386,13 +403,13 @@ impl Activities {
     /// it at its next heartbeat, and its outcome is dropped.
     pub(super) fn forget(&self, instance: &InstanceId, execution: ExecutionNumber, operation: OperationId) {
         let mut state = self.state();
-        state.forget(&(instance.clone(), execution, operation));
+        state.forget(&Key::of(instance, execution, operation));
     }
 
     /// The execution has ended: none of its calls is begun any more.
     pub(super) fn forget_all(&self, instance: &InstanceId, execution: ExecutionNumber) {
         let mut state = self.state();
-        let range = (instance.clone(), execution, 0)..=(instance.clone(), execution, OperationId::MAX);
+        let range = Key::of(instance, execution, 0)..=Key::of(instance, execution, OperationId::MAX);
         let keys: Vec<Key> = state.tasks.range(range).map(|(key, _)| key.clone()).collect();
         for key in keys {
             state.forget(&key);
@@ -677,7 +694,7 @@ pub(super) fn is_wanted(tasks: &BTreeMap<Key, Entry>, task: &Task) -> bool {
 }
 
 pub(super) fn key(task: &Task) -> Key {
-    (task.instance.clone(), task.execution, task.operation)
+    Key::of(&task.instance, task.execution, task.operation)
 }
 
 impl Place {
