@@ -207,6 +207,9 @@ pub(super) struct Worker {
     pub(super) let_go_of: HashMap<(InstanceId, ExecutionNumber), BTreeSet<OperationId>>,
     live: HashMap<InstanceId, Slot>,
     idle: Idle,
+    /// Guests of instances that have left, to be torn down when nobody waits for it.
+    #[allow(clippy::vec_box, reason = "they are large, and in boxes already")]
+    leaving: Vec<Box<Guest>>,
     stamps: u64,
     timers: BinaryHeap<Reverse<(TimestampMs, InstanceId)>>,
     watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Outcome, EngineError>>>>,
@@ -308,6 +311,7 @@ impl Worker {
             joined: HashMap::new(),
             live: HashMap::new(),
             idle: Idle::default(),
+            leaving: Vec::new(),
             stamps: 0,
             timers: BinaryHeap::new(),
             watchers: HashMap::new(),
@@ -348,6 +352,7 @@ impl Worker {
                 return;
             }
             self.evict_idle();
+            self.leaving.clear();
             self.tell_armed();
         }
     }
@@ -1004,9 +1009,10 @@ impl Worker {
     /// Takes an instance out of memory. What came in for it and was not looked at
     /// is answered from the journal.
     pub(super) fn drop_slot(&mut self, id: &InstanceId) {
-        if let Some(slot) = self.live.remove(id) {
-            self.idle.remove(slot.stamp);
-            slot.inbox.into_iter().for_each(|inbound| self.deliver(id.clone(), inbound));
+        if let Some(Slot { body, inbox, stamp, .. }) = self.live.remove(id) {
+            self.idle.remove(stamp);
+            self.let_leave(body);
+            inbox.into_iter().for_each(|inbound| self.deliver(id.clone(), inbound));
         }
     }
 }

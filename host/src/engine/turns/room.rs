@@ -41,6 +41,10 @@ impl Idle {
     }
 }
 
+/// Guests that wait to be torn down until turns are run: no more of a worker's share than one
+/// in so many, which are part of the room that stays free, and no more than so many.
+const LEAVING: (usize, usize) = (32, 64);
+
 /// Guests that are looked at for one that may go. Where that many are all at work,
 /// or about to be, the others likely are too.
 const LOOKED_AT: usize = 64;
@@ -107,12 +111,29 @@ impl Worker {
     }
 
     fn is_full(&self) -> bool {
-        let most = self.parts.settings.sandbox.resident_guests as usize;
-        // A tenth stays free: for queries, and where workers do not share evenly.
-        let most = most - most / 10;
-        let share = (most / self.parts.links.len()).max(1);
         let all = self.parts.resident_guests.load(Ordering::Relaxed) as usize;
-        self.idle.guests.len() >= share || all >= most
+        self.idle.guests.len() >= self.share().max(1) || all >= self.most()
+    }
+
+    /// A tenth stays free: for queries, for those that leave, and where workers do not share evenly.
+    fn most(&self) -> usize {
+        let most = self.parts.settings.sandbox.resident_guests as usize;
+        most - most / 10
+    }
+
+    fn share(&self) -> usize {
+        self.most() / self.parts.links.len()
+    }
+
+    /// What an instance that has left the memory had there. A guest is torn down later, if not
+    /// too many are: messages that wait, and the turns that they lead to, come first.
+    pub(super) fn let_leave(&mut self, body: Body) {
+        let (one_in, most) = LEAVING;
+        if let Body::Guest(guest, _) = body
+            && self.leaving.len() < most.min(self.share() / one_in)
+        {
+            self.leaving.push(guest);
+        }
     }
 
     /// The guest that ran longest ago of those that have nothing to do and whose
