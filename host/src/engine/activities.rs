@@ -543,6 +543,10 @@ impl Activities {
         let mut ended = Vec::with_capacity(runs.len());
         for begin in runs {
             if since.elapsed() > BEGINS_FOR {
+                // Nor do those that have ended wait.
+                if !ended.is_empty() {
+                    self.end_all(std::mem::take(&mut ended));
+                }
                 self.begin_alone(begin);
                 continue;
             }

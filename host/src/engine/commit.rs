@@ -19,7 +19,6 @@ use super::Clock;
 use super::activities::Activities;
 use super::error::EngineError;
 use super::mail::{Posted, send};
-use super::prompt::run_promptly;
 use super::schedules::Signal;
 use super::trace::{About, Spans};
 use super::turns::{Message, WorkerLink};
@@ -38,6 +37,9 @@ const BYTES_PER_COMMIT: usize = 16 << 20;
 /// Syncs that take longer than so many microseconds overlap: handing one to another
 /// thread costs some tens.
 const SLOW_SYNC_US: u64 = 1_000;
+
+/// No sync of a file takes less.
+const LEAST_SYNC_US: u64 = 10;
 
 /// Where syncs are slow, a commit begins about so many microseconds after the one before:
 /// sooner, and commits would be small; later, and turns would wait for one to begin.
@@ -133,7 +135,6 @@ pub(super) fn run(
                     syncers += 1;
                     let (committer, written) = (&committer, written.clone());
                     scope.spawn(move || {
-                        run_promptly();
                         let next = || written.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         while let Ok(commit) = next() {
                             committer.finish(commit);
@@ -199,8 +200,11 @@ impl Committer<'_> {
         let since = Instant::now();
         let durable = commit.number.and_then(|number| self.store.sync(number));
         let took = since.elapsed().as_micros() as u64;
-        let before = self.sync_us.load(Ordering::Relaxed);
-        self.sync_us.store((7 * before + took) / 8, Ordering::Relaxed);
+        // Else there was nothing to sync: it has no turns, or a later one's sync was before.
+        if took >= LEAST_SYNC_US {
+            let before = self.sync_us.load(Ordering::Relaxed);
+            self.sync_us.store((7 * before + took) / 8, Ordering::Relaxed);
+        }
         let mut turn = self.turn();
         while turn.place != commit.place {
             turn = self.next.wait(turn).unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,6 @@ mod intercept;
 mod life;
 mod mail;
 mod modules;
-mod prompt;
 mod query;
 mod queues;
 mod quotas;

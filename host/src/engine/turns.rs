@@ -207,7 +207,7 @@ pub(super) struct Worker {
     pub(super) let_go_of: HashMap<(InstanceId, ExecutionNumber), BTreeSet<OperationId>>,
     live: HashMap<InstanceId, Slot>,
     idle: Idle,
-    /// Guests of instances that have left, to be torn down when nobody waits for it.
+    /// Guests of instances that have left, to be torn down at the end of this round.
     #[allow(clippy::vec_box, reason = "they are large, and in boxes already")]
     leaving: Vec<Box<Guest>>,
     stamps: u64,

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, ComponentExportIndex, HasSelf, Instance, Linker, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, Trap};
@@ -28,9 +29,29 @@ use crate::core::payload::{Failure, FailureKind, Outcome};
 use crate::core::task::Task;
 use crate::store::{Grants, Offer};
 
-/// An activity that took longer than a moment so often, one attempt after the other, is known
-/// to. Once may be a machine that was busy.
+/// An activity whose attempts took longer than a moment so often in a row begins as a component.
+/// Once may be a machine that was busy.
 const TOO_OFTEN: u8 = 3;
+
+/// After so long without an attempt that took longer, it is tried again.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// What attempts of an activity needed that had begun without their component.
+#[derive(Clone, Copy)]
+enum Needed {
+    World,
+    /// So often in a row, the last time then.
+    Time(u8, Instant),
+}
+
+impl Needed {
+    fn may_begin_directly(self) -> bool {
+        match self {
+            Self::World => false,
+            Self::Time(often, last) => often < TOO_OFTEN || last.elapsed() > FORGIVEN_AFTER,
+        }
+    }
+}
 
 /// What `run` answers.
 type Answer = Result<types::Payload, types::Failure>;
@@ -44,9 +65,8 @@ pub struct ActivityModule {
     run: ComponentExportIndex,
     /// Its core module, where that can be called by itself.
     direct: Option<DirectActivities>,
-    /// Activities whose attempts began there and needed more, with how often in a row they
-    /// needed more time; [`TOO_OFTEN`] also for those that needed more of the world.
-    need_more: RwLock<HashMap<String, u8>>,
+    /// Activities whose attempts began there and needed more.
+    need_more: RwLock<HashMap<String, Needed>>,
     memory_bytes: usize,
     secrets: Secrets,
     resolver: Resolver,
@@ -98,9 +118,8 @@ impl ActivityModule {
     /// Whether the next attempt of that activity begins without its component and WASI, where it
     /// is over in a moment or begun anew. That changes nothing for it; see `sandbox/direct`.
     pub fn begins_directly(&self, name: &str, grants: &Grants) -> bool {
-        self.direct.is_some()
-            && grants.secrets.is_empty()
-            && self.needed_more(name).is_none_or(|often| often < TOO_OFTEN)
+        let is_granted_more = !grants.secrets.is_empty() || !grants.directories.is_empty();
+        self.direct.is_some() && !is_granted_more && self.needed_more(name).is_none_or(Needed::may_begin_directly)
     }
 
     /// What the module says of itself; it has no capability then.
@@ -145,22 +164,26 @@ impl ActivityModule {
     fn run_directly(&self, task: &Arc<Task>, grants: &Arc<Grants>) -> Option<Outcome> {
         let direct = self.direct.as_ref().filter(|_| self.begins_directly(&task.name, grants))?;
         let (answer, lines) = direct.run(task, grants, self.limits());
+        let before = self.needed_more(&task.name);
         if let Some(more) = answer.as_ref().err().and_then(|error| error.downcast_ref::<NeedsMore>()) {
-            let often = match more {
-                NeedsMore::World => TOO_OFTEN,
-                NeedsMore::Time => self.needed_more(&task.name).map_or(1, |often| often.saturating_add(1)),
+            let needed = match (more, before) {
+                (NeedsMore::World, _) | (_, Some(Needed::World)) => Needed::World,
+                (NeedsMore::Time, None) => Needed::Time(1, Instant::now()),
+                (NeedsMore::Time, Some(Needed::Time(often, _))) => {
+                    Needed::Time(often.saturating_add(1), Instant::now())
+                }
             };
-            self.need_more.write().unwrap_or_else(PoisonError::into_inner).insert(task.name.clone(), often);
+            self.need_more.write().unwrap_or_else(PoisonError::into_inner).insert(task.name.clone(), needed);
             return None;
         }
-        if self.needed_more(&task.name).is_some_and(|often| often < TOO_OFTEN) {
+        if let Some(Needed::Time(..)) = before {
             self.need_more.write().unwrap_or_else(PoisonError::into_inner).remove(&task.name);
         }
         lines.into_iter().for_each(|line| show(Some(task), &Scrubber::default(), line));
         Some(outcome_of(&task.name, answer))
     }
 
-    fn needed_more(&self, name: &str) -> Option<u8> {
+    fn needed_more(&self, name: &str) -> Option<Needed> {
         self.need_more.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 

@@ -45,6 +45,10 @@ use crate::core::ids::{Hash, ModuleHash};
 use crate::core::turn::SAVED_FORMAT;
 use crate::store::{EntityOffer, ModuleKind, Offer};
 
+/// Largest stack of guests with which attempts of activities begin on the runtime's own threads:
+/// these have 2 MiB.
+const MOST_STACK: usize = 1 << 20;
+
 /// The engines and what is shared by all guests.
 pub struct Sandbox {
     settings: Arc<SandboxSettings>,
@@ -182,8 +186,10 @@ impl Sandbox {
     pub fn inspect(&self, bytes: &[u8]) -> Result<Inspected, Refused> {
         let component = inspect::to_component(bytes, self.settings.module_bytes)?.into_owned();
         let hash = ModuleHash::of(&component);
-        // Of what is called directly only the types are needed as a component.
-        let plain = direct::plain(&component, direct::GUEST).filter(|_| !self.inspects);
+        // Of what is called directly only the types are needed here.
+        let plain =
+            [direct::GUEST, direct::ACTIVITIES].into_iter().find_map(|called| direct::plain(&component, called));
+        let plain = plain.filter(|_| !self.inspects);
         let hollow = plain.and_then(|plain| self.hollow(hash, &component, &plain).ok());
         let is_direct = hollow.is_some();
         let compiled = match hollow {
@@ -276,7 +282,8 @@ impl Sandbox {
         component: &[u8],
         compiled: &Component,
     ) -> wasmtime::Result<Option<DirectActivities>> {
-        let Some(plain) = direct::plain(component, direct::ACTIVITIES) else { return Ok(None) };
+        let plain = direct::plain(component, direct::ACTIVITIES);
+        let Some(plain) = plain.filter(|_| self.settings.stack_bytes <= MOST_STACK) else { return Ok(None) };
         let module = self.compiled(&self.activities, hash, Part::Core, || Ok(plain.module.into()))?;
         DirectActivities::new(&module, compiled, plain.interface).map(Some)
     }

@@ -225,12 +225,20 @@ impl Worker {
         }
     }
 
-    /// An instance that has grown long moves now, if it has nothing to do: its history is
-    /// replayed for that, and nobody waits for it meanwhile.
+    /// An instance that has grown long moves now, or when all its turns are durable, if it has
+    /// nothing to do: its history is replayed for that, and nobody waits for this instance
+    /// meanwhile.
     pub(super) fn queue_to_move(&mut self, id: &InstanceId) {
-        if self.live.get(id).is_some_and(|slot| self.is_to_move(slot)) {
-            self.queue(id);
+        let Some(slot) = self.live.get(id).filter(|slot| self.is_to_move(slot)) else { return };
+        if self.is_durable(slot) {
+            return self.queue(id);
         }
+        let (worker, id) = (self.parts.links[self.parts.number].clone(), id.clone());
+        self.replies.push(Box::new(move |durable| {
+            if durable.is_ok() {
+                worker.send(Message::Inspectable(id));
+            }
+        }));
     }
 
     /// An instance that has grown long leaves its ordinary guest, at the latest before its next

@@ -126,10 +126,12 @@ impl Worker {
     }
 
     /// What an instance that has left the memory had there. A guest is torn down later, if not
-    /// too many are: messages that wait, and the turns that they lead to, come first.
+    /// too many are: the messages of this round, and the turns that they lead to, come first.
     pub(super) fn let_leave(&mut self, body: Body) {
         let (one_in, most) = LEAVING;
         if let Body::Guest(guest, _) = body
+            // Those that can be looked into are fewer, and none of their room stays free.
+            && !guest.is_inspected()
             && self.leaving.len() < most.min(self.share() / one_in)
         {
             self.leaving.push(guest);

@@ -13,7 +13,8 @@ use wasmtime::component::Component;
 use wasmtime::{Caller, ExternType, InstancePre, Linker, Module, Result, StoreLimits, Trap, bail};
 use wasmtime_wasi::clocks::{HostMonotonicClock, MonotonicClock, wall_clock};
 
-use super::memory::{Fields, Layout, Lower, Store, larger, list, record, string};
+use super::contract::log_line;
+use super::memory::{Fields, Layout, Lower, Store, larger, record};
 use super::wasi::{Datetime, Seed};
 use super::{
     Answer, Called, Direct, DirectState, Export, Names, Passing, answer, exported_function, name_and_payload, with,
@@ -21,7 +22,7 @@ use super::{
 use crate::core::task::Task;
 use crate::sandbox::activity::info_of;
 use crate::sandbox::bindings::activity::dacapo::workflow::activity_context::TaskInfo;
-use crate::sandbox::types::{LogLevel, LogLine, Payload, Tag};
+use crate::sandbox::types::{LogLine, Payload, Tag};
 use crate::sandbox::wasi::{interface as wasi_interface, refuse_random};
 use crate::store::Grants;
 
@@ -30,6 +31,9 @@ const CONTEXT: &str = "dacapo:workflow/activity-context@0.1.";
 
 /// Ticks after which an attempt takes too long: nothing else runs on its thread meanwhile.
 const MOMENT: u64 = 2;
+
+/// Bytes of log lines that are kept until an attempt ends.
+const MOST_LOGGED: usize = 256 << 10;
 
 /// What an attempt gets only as a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +61,10 @@ struct Attempt {
     limits: StoreLimits,
     /// Shown when it has ended.
     lines: Vec<LogLine>,
+    /// Bytes of those.
+    logged: usize,
+    /// Drawn when it is first asked for.
+    seed: Option<(u64, u64)>,
     /// Begun when it is first read.
     clock: Option<MonotonicClock>,
 }
@@ -109,7 +117,7 @@ impl DirectActivities {
         Ok(Self { pre: linker.instantiate_pre(module)?, passing, run })
     }
 
-    /// One attempt, and what it logged. It has no secret.
+    /// One attempt, and what it logged. It is granted no secret and no folder.
     ///
     /// # Errors
     /// [`NeedsMore`], or why it trapped.
@@ -120,7 +128,16 @@ impl DirectActivities {
         limits: StoreLimits,
     ) -> (Result<Answer>, Vec<LogLine>) {
         let (task, grants) = (task.clone(), grants.clone());
-        let attempt = Attempt { direct: DirectState::default(), task, grants, limits, lines: Vec::new(), clock: None };
+        let attempt = Attempt {
+            direct: DirectState::default(),
+            task,
+            grants,
+            limits,
+            lines: Vec::new(),
+            logged: 0,
+            seed: None,
+            clock: None,
+        };
         let mut store = wasmtime::Store::new(self.pre.module().engine(), attempt);
         store.limiter(|attempt| &mut attempt.limits);
         store.set_epoch_deadline(MOMENT);
@@ -169,13 +186,11 @@ fn define_context(linker: &mut Linker<Attempt>, name: &str) -> Result<()> {
          fields: u32,
          count: u32| {
             with(&mut asking, |memory, attempt| {
-                attempt.lines.push(LogLine {
-                    level: LogLevel::numbered(level)?,
-                    target: string(memory, target, target_len)?,
-                    message: string(memory, message, len)?,
-                    fields: list(memory, fields, count)?,
-                });
-                Ok(())
+                let line = log_line(memory, (level, target, target_len, message, len, fields, count))?;
+                let fields = line.fields.iter().map(|field| field.name.len() + field.value.len());
+                attempt.logged += size_of::<LogLine>() + line.target.len() + line.message.len() + fields.sum::<usize>();
+                attempt.lines.push(line);
+                if attempt.logged > MOST_LOGGED { Err(NeedsMore::World.into()) } else { Ok(()) }
             })
         },
     )?;
@@ -197,14 +212,19 @@ fn define_wasi(linker: &mut Linker<Attempt>, interface: &str, name: &str) -> Res
             })?;
         }
         "clocks/monotonic-clock" => {
-            linker.func_wrap(name, "now", |mut asking: Asking<'_>| asking.data_mut().clock().now())?;
-            linker.func_wrap(name, "resolution", |mut asking: Asking<'_>| asking.data_mut().clock().resolution())?;
+            linker.func_wrap(name, "now", |mut asking: Asking<'_>| {
+                with(&mut asking, |_, attempt| Ok(attempt.clock().now()))
+            })?;
+            linker.func_wrap(name, "resolution", |mut asking: Asking<'_>| {
+                with(&mut asking, |_, attempt| Ok(attempt.clock().resolution()))
+            })?;
         }
         "random/random" => define_random(linker, name, "get-random-bytes", "get-random-u64")?,
         "random/insecure" => define_random(linker, name, "get-insecure-random-bytes", "get-insecure-random-u64")?,
         "random/insecure-seed" => {
             linker.func_wrap(name, "insecure-seed", |mut asking: Asking<'_>, at: u32| {
-                answer(&mut asking, &Seed { low: random_u64(), high: random_u64() }, at)
+                let (low, high) = *asking.data_mut().seed.get_or_insert_with(|| (random_u64(), random_u64()));
+                answer(&mut asking, &Seed { low, high }, at)
             })?;
         }
         "cli/environment" => {
@@ -221,10 +241,7 @@ fn define_wasi(linker: &mut Linker<Attempt>, interface: &str, name: &str) -> Res
         }
         "filesystem/preopens" => {
             linker.func_wrap(name, "get-directories", |mut asking: Asking<'_>, at: u32| {
-                if !asking.data().grants.directories.is_empty() {
-                    return Err(NeedsMore::World.into());
-                }
-                // Whatever an empty list is of, its words are the same.
+                // One that was granted a folder begins as a component. Whatever an empty list is of, its words are the same.
                 answer(&mut asking, &Vec::<Tag>::new(), at)
             })?;
         }
@@ -241,7 +258,7 @@ fn define_random(linker: &mut Linker<Attempt>, name: &str, bytes: &str, word: &s
         fill(&mut bytes);
         answer(&mut asking, &Arc::<[u8]>::from(bytes), at)
     })?;
-    linker.func_wrap(name, word, |_: Asking<'_>| random_u64())?;
+    linker.func_wrap(name, word, |mut asking: Asking<'_>| with(&mut asking, |_, _| Ok(random_u64())))?;
     Ok(())
 }
 

@@ -4,12 +4,12 @@
 
 use wasmtime::{Caller, Linker, Result};
 
-use super::contract::{CallActivity, CallOrchestration, PayloadWords, payload};
+use super::contract::{CallActivity, CallOrchestration, PayloadWords, log_line, payload};
 use super::memory::{Lift, list, load, string};
 use super::{answer, with};
 use crate::sandbox::bindings::orchestration::dacapo::workflow::context::{EntityId, Host};
 use crate::sandbox::guest::GuestState;
-use crate::sandbox::types::{Failure, FailureKind, LogLevel, LogLine, Payload, Tag};
+use crate::sandbox::types::{Failure, FailureKind, Payload, Tag};
 
 pub(super) type Asking<'a> = Caller<'a, GuestState>;
 
@@ -176,12 +176,7 @@ fn define_appearances(linker: &mut Linker<GuestState>, name: &str) -> Result<()>
          fields: u32,
          count: u32| {
             with(&mut asking, |memory, state| {
-                state.log(LogLine {
-                    level: LogLevel::numbered(level)?,
-                    target: string(memory, target, target_len)?,
-                    message: string(memory, message, len)?,
-                    fields: list(memory, fields, count)?,
-                })
+                state.log(log_line(memory, (level, target, target_len, message, len, fields, count))?)
             })
         },
     )?;

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Between two rests, at least.
 const WORK: Duration = Duration::from_millis(1);
 
+/// Work that is rested for, at most: whoever comes then waits for the rest of that rest.
+const MOST_WORK: Duration = Duration::from_millis(4);
+
 /// A rest, in times of the work before it: a machine that has nothing else to do folds at a
 /// fourth of its speed.
 const RESTS: u32 = 3;
@@ -60,9 +63,37 @@ impl<'w> Pace<'w> {
         if worked < WORK {
             return;
         }
-        if !self.waiting.is_anybody() && folded > filled() + AHEAD {
-            std::thread::sleep(worked.min(4 * WORK) * RESTS);
+        if let Some(rest) = rest_after(worked, folded - filled()).filter(|_| !self.waiting.is_anybody()) {
+            std::thread::sleep(rest);
         }
         self.since = Instant::now();
+    }
+}
+
+/// How long one rests that has worked for so long and is so far ahead.
+fn rest_after(worked: Duration, ahead: f64) -> Option<Duration> {
+    (ahead > AHEAD).then(|| worked.min(MOST_WORK) * RESTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_ahead_rests_and_who_is_not_does_not() {
+        assert_eq!(rest_after(WORK, 0.5), Some(3 * WORK));
+        assert_eq!(rest_after(Duration::from_secs(1), 0.5), Some(3 * MOST_WORK), "whoever comes waits no longer");
+        assert_eq!(rest_after(WORK, 0.05), None);
+        assert_eq!(rest_after(WORK, -1.0), None);
+    }
+
+    #[test]
+    fn somebody_waits_for_as_long_as_he_says() {
+        let waiting = Waiting::default();
+        let (one, other) = (waiting.begin(), waiting.begin());
+        drop(one);
+        assert!(waiting.is_anybody());
+        drop(other);
+        assert!(!waiting.is_anybody());
     }
 }

@@ -24,6 +24,7 @@ impl RedbStore {
         // Before other writes have to wait for it.
         let row = tables::encode_snapshot(&self.options.codec, instance, snapshot);
         self.shared.not_lost()?;
+        let _waits = self.shared.waiting.begin();
         guarded(|| {
             let mut transaction = self.database.begin_write().doing("keep a snapshot")?;
             self.check_epoch(epoch)?;

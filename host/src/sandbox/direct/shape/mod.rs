@@ -27,17 +27,17 @@ use crate::sandbox::inspect;
 
 /// An interface whose functions the host calls in the module itself.
 #[derive(Clone, Copy)]
-pub(in crate::sandbox) struct Called {
+pub(in crate::sandbox) struct Contract {
     /// What its name starts with; any patch of this version is served alike.
     interface: &'static str,
     functions: &'static [&'static str],
 }
 
 /// What the host calls of orchestrations.
-pub(in crate::sandbox) const GUEST: Called =
-    Called { interface: inspect::GUEST, functions: &["describe", "start", "resume", "query"] };
+pub(in crate::sandbox) const GUEST: Contract =
+    Contract { interface: inspect::GUEST, functions: &["describe", "start", "resume", "query"] };
 /// What the host calls of activities: what they say of themselves they say as a component.
-pub(in crate::sandbox) const ACTIVITIES: Called = Called { interface: inspect::ACTIVITIES, functions: &["run"] };
+pub(in crate::sandbox) const ACTIVITIES: Contract = Contract { interface: inspect::ACTIVITIES, functions: &["run"] };
 
 /// Names are looked up one after the other. No guest has as many as this, and with more it could take long.
 const MANY: usize = 1000;
@@ -57,7 +57,7 @@ pub(in crate::sandbox) struct Plain<'a> {
 /// none if anything is otherwise.
 ///
 /// The component must have been validated, or be so before the module is run: this does not compare types.
-pub(in crate::sandbox) fn plain(component: &[u8], called: Called) -> Option<Plain<'_>> {
+pub(in crate::sandbox) fn plain(component: &[u8], contract: Contract) -> Option<Plain<'_>> {
     let parts = Parts::read(component)?;
     let (mains, others): (Vec<_>, Vec<_>) = (0..).zip(&parts.modules).partition(|(_, module)| has_memory(module));
     let [(index, module)] = mains[..] else { return None };
@@ -71,7 +71,7 @@ pub(in crate::sandbox) fn plain(component: &[u8], called: Called) -> Option<Plai
     let joints = Joints { parts: &parts, main, shim, exports };
     let joined =
         imports.len() < MANY && imports.iter().all(|&(from, name)| joints.import(arguments, from, name).is_some());
-    let interface = joints.called(called)?;
+    let interface = joints.called(contract)?;
     (joined && joints.canonicals()).then_some(Plain { module, interface })
 }
 
@@ -155,7 +155,7 @@ impl<'a> Joints<'_, 'a> {
 
     /// The name of the interface that is called, if all exported ones lead to the main module's exports of their
     /// names, and one is that.
-    fn called(&self, called: Called) -> Option<&'a str> {
+    fn called(&self, contract: Contract) -> Option<&'a str> {
         (self.parts.exports.len() < MANY / 10).then_some(())?;
         let mut found = Vec::new();
         for &(interface, instance) in &self.parts.exports {
@@ -171,7 +171,7 @@ impl<'a> Joints<'_, 'a> {
                 let Func::Lift(func, _) = at(&self.parts.funcs, argument.index)? else { return None };
                 (self.exported(*func)? == format!("{interface}#{name}")).then_some(())?;
             }
-            if interface.starts_with(called.interface) && called.functions.iter().all(|name| names.contains(name)) {
+            if interface.starts_with(contract.interface) && contract.functions.iter().all(|name| names.contains(name)) {
                 found.push(interface);
             }
         }

@@ -102,6 +102,18 @@ fn one_module_that_is_joined_by_name_is_plain() {
 }
 
 #[test]
+fn what_is_to_be_called_must_be_exported() {
+    let orchestrations = wat::parse_str(PLAIN).unwrap();
+    let activities =
+        PLAIN.replace("dacapo:workflow/guest@0.1", "dacapo:workflow/activities@0.1").replace("start", "run");
+    let activities = wat::parse_str(activities).unwrap();
+    for (component, its, another) in [(&orchestrations, GUEST, ACTIVITIES), (&activities, ACTIVITIES, GUEST)] {
+        assert!(plain(component, its).is_some_and(|plain| plain.interface.starts_with(its.interface)));
+        assert!(plain(component, another).is_none());
+    }
+}
+
+#[test]
 fn an_import_that_is_joined_to_another_is_not_plain() {
     assert!(!plain_with(r#"$context "cancel""#, r#"$context "close""#));
     assert!(!plain_with(r#"$context "log""#, r#"$context "status""#));
