@@ -2,9 +2,10 @@
 //!
 //! A fresh instance runs each attempt, so nothing of one task is left for the next.
 //! It is one of the core module alone for as long as that suffices (see
-//! [`super::direct`]), and else one of the component, with WASI. What was not granted does not exist: no environment, no folder,
-//! no host; sockets are never given, outbound HTTP goes to granted hosts only (see
-//! [`super::outbound`]), and secrets are handed over by name ([`super::secrets`]).
+//! [`super::direct`]), and else one of the component, with WASI. What was not granted
+//! does not exist: no environment, no folder, no host; sockets are never given, outbound
+//! HTTP goes to granted hosts only (see [`super::outbound`]), and secrets are handed over
+//! by name ([`super::secrets`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
