@@ -8,14 +8,15 @@
 //! component with all that it is granted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::component::Component;
 use wasmtime::{Caller, ExternType, InstancePre, Linker, Module, Result, StoreLimits, Trap, bail};
 use wasmtime_wasi::clocks::{HostMonotonicClock, MonotonicClock, wall_clock};
 
-use super::contract::log_line;
+use super::imports::define_log;
 use super::memory::{Fields, Layout, Lower, Store, larger, record};
-use super::wasi::{Datetime, Seed};
+use super::wasi::{Seed, Tells, define_told};
 use super::{
     Answer, Called, Direct, DirectState, Export, Names, Passing, answer, exported_function, name_and_payload, with,
 };
@@ -64,7 +65,7 @@ struct Attempt {
     /// Bytes of those.
     logged: usize,
     /// Drawn when it is first asked for.
-    seed: Option<(u64, u64)>,
+    seed: Option<Seed>,
     /// Begun when it is first read.
     clock: Option<MonotonicClock>,
 }
@@ -83,8 +84,44 @@ impl Attempt {
     fn clock(&mut self) -> &MonotonicClock {
         self.clock.get_or_insert_with(MonotonicClock::new)
     }
+}
 
-    /// Every variable that it is granted and that is no secret.
+/// As what a component is told of what it is granted.
+impl Tells for Attempt {
+    fn wall_clock(&self) -> Duration {
+        wall_clock().now()
+    }
+
+    fn wall_clock_resolution(&self) -> Duration {
+        wall_clock().resolution()
+    }
+
+    fn monotonic_clock(&mut self) -> u64 {
+        self.clock().now()
+    }
+
+    fn monotonic_clock_resolution(&mut self) -> u64 {
+        self.clock().resolution()
+    }
+
+    fn random(&mut self, len: u64) -> Result<Arc<[u8]>> {
+        // A component may ask for more at once.
+        refuse_random(len).map_err(|_| NeedsMore::World)?;
+        let mut bytes = vec![0; len as usize];
+        fill(&mut bytes);
+        Ok(bytes.into())
+    }
+
+    fn random_word(&mut self) -> u64 {
+        random_word()
+    }
+
+    fn seed(&mut self) -> Seed {
+        *self.seed.get_or_insert_with(|| Seed { low: random_word(), high: random_word() })
+    }
+
+    /// Every variable that it is granted; one that is granted a secret begins as a component, and
+    /// so does one that is granted a folder.
     fn environment(&self) -> Vec<Tag> {
         let traceparent = self.task.traceparent.iter().map(|value| ("TRACEPARENT", value));
         let granted = self.grants.env.iter().map(|(name, value)| (name.as_str(), value));
@@ -107,7 +144,7 @@ impl DirectActivities {
         let names: std::collections::BTreeSet<_> = module.imports().map(|import| import.module()).collect();
         for name in names {
             match wasi_interface(name) {
-                Some(interface) => define_wasi(&mut linker, interface, name)?,
+                Some(interface) => define_told(&mut linker, interface, name)?,
                 None if name.starts_with(CONTEXT) => define_context(&mut linker, name)?,
                 None => {}
             }
@@ -174,95 +211,15 @@ fn define_context(linker: &mut Linker<Attempt>, name: &str) -> Result<()> {
         let info = with(&mut asking, |_, attempt| Ok(info_of(&attempt.task)))?;
         answer(&mut asking, &info, at)
     })?;
-    linker.func_wrap(
-        name,
-        "log",
-        |mut asking: Asking<'_>,
-         level: u32,
-         target: u32,
-         target_len: u32,
-         message: u32,
-         len: u32,
-         fields: u32,
-         count: u32| {
-            with(&mut asking, |memory, attempt| {
-                let line = log_line(memory, (level, target, target_len, message, len, fields, count))?;
-                let fields = line.fields.iter().map(|field| field.name.len() + field.value.len());
-                attempt.logged += size_of::<LogLine>() + line.target.len() + line.message.len() + fields.sum::<usize>();
-                attempt.lines.push(line);
-                if attempt.logged > MOST_LOGGED { Err(NeedsMore::World.into()) } else { Ok(()) }
-            })
-        },
-    )?;
-    Ok(())
+    define_log(linker, name, |attempt: &mut Attempt, line| {
+        let fields = line.fields.iter().map(|field| field.name.len() + field.value.len());
+        attempt.logged += size_of::<LogLine>() + line.target.len() + line.message.len() + fields.sum::<usize>();
+        attempt.lines.push(line);
+        if attempt.logged > MOST_LOGGED { Err(NeedsMore::World.into()) } else { Ok(()) }
+    })
 }
 
-/// Defines what of one interface tells something and changes nothing, under the very name that
-/// a module uses.
-fn define_wasi(linker: &mut Linker<Attempt>, interface: &str, name: &str) -> Result<()> {
-    match interface {
-        "clocks/wall-clock" => {
-            let datetime =
-                |time: std::time::Duration| Datetime { seconds: time.as_secs(), nanoseconds: time.subsec_nanos() };
-            linker.func_wrap(name, "now", move |mut asking: Asking<'_>, at: u32| {
-                answer(&mut asking, &datetime(wall_clock().now()), at)
-            })?;
-            linker.func_wrap(name, "resolution", move |mut asking: Asking<'_>, at: u32| {
-                answer(&mut asking, &datetime(wall_clock().resolution()), at)
-            })?;
-        }
-        "clocks/monotonic-clock" => {
-            linker.func_wrap(name, "now", |mut asking: Asking<'_>| {
-                with(&mut asking, |_, attempt| Ok(attempt.clock().now()))
-            })?;
-            linker.func_wrap(name, "resolution", |mut asking: Asking<'_>| {
-                with(&mut asking, |_, attempt| Ok(attempt.clock().resolution()))
-            })?;
-        }
-        "random/random" => define_random(linker, name, "get-random-bytes", "get-random-u64")?,
-        "random/insecure" => define_random(linker, name, "get-insecure-random-bytes", "get-insecure-random-u64")?,
-        "random/insecure-seed" => {
-            linker.func_wrap(name, "insecure-seed", |mut asking: Asking<'_>, at: u32| {
-                let (low, high) = *asking.data_mut().seed.get_or_insert_with(|| (random_u64(), random_u64()));
-                answer(&mut asking, &Seed { low, high }, at)
-            })?;
-        }
-        "cli/environment" => {
-            linker.func_wrap(name, "get-environment", |mut asking: Asking<'_>, at: u32| {
-                let environment = asking.data().environment();
-                answer(&mut asking, &environment, at)
-            })?;
-            linker.func_wrap(name, "get-arguments", |mut asking: Asking<'_>, at: u32| {
-                answer(&mut asking, &Vec::<String>::new(), at)
-            })?;
-            linker.func_wrap(name, "initial-cwd", |mut asking: Asking<'_>, at: u32| {
-                answer(&mut asking, &None::<String>, at)
-            })?;
-        }
-        "filesystem/preopens" => {
-            linker.func_wrap(name, "get-directories", |mut asking: Asking<'_>, at: u32| {
-                // One that was granted a folder begins as a component. Whatever an empty list is of, its words are the same.
-                answer(&mut asking, &Vec::<Tag>::new(), at)
-            })?;
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn define_random(linker: &mut Linker<Attempt>, name: &str, bytes: &str, word: &str) -> Result<()> {
-    linker.func_wrap(name, bytes, |mut asking: Asking<'_>, len: u64, at: u32| {
-        // A component may ask for more at once.
-        refuse_random(len).map_err(|_| NeedsMore::World)?;
-        let mut bytes = vec![0; len as usize];
-        fill(&mut bytes);
-        answer(&mut asking, &Arc::<[u8]>::from(bytes), at)
-    })?;
-    linker.func_wrap(name, word, |mut asking: Asking<'_>| with(&mut asking, |_, _| Ok(random_u64())))?;
-    Ok(())
-}
-
-fn random_u64() -> u64 {
+fn random_word() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
     u64::from_le_bytes(bytes)

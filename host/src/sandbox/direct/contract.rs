@@ -13,7 +13,7 @@ use crate::sandbox::bindings::orchestration::exports::dacapo::workflow::guest::{
     Completion, Delivery, Description, EntityOffer, Offer, Progress, Request, RequestKind,
 };
 use crate::sandbox::types::{
-    Failure, FailureKind, IdReusePolicy, LogLevel, LogLine, ParentClosePolicy, Payload, RetryPolicy, Tag,
+    Failure, FailureKind, IdReusePolicy, LogLevel, ParentClosePolicy, Payload, RetryPolicy, Tag,
 };
 
 cases!(FailureKind {
@@ -150,22 +150,6 @@ pub(super) type PayloadWords = (u32, u32, u32, u32);
 pub(super) fn payload(memory: &Lift<'_>, (media, media_len, data, len): PayloadWords) -> Result<Payload> {
     let content_type = super::memory::content_type(memory, media, media_len)?;
     Ok(Payload { content_type, data: super::memory::bytes(memory, data, len)?.into() })
-}
-
-/// The level, target, message and fields of a line, as arguments.
-pub(super) type LineWords = (u32, u32, u32, u32, u32, u32, u32);
-
-/// A log line that came as arguments.
-pub(super) fn log_line(
-    memory: &Lift<'_>,
-    (level, target, target_len, message, len, fields, count): LineWords,
-) -> Result<LogLine> {
-    Ok(LogLine {
-        level: LogLevel::numbered(level)?,
-        target: super::memory::string(memory, target, target_len)?,
-        message: super::memory::string(memory, message, len)?,
-        fields: super::memory::list(memory, fields, count)?,
-    })
 }
 
 /// The arguments of `call-activity`, which are too many for words.

@@ -4,12 +4,12 @@
 
 use wasmtime::{Caller, Linker, Result};
 
-use super::contract::{CallActivity, CallOrchestration, PayloadWords, log_line, payload};
+use super::contract::{CallActivity, CallOrchestration, PayloadWords, payload};
 use super::memory::{Lift, list, load, string};
-use super::{answer, with};
+use super::{Direct, answer, with};
 use crate::sandbox::bindings::orchestration::dacapo::workflow::context::{EntityId, Host};
 use crate::sandbox::guest::GuestState;
-use crate::sandbox::types::{Failure, FailureKind, Payload, Tag};
+use crate::sandbox::types::{Failure, FailureKind, LogLevel, LogLine, Payload, Tag};
 
 pub(super) type Asking<'a> = Caller<'a, GuestState>;
 
@@ -164,19 +164,34 @@ fn define_appearances(linker: &mut Linker<GuestState>, name: &str) -> Result<()>
             state.set_tag(Tag { name, value })
         })
     })?;
+    define_log(linker, name, |state: &mut GuestState, line| state.log(line))
+}
+
+/// Defines `log`, which both contracts have.
+pub(super) fn define_log<S: Direct>(
+    linker: &mut Linker<S>,
+    name: &str,
+    log: impl Fn(&mut S, LogLine) -> Result<()> + Send + Sync + 'static,
+) -> Result<()> {
     linker.func_wrap(
         name,
         "log",
-        |mut asking: Asking<'_>,
-         level: u32,
-         target: u32,
-         target_len: u32,
-         message: u32,
-         len: u32,
-         fields: u32,
-         count: u32| {
+        move |mut asking: Caller<'_, S>,
+              level: u32,
+              target: u32,
+              target_len: u32,
+              message: u32,
+              len: u32,
+              fields: u32,
+              count: u32| {
             with(&mut asking, |memory, state| {
-                state.log(log_line(memory, (level, target, target_len, message, len, fields, count))?)
+                let line = LogLine {
+                    level: LogLevel::numbered(level)?,
+                    target: string(memory, target, target_len)?,
+                    message: string(memory, message, len)?,
+                    fields: list(memory, fields, count)?,
+                };
+                log(state, line)
             })
         },
     )?;
