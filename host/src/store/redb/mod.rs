@@ -251,6 +251,12 @@ impl RedbStore {
         if epoch.0 == current { Ok(()) } else { Err(StoreError::Fenced { held: epoch.0, current }) }
     }
 
+    /// Begins to change the tables, when nobody else does; what is folded meanwhile does not rest.
+    fn begin_write(&self, doing: &str) -> Result<WriteTransaction, StoreError> {
+        let _waits = self.shared.waiting.begin();
+        self.database.begin_write().doing(doing)
+    }
+
     /// One durable transaction of the tables, beside commits; when it fails the store is lost.
     fn change<T>(
         &self,
@@ -259,9 +265,8 @@ impl RedbStore {
         work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.shared.not_lost()?;
-        let _waits = self.shared.waiting.begin();
         self.shared.write(|| {
-            let transaction = self.database.begin_write().doing(doing)?;
+            let transaction = self.begin_write(doing)?;
             epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
             let done = work(&transaction)?;
             transaction.commit().doing(doing)?;
@@ -299,7 +304,6 @@ impl RedbStore {
 impl Store for RedbStore {
     fn claim(&self) -> Result<Epoch, StoreError> {
         let mut writer = self.writer()?;
-        let _waits = self.shared.waiting.begin();
         self.shared.write(|| {
             // What an earlier owner has appended is seen by this one.
             self.sync(writer.log.last())?;
@@ -310,7 +314,7 @@ impl Store for RedbStore {
                     Some(Noted { folded: writer.log.last(), id: Some(writer.log.open(&self.place, &self.options)?) })
                 }
             };
-            let transaction = self.database.begin_write().doing("claim")?;
+            let transaction = self.begin_write("claim")?;
             {
                 let mut meta = transaction.open_table(META).doing("claim")?;
                 write_meta(&mut meta, META_EPOCH, &epoch)?;

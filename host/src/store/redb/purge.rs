@@ -47,7 +47,7 @@ impl RedbStore {
         }
         // First all is folded, whole and durable by itself.
         self.fold_rest(writer, writer.log.id())?;
-        let transaction = self.database.begin_write().doing("purge")?;
+        let transaction = self.begin_write("purge")?;
         let gone = remove(&transaction, &self.options, &ended)?;
         transaction.commit().doing("purge")?;
         self.resize(gone.iter().map(|(space, bytes)| (&**space, -*bytes)));

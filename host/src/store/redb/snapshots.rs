@@ -24,9 +24,8 @@ impl RedbStore {
         // Before other writes have to wait for it.
         let row = tables::encode_snapshot(&self.options.codec, instance, snapshot);
         self.shared.not_lost()?;
-        let _waits = self.shared.waiting.begin();
         guarded(|| {
-            let mut transaction = self.database.begin_write().doing("keep a snapshot")?;
+            let mut transaction = self.begin_write("keep a snapshot")?;
             self.check_epoch(epoch)?;
             // Nothing is folded while this transaction is open: an end that is committed
             // from here on removes the row when it is.
