@@ -546,7 +546,7 @@ impl Started {
 
     /// A first execution of nothing in particular.
     #[cfg(test)]
-    pub(super) fn of_test(instance: &str, seed: [u8; 32]) -> Self {
+    pub(crate) fn of_test(instance: &str, seed: [u8; 32]) -> Self {
         let instance = InstanceId::new(instance).expect("a valid id");
         Self::first(instance, String::new(), Hash::ZERO, Payload::null(), seed, TimestampMs(0))
     }

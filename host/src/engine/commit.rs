@@ -10,6 +10,9 @@
 //! are slow, the next commit begins while those before it are still on their way to the
 //! disk; each is let out in its turn.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -112,8 +115,20 @@ pub(super) fn run(
     release: &Release,
     stop: &(dyn Fn(&str) + Sync),
 ) {
-    let committer =
-        Committer { store, release, stop, sync_us: AtomicU64::new(0), turn: Mutex::default(), next: Condvar::new() };
+    run_from(store, epoch, groups, release, stop, 0);
+}
+
+/// As [`run`], where syncs took so many microseconds before.
+fn run_from(
+    store: &dyn Store,
+    epoch: Epoch,
+    groups: &Receiver<Group>,
+    release: &Release,
+    stop: &(dyn Fn(&str) + Sync),
+    sync_us: u64,
+) {
+    let sync_us = AtomicU64::new(sync_us);
+    let committer = Committer { store, release, stop, sync_us, turn: Mutex::default(), next: Condvar::new() };
     std::thread::scope(|scope| {
         let (to_syncers, written) = mpsc::channel();
         let written = Arc::new(Mutex::new(written));
