@@ -12,7 +12,7 @@
 //! for it any more. Whoever takes a run out of [`State::runs`] is the one who says
 //! how it ended: the runner, the remote worker, or [`super::deadlines`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
@@ -349,9 +349,10 @@ impl Activities {
         let mut state = self.state();
         let mut begun = Vec::new();
         for task in tasks {
-            let known = state.tasks.get(&key(&task)).is_some_and(|entry| entry.task.attempt == task.attempt);
+            let key = key(&task);
+            let known = state.tasks.get(&key).is_some_and(|entry| entry.task.attempt == task.attempt);
             if !known {
-                begun.extend(self.admit(&mut state, task));
+                begun.extend(self.admit(&mut state, key, task));
             }
         }
         begun.extend(self.fill(&mut state));
@@ -360,35 +361,39 @@ impl Activities {
     }
 
     /// Begins a task at once if nothing else waits; else it waits.
-    fn admit(&self, state: &mut State, task: Arc<Task>) -> Option<Begin> {
+    fn admit(&self, state: &mut State, key: Key, task: Arc<Task>) -> Option<Begin> {
         let runner = self.runner_of(state, &task);
-        let entry = Entry { task: task.clone(), run: None, due: None, was_begun: false, lost: 0 };
-        if let Some(replaced) = state.tasks.insert(key(&task), entry) {
-            state.disarm_task(&replaced);
-        }
-        match runner {
+        let is_served = matches!(runner, Ok(Some(_)));
+        let begin = match runner {
             Err(failure) => {
-                state.tasks.remove(&key(&task));
+                if let Some(replaced) = state.tasks.remove(&key) {
+                    state.disarm_task(&replaced);
+                }
                 (self.deliver)(&task, Err(failure), None);
                 return None;
             }
             Ok(Some(runner)) if state.queues.is_empty() && state.running_here < self.concurrency => {
                 let now = self.clock.now();
-                if state.queues.admit(&task, now) {
-                    return Some(self.begin_here(state, task, runner, now));
-                }
+                state.queues.admit(&task, now).then(|| self.begin_run(state, task.clone(), runner, now))
             }
-            Ok(Some(_)) => {}
-            Ok(None) if state.workers.serve(task.instance.space(), task.queue(), &task.name) => {}
-            Ok(None) => {
-                let (name, instance, queue) = (&task.name, &task.instance, task.queue());
-                tracing::warn!(
-                    ?instance,
-                    activity = name,
-                    queue,
-                    "no worker serves this activity; it waits until one does"
-                );
-            }
+            Ok(_) => None,
+        };
+        let run = begin.as_ref().map(|begin| begin.run);
+        let entry = Entry { task: task.clone(), run, due: None, was_begun: false, lost: 0 };
+        if let Some(replaced) = state.tasks.insert(key, entry) {
+            state.disarm_task(&replaced);
+        }
+        if begin.is_some() {
+            return begin;
+        }
+        if !is_served && !state.workers.serve(task.instance.space(), task.queue(), &task.name) {
+            let (name, instance, queue) = (&task.name, &task.instance, task.queue());
+            tracing::warn!(
+                ?instance,
+                activity = name,
+                queue,
+                "no worker serves this activity; it waits until one does"
+            );
         }
         self.enqueue(state, task);
         None
@@ -436,7 +441,9 @@ impl Activities {
             let Some(task) = taken else { break };
             let Some(serving) = served_in(&served, task.instance.space(), &task.name) else { break };
             let runner = serving.runner.clone();
-            begun.push(self.begin_here(state, task, runner, now));
+            let begin = self.begin_run(state, task, runner, now);
+            state.has_begun(&begin.task, begin.run);
+            begun.push(begin);
         }
         drop(served);
         self.after_filling(state, now);
@@ -490,23 +497,24 @@ impl Activities {
 
     // ---- runs ----
 
-    fn begin_here(&self, state: &mut State, task: Arc<Task>, runner: Runner, now: TimestampMs) -> Begin {
+    /// A slot was taken here for `task`, whose entry is still to hear of its run.
+    fn begin_run(&self, state: &mut State, task: Arc<Task>, runner: Runner, now: TimestampMs) -> Begin {
         let (stop, stopped) = task.options.is_bounded().then(oneshot::channel).unzip();
         state.running_here += 1;
-        let run = self.add_run(state, task.clone(), Place::Here(stop), now);
+        let run = self.new_run(state, task.clone(), Place::Here(stop), now);
         Begin { run, runner, task, stopped }
     }
 
     /// A slot was taken for `task`: its time begins.
     pub(super) fn add_run(&self, state: &mut State, task: Arc<Task>, place: Place, now: TimestampMs) -> RunId {
+        let id = self.new_run(state, task.clone(), place, now);
+        state.has_begun(&task, id);
+        id
+    }
+
+    fn new_run(&self, state: &mut State, task: Arc<Task>, place: Place, now: TimestampMs) -> RunId {
         state.last_run += 1;
         let id = state.last_run;
-        if let Some(entry) = state.tasks.get_mut(&key(&task)) {
-            entry.run = Some(id);
-            if let Some(due) = entry.due.take() {
-                state.due.remove(&(due, Due::Task(key(&task))));
-            }
-        }
         let mut run = Run { task, started_at: now, due: None, place };
         self.arm_run(state, id, &mut run);
         state.runs.insert(id, run);
@@ -610,12 +618,12 @@ impl Activities {
         let Some(run_of) = state.take_run(run) else { return false };
         self.spans.attempt(&run_of, self.clock.now(), &outcome);
         let task = run_of.task;
-        let key = key(&task);
-        let is_wanted = state.tasks.get(&key).is_some_and(|entry| entry.run == Some(run));
+        let btree_map::Entry::Occupied(entry) = state.tasks.entry(key(&task)) else { return false };
+        let is_wanted = entry.get().run == Some(run);
         if is_wanted {
             // Before it is forgotten here: who loads the instance meanwhile finds one or the other.
             (self.deliver)(&task, self.within_limits(&task.name, outcome), reply);
-            state.tasks.remove(&key);
+            entry.remove();
         }
         is_wanted
     }
@@ -654,6 +662,17 @@ impl Activities {
 }
 
 impl State {
+    /// A task that waited is run as `run`.
+    fn has_begun(&mut self, task: &Task, run: RunId) {
+        let key = key(task);
+        if let Some(entry) = self.tasks.get_mut(&key) {
+            entry.run = Some(run);
+            if let Some(due) = entry.due.take() {
+                self.due.remove(&(due, Due::Task(key)));
+            }
+        }
+    }
+
     /// Takes a run out, and its slot with it.
     pub(super) fn take_run(&mut self, id: RunId) -> Option<Run> {
         let run = self.runs.remove(&id)?;

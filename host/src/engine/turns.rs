@@ -51,6 +51,7 @@ use crate::core::request::RequestId;
 use crate::core::summary::Summary;
 use crate::core::task::Turn;
 use crate::core::turn::{Recorder, SealedTurn, TurnRecord};
+use crate::sandbox::OrchestrationModule;
 use crate::sandbox::guest::Guest;
 use crate::store::Store;
 
@@ -245,10 +246,22 @@ struct Slot {
     taking: Taking,
 }
 
+impl Slot {
+    /// Is run in its turn, as the instance of that id.
+    fn queue(&mut self, id: InstanceId, ready: &mut VecDeque<InstanceId>) {
+        if !self.queued {
+            self.queued = true;
+            ready.push_back(id);
+        }
+    }
+}
+
 enum Body {
     /// State without a guest: not begun, ended, or there to be asked.
     Bare(Box<Recorder>),
     Guest(Box<Guest>, #[allow(dead_code, reason = "counts by being there")] Resident),
+    /// Taken out while one of these becomes the other; never seen elsewhere.
+    Changing,
 }
 
 impl Body {
@@ -256,13 +269,26 @@ impl Body {
         match self {
             Self::Bare(recorder) => recorder,
             Self::Guest(guest, _) => guest.recorder_mut(),
+            Self::Changing => unreachable!("the state of an instance is changing hands"),
         }
+    }
+
+    /// The guest of an instance that has not begun, for the state that this is; on an error
+    /// it still is.
+    fn begin(&mut self, module: &OrchestrationModule) -> Result<Guest, NotNow> {
+        let Self::Bare(recorder) = std::mem::replace(self, Self::Changing) else {
+            unreachable!("an instance that has not begun has no guest")
+        };
+        Guest::new(module, recorder).map_err(|(trouble, unused)| {
+            *self = Self::Bare(unused);
+            NotNow::Later(trouble.to_string())
+        })
     }
 
     fn without_guest(self) -> Self {
         match self {
-            Self::Guest(guest, _) => Self::Bare(Box::new(guest.into_recorder())),
-            bare @ Self::Bare(_) => bare,
+            Self::Guest(guest, _) => Self::Bare(guest.into_recorder()),
+            bare => bare,
         }
     }
 }
@@ -301,6 +327,9 @@ const MESSAGES_AT_ONCE: usize = 512;
 /// Turns handed to the committer at once: it need not be woken for each, and
 /// begins to write before all are run.
 const TURNS_PER_GROUP: usize = 64;
+
+/// Messages for which an instance in memory keeps room: mostly one comes at a time.
+const INBOX_ROOM: usize = 4;
 
 impl Worker {
     pub(super) fn new(parts: Parts) -> Self {
@@ -493,7 +522,7 @@ impl Worker {
         }
         if let Some(slot) = self.live.get_mut(&id) {
             slot.inbox.push(inbound);
-            self.queue(&id);
+            slot.queue(id, &mut self.ready);
         }
     }
 
@@ -570,11 +599,8 @@ impl Worker {
     }
 
     fn queue(&mut self, id: &InstanceId) {
-        if let Some(slot) = self.live.get_mut(id)
-            && !slot.queued
-        {
-            slot.queued = true;
-            self.ready.push_back(id.clone());
+        if let Some(slot) = self.live.get_mut(id) {
+            slot.queue(id.clone(), &mut self.ready);
         }
     }
 
@@ -586,7 +612,7 @@ impl Worker {
             let Some(id) = self.ready.pop_front() else { break };
             let Some(slot) = self.live.remove(&id) else { continue };
             self.idle.remove(slot.stamp);
-            self.run_turn(&id, slot);
+            self.run_turn(id, slot);
             if self.group.len() >= TURNS_PER_GROUP && !self.flush() {
                 return false;
             }
@@ -599,11 +625,10 @@ impl Worker {
 
     /// One turn of one instance: deliveries in, guest runs, sealed turns out. If
     /// the guest cannot be run, what came in is recorded without it.
-    fn run_turn(&mut self, id: &InstanceId, mut slot: Slot) {
+    fn run_turn(&mut self, id: InstanceId, mut slot: Slot) {
         slot.queued = false;
         let now = self.parts.clock.now();
         slot.last_ran = now;
-        let inbox = std::mem::take(&mut slot.inbox);
         let recorder = slot.body.recorder();
         recorder.begin(now);
         // Before what came in: an attempt that fails in this turn, and is to be tried
@@ -612,8 +637,7 @@ impl Worker {
         let (mut due, calls) = recorder.execution.begin_due(now);
         // One whose outcome came just now is only told again.
         posted(&recorder.execution, calls).into_iter().for_each(|posted| send(&self.parts.links, posted));
-        let (replies, later) = self.record_inbox(id, recorder, inbox);
-        slot.inbox = later;
+        let replies = self.record_inbox(&id, recorder, &mut slot.inbox);
         for fired in recorder.execution.timers_due(recorder.turn_time()) {
             recorder.deliver(fired);
         }
@@ -627,18 +651,18 @@ impl Worker {
         self.parts.activities.dispatch(tasks(&self.parts.activities, &recorder.execution, due));
         let mut put_off = false;
         if recorder.execution.wants_turn() {
-            match self.run_guest(id, &mut slot, now) {
+            match self.run_guest(&id, &mut slot, now) {
                 Ok(ran) => put_off = !ran,
                 Err(reason) => {
-                    self.give_up(id, reason);
+                    self.give_up(&id, reason);
                     return;
                 }
             }
         } else if self.is_to_move(&slot) {
-            put_off = !self.wake(id, &mut slot, now);
+            put_off = !self.wake(&id, &mut slot, now);
         }
         self.seal(&mut slot, now, replies);
-        self.take_snapshot(id, &mut slot);
+        self.take_snapshot(&id, &mut slot);
         self.put_back(id, slot, put_off);
     }
 
@@ -672,13 +696,8 @@ impl Worker {
     }
 
     /// Lets the guest go and keeps its state.
-    fn make_bare(&mut self, slot: &mut Slot) {
-        let placeholder = {
-            let recorder = slot.body.recorder();
-            Recorder::new(recorder.execution.started.clone(), recorder.limits)
-        };
-        let body = std::mem::replace(&mut slot.body, Body::Bare(Box::new(placeholder)));
-        slot.body = body.without_guest();
+    fn make_bare(slot: &mut Slot) {
+        slot.body = std::mem::replace(&mut slot.body, Body::Changing).without_guest();
     }
 
     /// Seals the turn under way, if anything was recorded, and the next
@@ -706,17 +725,12 @@ impl Worker {
         }
     }
 
-    /// Records what came in; returns whom to answer once that is durable, and what
-    /// is for a turn after this one.
-    fn record_inbox(
-        &mut self,
-        id: &InstanceId,
-        recorder: &mut Recorder,
-        inbox: Vec<Inbound>,
-    ) -> (Vec<Reply>, Vec<Inbound>) {
+    /// Records what came in, and leaves in `inbox` what is for a turn after this one; returns
+    /// whom to answer once the others are durable.
+    fn record_inbox(&mut self, id: &InstanceId, recorder: &mut Recorder, inbox: &mut Vec<Inbound>) -> Vec<Reply> {
         let (mut replies, mut later): (Vec<Reply>, Vec<Inbound>) = Default::default();
         let had_ended = recorder.execution.end.is_some();
-        for inbound in inbox {
+        for inbound in inbox.drain(..) {
             if recorder.execution.end.is_some() && !had_ended && inbound.is_mail() {
                 // Nothing follows an outcome in its turn.
                 later.push(inbound);
@@ -783,14 +797,17 @@ impl Worker {
                 _ => unreachable!("mail is taken out before"),
             }
         }
-        (replies, later)
+        // What comes in before the next turn has this room again.
+        inbox.shrink_to(INBOX_ROOM);
+        inbox.append(&mut later);
+        replies
     }
 
     /// Makes sure that the guest is in memory, in the state that the history left
     /// it in, with this turn's deliveries recorded. False: it cannot be, now.
     fn wake(&mut self, id: &InstanceId, slot: &mut Slot, now: TimestampMs) -> bool {
         if self.is_to_move(slot) {
-            self.make_bare(slot);
+            Self::make_bare(slot);
         }
         let Body::Bare(recorder) = &mut slot.body else { return true };
         if self.blocked.contains_key(id) {
@@ -814,11 +831,7 @@ impl Worker {
         let guest = if recorder.execution.begun {
             self.replayed(id, &module, (slot.past.take(), slot.taking.is_plain), recorder, now)
         } else {
-            let placeholder = Recorder::new(recorder.execution.started.clone(), recorder.limits);
-            Guest::new(&module, std::mem::replace(recorder, placeholder)).map_err(|(trouble, unused)| {
-                *recorder = unused;
-                NotNow::Later(trouble.to_string())
-            })
+            slot.body.begin(&module)
         };
         match guest {
             Ok(guest) => {
@@ -865,7 +878,9 @@ impl Worker {
             return true;
         }
         self.groups_sent += 1;
-        let (turns, replies) = (std::mem::take(&mut self.group), std::mem::take(&mut self.replies));
+        // The next one is likely as large.
+        let next = Vec::with_capacity(self.group.len().min(TURNS_PER_GROUP));
+        let (turns, replies) = (std::mem::replace(&mut self.group, next), std::mem::take(&mut self.replies));
         self.parts.groups.send(Group { worker: self.parts.number, turns, replies, of }).is_ok()
     }
 
@@ -963,7 +978,7 @@ impl Worker {
         }
     }
 
-    fn put_back(&mut self, id: &InstanceId, mut slot: Slot, put_off: bool) {
+    fn put_back(&mut self, id: InstanceId, mut slot: Slot, put_off: bool) {
         let execution = &slot.body.recorder().execution;
         let wants_turn = execution.wants_turn() && !put_off || !slot.inbox.is_empty();
         let waits = execution.end.is_none() && !wants_turn;
@@ -974,11 +989,11 @@ impl Worker {
         self.stamps += 1;
         slot.stamp = self.stamps;
         slot.past = None;
-        self.idle.insert(&slot, id);
-        self.live.insert(id.clone(), slot);
+        self.idle.insert(&slot, id.clone());
         if wants_turn {
-            self.queue(id);
+            slot.queue(id.clone(), &mut self.ready);
         }
+        self.live.insert(id, slot);
     }
 
     /// Puts an entry among the timers for a turn that recorded nothing.

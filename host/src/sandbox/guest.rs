@@ -33,7 +33,7 @@ use crate::core::turn::{Divergence, HandOver, Progress, Recorder, Stop, TurnReco
 /// What a store of the sandbox holds.
 pub(super) struct GuestState {
     /// None in `describe`.
-    pub(super) recorder: Option<Recorder>,
+    pub(super) recorder: Option<Box<Recorder>>,
     /// Which export is running, for messages.
     pub(super) calling: &'static str,
     pub(super) lines: Lines,
@@ -116,14 +116,17 @@ impl Guest {
     ///
     /// # Errors
     /// [`HostTrouble`] if there is no room, with the recorder as it was.
-    pub fn new(module: &OrchestrationModule, recorder: Recorder) -> Result<Self, (HostTrouble, Box<Recorder>)> {
-        Self::instantiate(module, Some(recorder), "turn")
+    pub fn new(
+        module: &OrchestrationModule,
+        recorder: impl Into<Box<Recorder>>,
+    ) -> Result<Self, (HostTrouble, Box<Recorder>)> {
+        Self::instantiate(module, Some(recorder.into()), "turn")
             .map_err(|(error, recorder)| (HostTrouble(format!("{error:#}")), recorder.expect("it was given")))
     }
 
     fn instantiate(
         module: &OrchestrationModule,
-        recorder: Option<Recorder>,
+        recorder: Option<Box<Recorder>>,
         calling: &'static str,
     ) -> Result<Self, (wasmtime::Error, Option<Box<Recorder>>)> {
         let settings = &module.settings;
@@ -142,7 +145,7 @@ impl Guest {
                 let layout = module.layout.clone();
                 Ok(Self { store, exports, budget_ticks, module: module.hash, layout, places: None })
             }
-            Err(error) => Err((error, store.into_data().recorder.map(Box::new))),
+            Err(error) => Err((error, store.into_data().recorder)),
         }
     }
 
@@ -161,7 +164,7 @@ impl Guest {
     }
 
     /// Lets the guest go and keeps the state of its execution.
-    pub fn into_recorder(self) -> Recorder {
+    pub fn into_recorder(self) -> Box<Recorder> {
         self.store.into_data().recorder.expect("only describe runs without a recorder")
     }
 

@@ -189,7 +189,7 @@ impl Guest {
         }
         let state = self.store.data_mut();
         state.lines = snapshot.lines.clone();
-        state.recorder = Some(snapshot.recorder.clone());
+        state.recorder = Some(Box::new(snapshot.recorder.clone()));
         Ok(())
     }
 

@@ -55,13 +55,15 @@ impl Store for Gated {
     crate::hand_on_to_inner_store!();
 }
 
+/// What a caller was answered: whose turn it was, and why it is not durable.
+type Answer = (&'static str, Option<String>);
+
 /// A committer at work, as it is where syncs are slow.
 struct Bench {
     groups: Groups,
     syncs: Receiver<End>,
-    /// What callers were answered: whose turn it was, and why it is not durable.
-    answers: Receiver<(&'static str, Option<String>)>,
-    answer: Sender<(&'static str, Option<String>)>,
+    answers: Receiver<Answer>,
+    answer: Sender<Answer>,
     /// Why the engine was stopped.
     stops: Receiver<String>,
     committer: std::thread::JoinHandle<bool>,
@@ -131,7 +133,7 @@ impl Bench {
 
     /// What callers are answered until nobody is left, why the engine was stopped, and whether
     /// the committer ended by itself.
-    fn end(self) -> (Vec<(&'static str, Option<String>)>, Vec<String>, bool) {
+    fn end(self) -> (Vec<Answer>, Vec<String>, bool) {
         drop((self.groups, self.answer));
         let ended = self.committer.join().unwrap();
         std::fs::remove_dir_all(self.folder).unwrap();

@@ -61,10 +61,10 @@ impl Worker {
         inbox.push(end);
         let recorder = slot.body.recorder();
         recorder.begin(now);
-        let (replies, later) = self.record_inbox(id, recorder, inbox);
+        let replies = self.record_inbox(id, recorder, &mut inbox);
         self.seal(&mut slot, now, replies);
         let passed_on = PassedOn::by(&slot.body.recorder().execution);
-        self.deliver_later(id, later);
+        self.deliver_later(id, inbox);
         self.blocked.remove(id);
         self.held.remove(id);
         Ok(passed_on)

@@ -74,7 +74,7 @@ impl Worker {
             match again {
                 Ok(checked) => moving.push((stood.instance, slot, checked)),
                 Err(fate) => {
-                    self.put_back(&stood.instance, slot, false);
+                    self.put_back(stood.instance.clone(), slot, false);
                     fates.push((stood.instance, fate));
                 }
             }
@@ -96,7 +96,7 @@ impl Worker {
             if slot.body.recorder().execution.end.is_none() {
                 return Ok(slot);
             }
-            self.put_back(id, slot, false);
+            self.put_back(id.clone(), slot, false);
             return Err(Fate::Ended);
         }
         self.load_bare(id).map_err(Fate::of_unloaded)
@@ -120,7 +120,7 @@ impl Worker {
         self.group.push(outbound(&mut slot, sealed, Vec::new()));
         // What the old module could not replay, the new one has just replayed.
         self.blocked.remove(id);
-        self.put_back(id, slot, false);
+        self.put_back(id.clone(), slot, false);
     }
 }
 

@@ -20,12 +20,12 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    pub(super) fn insert(&mut self, slot: &Slot, id: &InstanceId) {
+    pub(super) fn insert(&mut self, slot: &Slot, id: InstanceId) {
         let of_its_kind = match slot.body {
             Body::Guest(..) => &mut self.guests,
-            Body::Bare(_) => &mut self.bare,
+            Body::Bare(_) | Body::Changing => &mut self.bare,
         };
-        of_its_kind.insert(slot.stamp, id.clone());
+        of_its_kind.insert(slot.stamp, id);
     }
 
     pub(super) fn remove(&mut self, stamp: u64) {
