@@ -42,6 +42,10 @@ first-five-minutes:
 deny:
     cargo deny check
 
+# The command as it is released, at target/released/dacapo: compiled by a profile of its work.
+released:
+    host/released.sh
+
 # The benchmark, one JSON object per workload.
 bench:
     cargo run --release -p dacapo -- bench
