@@ -17,7 +17,7 @@ pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
     let guests = settings.scaled(2_000);
     let machine = Machine::open(settings, "resident")?;
     // With the first ones come what is left of compiling, pools, and the room of the allocator.
-    let first = guests / 4;
+    let first = (guests / 4).max(1);
     wait_many(&machine, "warm", first).await?;
     machine.settled(first).await?;
     let before = process::resident_bytes()?;
@@ -30,10 +30,8 @@ pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
 }
 
 async fn wait_many(machine: &Machine, name: &str, guests: u32) -> anyhow::Result<()> {
-    for n in 0..guests {
-        machine.start(&format!("{name}-{n}"), "waiter", &json!(null)).await?;
-    }
-    Ok(())
+    let start = |n: u32| async move { machine.start(&format!("{name}-{n}"), "waiter", &json!(null)).await.map(drop) };
+    all((0..guests).map(start), 16).await
 }
 
 /// Memory of an instance that sleeps.

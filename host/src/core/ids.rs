@@ -22,8 +22,8 @@ pub const MAX_ID_BYTES: usize = 200;
 /// without: in messages and in JSON it is the name that its caller chose. Logs, which
 /// are the operator's, have both (`{:?}`).
 ///
-/// It goes from thread to thread with all that is done for the instance: up to 23 bytes of it
-/// are copied, without a count of owners that two cores would take from each other.
+/// It goes from thread to thread with all that is done for the instance: one of up to 23 bytes is
+/// copied, without a count of owners that two cores would take from each other; longer ones are shared.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(SmolStr);
 

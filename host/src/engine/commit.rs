@@ -13,13 +13,14 @@
 #[cfg(test)]
 mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Clock;
-use super::activities::Activities;
+use super::activities::{Activities, panic_text};
 use super::error::EngineError;
 use super::mail::{Posted, send};
 use super::schedules::Signal;
@@ -140,7 +141,7 @@ fn run_from(
             committer.wait_for_room(place);
             let gathered = joint.sort(gather(first, groups));
             let batch = Batch { turns: gathered.iter().flat_map(|group| &group.turns).map(Outbound::commit).collect() };
-            let number = if batch.turns.is_empty() { Ok(0) } else { store.append(epoch, &batch) };
+            let number = if batch.turns.is_empty() { Ok(0) } else { failing(|| store.append(epoch, &batch)) };
             let commit = Written { place, number, groups: gathered };
             place += 1;
             if committer.sync_us.load(Ordering::Relaxed) <= SLOW_SYNC_US {
@@ -213,7 +214,7 @@ impl Committer<'_> {
     /// Makes a commit durable and, once those before it have been, lets it out.
     fn finish(&self, commit: Written) {
         let since = Instant::now();
-        let durable = commit.number.and_then(|number| self.store.sync(number));
+        let durable = commit.number.and_then(|number| failing(|| self.store.sync(number)));
         let took = since.elapsed().as_micros() as u64;
         // Else there was nothing to sync: it has no turns, or a later one's sync was before.
         if took >= LEAST_SYNC_US {
@@ -285,6 +286,12 @@ impl Drop for Passes<'_> {
         self.0.turn().place += 1;
         self.0.next.notify_all();
     }
+}
+
+/// A store that panics has failed, and whoever waits for its commit hears of that.
+fn failing<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let worked = catch_unwind(AssertUnwindSafe(work));
+    worked.unwrap_or_else(|panic| Err(StoreError::Io(format!("it panicked: {}", panic_text(panic.as_ref())))))
 }
 
 /// Tells callers that it will not be durable.

@@ -1,8 +1,8 @@
 //! Commits that overlap, on a store whose syncs end when the test says so, and how.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::time::Duration;
 
 use super::*;
 use crate::core::event::Started;
@@ -10,6 +10,9 @@ use crate::core::turn::{Limits, Recorder};
 use crate::engine::{EngineSettings, SystemClock};
 use crate::store::redb::RedbStore;
 use crate::store::schedule::Schedule;
+
+/// How long something is waited for that is to come at once: a test that would hang fails.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a sync that has begun is to end.
 type End = Sender<Result<(), StoreError>>;
@@ -40,7 +43,7 @@ impl Store for Gated {
     fn sync(&self, number: u64) -> Result<(), StoreError> {
         let (end, ended) = channel();
         self.begun.lock().unwrap().send(end).unwrap();
-        ended.recv().unwrap()?;
+        ended.recv().expect("whoever drops it wants a panic")?;
         self.inner.sync(number)
     }
 
@@ -66,7 +69,8 @@ struct Bench {
     answer: Sender<Answer>,
     /// Why the engine was stopped.
     stops: Receiver<String>,
-    committer: std::thread::JoinHandle<bool>,
+    /// Whether it ended by itself, and did not panic.
+    ended: Receiver<bool>,
     _runtime: tokio::runtime::Runtime,
     folder: PathBuf,
 }
@@ -74,6 +78,7 @@ struct Bench {
 impl Bench {
     fn new(test: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("dacapo-commits-{test}-{}", std::process::id()));
+        let _of_a_run_before = std::fs::remove_dir_all(&folder);
         std::fs::create_dir(&folder).unwrap();
         let (store, syncs) = Gated::new(&folder);
         let epoch = store.claim().unwrap();
@@ -91,14 +96,18 @@ impl Bench {
         };
         let (groups, gathered) = sync_channel(GROUPS_AHEAD);
         let ((stop, stops), (answer, answers)) = (channel(), channel());
-        // True: it ended by itself, and did not panic.
-        let committer = std::thread::spawn(move || {
+        let (end, ended) = channel();
+        std::thread::spawn(move || {
             let stop = Mutex::new(stop);
             let stop = |why: &str| stop.lock().unwrap().send(why.to_owned()).unwrap();
             let slow = 10 * SLOW_SYNC_US;
-            catch_unwind(AssertUnwindSafe(|| run_from(&store, epoch, &gathered, &release, &stop, slow))).is_ok()
+            let run = || run_from(&store, epoch, &gathered, &release, &stop, slow);
+            let by_itself = catch_unwind(AssertUnwindSafe(run)).is_ok();
+            // All of it is gone before the folder is.
+            drop((store, release));
+            end.send(by_itself).unwrap();
         });
-        Self { groups, syncs, answers, answer, stops, committer, _runtime: runtime, folder }
+        Self { groups, syncs, answers, answer, stops, ended, _runtime: runtime, folder }
     }
 
     /// Hands a first turn of `name` over, and waits until its commit is being synced.
@@ -128,14 +137,14 @@ impl Bench {
             about,
         };
         self.groups.send(Group { worker: 0, turns: vec![turn], replies: Vec::new(), of: 0 }).unwrap();
-        self.syncs.recv().unwrap()
+        self.syncs.recv_timeout(PATIENCE).expect("its sync begins while others wait")
     }
 
     /// What callers are answered until nobody is left, why the engine was stopped, and whether
     /// the committer ended by itself.
     fn end(self) -> (Vec<Answer>, Vec<String>, bool) {
         drop((self.groups, self.answer));
-        let ended = self.committer.join().unwrap();
+        let ended = self.ended.recv_timeout(PATIENCE).expect("the committer ends with its queue");
         std::fs::remove_dir_all(self.folder).unwrap();
         (self.answers.iter().collect(), self.stops.iter().collect(), ended)
     }
@@ -175,6 +184,19 @@ fn behind_a_sync_that_fails_nothing_is_let_out() {
         assert!(answer.0 == name && answer.1.contains("the disk is gone"), "{whys:?}");
     }
     assert_eq!((whys.len(), stops.len(), ended), (4, 1, true), "whoever failed first says why, once: {stops:?}");
+}
+
+#[test]
+fn a_sync_that_panics_has_failed() {
+    let bench = Bench::new("sync-panicked");
+    let [a, b, c] = ["a", "b", "c"].map(|name| bench.begin(name));
+    drop(b);
+    c.send(Ok(())).unwrap();
+    a.send(Ok(())).unwrap();
+    let (answers, stops, ended) = bench.end();
+    let [("a", None), ("b", Some(of_b)), ("c", Some(of_c))] = &answers[..] else { panic!("{answers:?}") };
+    assert!(of_b.contains("it panicked") && of_c.contains("it panicked"), "{answers:?}");
+    assert!(stops.len() == 1 && ended, "{stops:?}");
 }
 
 #[test]
