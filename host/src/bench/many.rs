@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::machine::{Machine, Opened, all, serve_say};
 use super::{Measured, Settings, process};
@@ -12,16 +12,20 @@ use crate::store::{Filter, Store as _};
 const DAY_MS: u64 = 24 * 3600 * 1000;
 const STARTS_IN_FLIGHT: usize = 512;
 
+/// The same where the memory of those started is counted, and not what starting them takes.
+const FEW_STARTS_IN_FLIGHT: usize = 16;
+
 /// Memory of a guest that waits.
 pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
     let guests = settings.scaled(2_000);
     let machine = Machine::open(settings, "resident")?;
     // With the first ones come what is left of compiling, pools, and the room of the allocator.
     let first = (guests / 4).max(1);
-    wait_many(&machine, "warm", first).await?;
+    let waiters = |name, guests| start_many(&machine, name, "waiter", json!(null), guests, FEW_STARTS_IN_FLIGHT);
+    waiters("warm", first).await?;
     machine.settled(first).await?;
     let before = process::resident_bytes()?;
-    wait_many(&machine, "waiter", guests).await?;
+    waiters("waiter", guests).await?;
     machine.settled(first + guests).await?;
     let each = (process::resident_bytes()? - before) / f64::from(guests);
     let floor = json!({ "what": "pages of linear memory that a Rust guest touches", "bytes": 16 * 1024 });
@@ -29,9 +33,18 @@ pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
     Ok(Measured::at_most("resident", "bytes_per_guest", each, 40.0 * 1024.0, floor, detail))
 }
 
-async fn wait_many(machine: &Machine, name: &str, guests: u32) -> anyhow::Result<()> {
-    let start = |n: u32| async move { machine.start(&format!("{name}-{n}"), "waiter", &json!(null)).await.map(drop) };
-    all((0..guests).map(start), 16).await
+/// Starts instances `name-0` and so on, so many at a time.
+async fn start_many(
+    machine: &Machine,
+    name: &str,
+    orchestration: &str,
+    input: Value,
+    instances: u32,
+    in_flight: usize,
+) -> anyhow::Result<()> {
+    let input = &input;
+    let start = |n: u32| async move { machine.start(&format!("{name}-{n}"), orchestration, input).await.map(drop) };
+    all((0..instances).map(start), in_flight).await
 }
 
 /// Memory of an instance that sleeps.
@@ -77,8 +90,7 @@ pub(super) async fn due(settings: &Settings) -> anyhow::Result<Measured> {
 }
 
 async fn sleep_for(machine: &Machine, name: &str, sleepers: u32, ms: u64) -> anyhow::Result<()> {
-    let start = |n: u32| async move { machine.start(&format!("{name}-{n}"), "sleeper", &json!(ms)).await.map(drop) };
-    all((0..sleepers).map(start), STARTS_IN_FLIGHT).await?;
+    start_many(machine, name, "sleeper", json!(ms), sleepers, STARTS_IN_FLIGHT).await?;
     machine.settled(0).await
 }
 
@@ -87,12 +99,8 @@ pub(super) async fn restart(settings: &Settings) -> anyhow::Result<Measured> {
     let running = settings.scaled(100_000);
     let without = || Opened { without_activities: true, ..Opened::default() };
     let machine = Machine::open_with(settings, "restart", without())?;
-    let start = |n: u32| {
-        let machine = &machine;
-        async move { machine.start(&format!("hello-{n}"), "hello5", &json!("Ada")).await.map(drop) }
-    };
     // Nobody serves their activity: all of them are in their first call.
-    all((0..running).map(start), STARTS_IN_FLIGHT).await?;
+    start_many(&machine, "hello", "hello5", json!("Ada"), running, STARTS_IN_FLIGHT).await?;
     while machine.store.list(&Filter::default(), None, running as usize)?.iter().any(|row| row.untold) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
