@@ -30,7 +30,7 @@ use crate::core::event::{Event, Origin};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
 use crate::core::task::{Task, Turn};
 use crate::core::turn::{LogLine, SealedTurn, final_outcome};
-use crate::store::{Batch, Epoch, Store, StoreError, TurnCommit};
+use crate::store::{Batch, Epoch, SYNCS_AT_ONCE, Store, StoreError, TurnCommit};
 
 /// Most turns of one commit: a commit is one write, and its callers wait for it.
 const TURNS_PER_COMMIT: usize = 1024;
@@ -50,7 +50,7 @@ const LEAST_SYNC_US: u64 = 10;
 const COMMIT_EVERY_US: u64 = 400;
 
 /// Commits that may be on their way at once, beside none where syncs are fast.
-const COMMITS_AT_ONCE: std::ops::RangeInclusive<u64> = 4..=16;
+const COMMITS_AT_ONCE: std::ops::RangeInclusive<u64> = 4..=SYNCS_AT_ONCE as u64;
 
 /// How far workers may run ahead of the disk, in groups. Beyond it they wait, so
 /// that what is in memory stays bounded.

@@ -382,6 +382,9 @@ pub enum StoreError {
     Io(String),
 }
 
+/// How many threads may wait for [`Store::sync`] at once without one waiting for another.
+pub const SYNCS_AT_ONCE: usize = 16;
+
 /// The store. See the module's page for what every implementation promises.
 /// Calls block; they are made from threads that may.
 pub trait Store: Send + Sync + 'static {
@@ -399,7 +402,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Returns when the commit of that number is on stable storage, as all before it are.
-    /// Several threads may wait so at once.
+    /// [`SYNCS_AT_ONCE`] threads may wait so.
     fn sync(&self, _number: u64) -> Result<(), StoreError> {
         Ok(())
     }

@@ -8,6 +8,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use crate::store::SYNCS_AT_ONCE;
+
 /// See the module's page.
 ///
 /// Several threads may sync it at once, each by a handle of its own: an error of writing
@@ -21,8 +23,8 @@ pub(super) struct Segment {
     one_is_idle: Condvar,
 }
 
-/// Syncs at once: those of the committer, and one of whoever needs all to be durable.
-const HANDLES: usize = 6;
+/// Beside those of the committer, one of whoever needs all to be durable.
+const HANDLES: usize = SYNCS_AT_ONCE + 1;
 
 impl Segment {
     /// Opens the file at `path`, or makes it.
