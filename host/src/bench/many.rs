@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::machine::{Machine, Opened, all, serve_say};
@@ -17,10 +18,11 @@ const FEW_STARTS_IN_FLIGHT: usize = 16;
 
 /// Memory of a guest that waits.
 pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
-    let guests = settings.scaled(2_000);
+    process::take_small_pages().context("pages of 2 MiB cannot be turned off")?;
+    let guests = settings.scaled(2_400);
     let machine = Machine::open(settings, "resident")?;
     // With the first ones come what is left of compiling, pools, and the room of the allocator.
-    let first = (guests / 4).max(1);
+    let first = (guests / 3).max(1);
     let waiters = |name, guests| start_many(&machine, name, "waiter", json!(null), guests, FEW_STARTS_IN_FLIGHT);
     waiters("warm", first).await?;
     machine.settled(first).await?;

@@ -35,7 +35,7 @@ pub enum Pending {
         /// The attempt that runs or comes next, from 1.
         attempt: u32,
         /// When that attempt starts, if it is not yet running, and why the one before failed.
-        retry: Option<(TimestampMs, Failure)>,
+        retry: Option<Box<(TimestampMs, Failure)>>,
         /// What an attempt before reported at its last heartbeat.
         progress: Option<Payload>,
     },
@@ -67,7 +67,7 @@ pub enum Pending {
         /// When that attempt starts, if it does not run.
         starts_at: Option<TimestampMs>,
         /// Why the attempt before failed.
-        last_failure: Option<Failure>,
+        last_failure: Option<Box<Failure>>,
     },
     /// An operation of an entity.
     Entity {
@@ -82,6 +82,9 @@ pub enum Pending {
         entities: Arc<[InstanceId]>,
     },
 }
+
+// An instance that waits has a node of a tree in memory, which has room for eleven of them.
+const _: () = assert!(size_of::<Pending>() <= 72);
 
 /// What the guest is to be told, in the order recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -306,7 +309,7 @@ impl Execution {
             Event::ActivityAttemptFailed { operation, attempt: failed, failure, retry_at, progress: reached } => {
                 if let Some(Pending::Activity { attempt, retry, progress, .. }) = self.pending.get_mut(operation) {
                     *attempt = failed + 1;
-                    *retry = Some((*retry_at, failure.clone()));
+                    *retry = Some(Box::new((*retry_at, failure.clone())));
                     *progress = reached.clone();
                 }
             }
@@ -385,7 +388,7 @@ impl Execution {
                 {
                     *attempt = failed + 1;
                     *starts_at = Some(*retry_at);
-                    *last_failure = Some(failure.clone());
+                    *last_failure = Some(Box::new(failure.clone()));
                 }
             }
             Event::CallerLeft { reason } => {
@@ -484,7 +487,7 @@ impl Execution {
         for (operation, pending) in &mut self.pending {
             match pending {
                 Pending::Activity { call, scheduled_at, attempt, retry, progress } => {
-                    if let Some((available_at, _)) = retry.take_if(|(at, _)| *at <= now) {
+                    if let Some((available_at, _)) = retry.take_if(|waits| waits.0 <= now).map(|waits| *waits) {
                         let (scheduled_at, attempt, last_heartbeat) = (*scheduled_at, *attempt, progress.clone());
                         let turn = Turn { attempt, scheduled_at, available_at, last_heartbeat, again: false };
                         attempts.push((call.clone(), turn));
@@ -826,7 +829,7 @@ impl Pending {
     pub fn due(&self) -> Option<TimestampMs> {
         match self {
             Self::Timer { fire_at } => Some(*fire_at),
-            Self::Activity { retry, .. } => retry.as_ref().map(|(at, _)| *at),
+            Self::Activity { retry, .. } => retry.as_deref().map(|(at, _)| *at),
             Self::Orchestration { starts_at, .. } => starts_at.iter().copied().chain(self.due_unasked()).min(),
             Self::Event { .. } | Self::Signal { .. } | Self::Entity { .. } | Self::Lock { .. } => None,
         }

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod large;
 pub mod mail;
 pub mod namespace;
+pub mod panics;
 pub mod payload;
 pub mod request;
 pub mod retry;

@@ -11,17 +11,17 @@
 
 mod requests;
 mod saved;
+mod stream;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use self::saved::SAVED_FORMAT;
+use self::stream::Stream;
 use super::calls::{MAX_RETRIED_ID_BYTES, OrchestrationOptions, OrchestrationScheduled, generated_id};
 pub use super::divergence::Divergence;
 use super::entity::is_entity;
@@ -202,8 +202,8 @@ pub struct Recorder {
     pub logged_after: Vec<u32>,
     /// At replay: stop where the guest asks for this event, to see where it is.
     pub stop_at: Option<u32>,
-    values: ChaCha12Rng,
-    wasi: ChaCha12Rng,
+    values: Stream,
+    wasi: Stream,
     mode: Mode,
     ran: bool,
     turn: Vec<Event>,
@@ -222,8 +222,8 @@ impl Recorder {
     /// A recorder with no turn recorded yet.
     pub fn new(started: Box<Started>, limits: Limits) -> Self {
         Self {
-            values: stream(started.seed, VALUES),
-            wasi: stream(started.seed, WASI),
+            values: Stream::new(started.seed, VALUES),
+            wasi: Stream::new(started.seed, WASI),
             execution: Execution::new(started),
             limits,
             logs: Vec::new(),
@@ -550,13 +550,13 @@ impl Recorder {
 
     /// Random bytes for virtual WASI, unrecorded: they follow from the seed.
     pub fn wasi_random(&mut self, bytes: &mut [u8]) {
-        self.wasi.fill_bytes(bytes);
+        self.wasi.fill(bytes);
     }
 
     /// A version 4 UUID, recorded.
     pub fn new_guid(&mut self) -> Result<String, Stop> {
         let mut bytes = [0; 16];
-        self.values.fill_bytes(&mut bytes);
+        self.values.fill(&mut bytes);
         let guid = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
         let asked = Event::GuidGenerated { guid: guid.clone() };
         match self.answer(asked, |recorded, _| matches!(recorded, Event::GuidGenerated { .. }))? {
@@ -807,7 +807,7 @@ impl Recorder {
             && let Some(seed) = from.begins(self.execution.turns)
         {
             // What is drawn from here on is the fork's own.
-            (self.values, self.wasi) = (stream(seed, VALUES), stream(seed, WASI));
+            (self.values, self.wasi) = (Stream::new(seed, VALUES), Stream::new(seed, WASI));
         }
         self.execution.now = at;
         self.ran = false;
@@ -949,12 +949,6 @@ impl Recorder {
 /// Streams of randomness that are drawn from one seed.
 const VALUES: u64 = 1;
 const WASI: u64 = 2;
-
-fn stream(seed: [u8; 32], number: u64) -> ChaCha12Rng {
-    let mut rng = ChaCha12Rng::from_seed(seed);
-    rng.set_stream(number);
-    rng
-}
 
 /// What a guest is to be called with. See [`Recorder::hand_over`].
 #[derive(Debug, PartialEq)]

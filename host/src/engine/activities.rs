@@ -35,6 +35,7 @@ use super::{Clock, EngineSettings};
 use crate::core::event::ActivityScheduled;
 use crate::core::ids::{ExecutionNumber, InstanceId, OperationId, TimestampMs};
 use crate::core::namespace::{self, Namespace};
+use crate::core::panics::panic_text;
 use crate::core::payload::{Failure, FailureKind, Outcome};
 use crate::core::retry::RetryPolicy;
 pub use crate::core::task::Task;
@@ -733,10 +734,4 @@ impl Place {
 fn panicked(name: &str, panic: &(dyn std::any::Any + Send)) -> Failure {
     let message = format!("the activity {name} panicked: {}", panic_text(panic));
     Failure::retryable(FailureKind::Trapped, message)
-}
-
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Clock;
-use super::activities::{Activities, panic_text};
+use super::activities::Activities;
 use super::error::EngineError;
 use super::mail::{Posted, send};
 use super::schedules::Signal;
@@ -28,6 +28,7 @@ use super::trace::{About, Spans};
 use super::turns::{Message, WorkerLink};
 use crate::core::event::{Event, Origin};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
+use crate::core::panics::panic_text;
 use crate::core::task::{Task, Turn};
 use crate::core::turn::{LogLine, SealedTurn, final_outcome};
 use crate::store::{Batch, Epoch, SYNCS_AT_ONCE, Store, StoreError, TurnCommit};

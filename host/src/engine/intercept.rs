@@ -11,7 +11,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::activities::panic_text;
+use crate::core::panics::panic_text;
 use crate::core::payload::{Failure, FailureKind, Outcome, Payload};
 use crate::core::task::Task;
 

@@ -267,7 +267,7 @@ impl Running {
         let number = execution.started.execution;
         for (operation, pending) in &execution.pending {
             let Pending::Activity { call, attempt, retry, .. } = pending else { continue };
-            let waits = retry.as_ref().is_some_and(|(at, _)| *at > now);
+            let waits = retry.as_deref().is_some_and(|(at, _)| *at > now);
             if waits || !self.given_out.insert((number, *operation, *attempt)) {
                 continue;
             }

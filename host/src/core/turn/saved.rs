@@ -3,10 +3,9 @@
 //! What is written is derived from the history alone, so the history can always make
 //! it again: nobody needs to read what another version wrote.
 
-use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::SeedableRng as _;
 use serde::{Deserialize, Serialize};
 
+use super::stream::Stream;
 use super::{Limits, Recorder};
 use crate::core::execution::Execution;
 
@@ -17,8 +16,8 @@ pub const SAVED_FORMAT: u32 = 1;
 #[derive(Serialize)]
 struct Saved<'r> {
     execution: &'r Execution,
-    values: Stream,
-    wasi: Stream,
+    values: &'r Stream,
+    wasi: &'r Stream,
 }
 
 #[derive(Deserialize)]
@@ -26,27 +25,6 @@ struct Found {
     execution: Execution,
     values: Stream,
     wasi: Stream,
-}
-
-/// Where a stream of randomness stands.
-#[derive(Serialize, Deserialize)]
-struct Stream {
-    seed: [u8; 32],
-    number: u64,
-    at: u128,
-}
-
-impl Stream {
-    fn of(rng: &ChaCha12Rng) -> Self {
-        Self { seed: rng.get_seed(), number: rng.get_stream(), at: rng.get_word_pos() }
-    }
-
-    fn rng(&self) -> ChaCha12Rng {
-        let mut rng = ChaCha12Rng::from_seed(self.seed);
-        rng.set_stream(self.number);
-        rng.set_word_pos(self.at);
-        rng
-    }
 }
 
 impl Recorder {
@@ -57,8 +35,7 @@ impl Recorder {
         if !self.turn.is_empty() || !self.execution.is_as_recorded() {
             return None;
         }
-        let (values, wasi) = (Stream::of(&self.values), Stream::of(&self.wasi));
-        let saved = Saved { execution: &self.execution, values, wasi };
+        let saved = Saved { execution: &self.execution, values: &self.values, wasi: &self.wasi };
         Some(postcard::to_stdvec(&saved).expect("a state has no part that postcard cannot write"))
     }
 
@@ -73,7 +50,7 @@ impl Recorder {
             Err(error) => return Err(format!("not a state: {error}")),
         };
         let mut recorder = Self::new(found.execution.started.clone(), limits);
-        (recorder.values, recorder.wasi) = (found.values.rng(), found.wasi.rng());
+        (recorder.values, recorder.wasi) = (found.values, found.wasi);
         recorder.execution = found.execution;
         Ok(recorder)
     }

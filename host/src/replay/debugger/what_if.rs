@@ -247,7 +247,7 @@ impl WhatIf {
     /// What somebody else is to answer now, with the attempt.
     fn under_way(&self) -> impl Iterator<Item = (OperationId, u32)> {
         self.life.execution.pending.iter().filter_map(|(operation, pending)| match pending {
-            Pending::Activity { attempt, retry, .. } if retry.as_ref().is_none_or(|(at, _)| *at <= self.clock) => {
+            Pending::Activity { attempt, retry, .. } if retry.as_deref().is_none_or(|(at, _)| *at <= self.clock) => {
                 Some((*operation, *attempt))
             }
             Pending::Orchestration { attempt, starts_at, .. } if starts_at.is_none_or(|at| at <= self.clock) => {

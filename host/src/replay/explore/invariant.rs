@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::turns::{Turned, Turns};
 use super::world::State;
 use super::{Explorer, Model};
+use crate::core::panics::panic_text;
 use crate::core::payload::{Outcome, Payload};
 use crate::core::request::{Known, Source};
 use crate::replay::life::Inbound;
@@ -122,10 +123,7 @@ pub(super) fn fault_of_history<M: Model>(explorer: &Explorer<M>, turned: &Turned
 
 /// What `code` returns, or what it panicked with.
 pub(super) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
-    })
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| panic_text(panic.as_ref()).to_owned())
 }
 
 pub(super) fn decode<T: DeserializeOwned>(what: &str, payload: &Payload) -> T {

@@ -176,9 +176,9 @@ impl<M: Model> State<M> {
         }
         for (operation, pending) in &execution.pending {
             if let Pending::Activity { call, attempt, retry, scheduled_at, .. } = pending
-                && retry.as_ref().is_none_or(|(at, _)| *at <= self.clock)
+                && retry.as_deref().is_none_or(|(at, _)| *at <= self.clock)
             {
-                let begun = retry.as_ref().map_or(*scheduled_at, |(at, _)| *at);
+                let begun = retry.as_deref().map_or(*scheduled_at, |(at, _)| *at);
                 let deadline = deadline_of(call, *scheduled_at, begun, *attempt);
                 let task = Task { call: call.clone(), deadline, outcome: None, acting: true, orphan: false };
                 let key = TaskKey { instance, execution: number, operation: *operation, attempt: *attempt };

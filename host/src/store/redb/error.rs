@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use redb::{DatabaseError, StorageError};
 
+use crate::core::panics::panic_text;
 use crate::store::StoreError;
 
 /// Says what was being done when redb failed.
@@ -47,8 +48,7 @@ pub(super) fn of_open(path: &str, error: DatabaseError) -> StoreError {
 /// Runs `work`; a panic in it is a damaged file.
 pub(super) fn guarded<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let why = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-        Err(StoreError::Corrupt { what: "its file".into(), why: format!("reading it failed: {why}") }.into())
+        let why = format!("reading it failed: {}", panic_text(panic.as_ref()));
+        Err(StoreError::Corrupt { what: "its file".into(), why }.into())
     })
 }
