@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use redb::Database;
+use redb::{Database, WriteTransaction};
 
 use super::error::guarded;
 use super::fold::fold_all;
@@ -39,7 +39,7 @@ impl RedbStore {
         let (generation, noted) = self.freeze(writer, writer.log.id())?;
         let (database, options, shared) = (self.database.clone(), self.options.clone(), self.shared.clone());
         let beside = options.fold_beside;
-        let fold = move || shared.write(|| fold_frozen(&database, &options, &shared, &generation, noted, beside));
+        let fold = move || shared.write(|| fold_frozen(&database, &options, &shared, generation, noted, beside));
         if !beside {
             return fold();
         }
@@ -64,7 +64,7 @@ impl RedbStore {
             return Ok(());
         }
         let (generation, noted) = self.freeze(writer, id)?;
-        fold_frozen(&self.database, &self.options, &self.shared, &generation, noted, false)
+        fold_frozen(&self.database, &self.options, &self.shared, generation, noted, false)
     }
 
     /// Makes all that was appended durable and freezes it, when nothing else is; and what
@@ -162,20 +162,24 @@ fn fold_frozen(
     database: &Database,
     options: &Options,
     shared: &Shared,
-    generation: &Generation,
+    generation: Arc<Generation>,
     noted: Noted,
     beside: bool,
 ) -> Result<(), StoreError> {
     let mut pace = Pace::new(&shared.waiting);
-    let held = generation.read();
-    let filled = || options.filled(&shared.overlay().active.read());
-    let rest = &mut |folded: usize| {
+    let mut rest = |folded: f64| {
         if beside {
-            pace.rest(folded as f64 / held.turns as f64, filled);
+            pace.rest(folded, || options.filled(&shared.overlay().active.read()));
         }
     };
-    fold_all(database, options, &held, |transaction| write_noted(transaction, noted), rest)?;
+    let held = generation.read();
+    let turns = held.turns as f64;
+    let at_end = |transaction: &WriteTransaction| write_noted(transaction, noted);
+    fold_all(database, options, &held, at_end, &mut |folded| rest(folded as f64 / turns))?;
     drop(held);
-    shared.thaw(generation);
+    shared.thaw(&generation);
+    if let Some(held) = generation.into_held() {
+        held.drop_slowly(|| rest(1.0));
+    }
     Ok(())
 }

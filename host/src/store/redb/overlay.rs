@@ -104,6 +104,17 @@ impl Held {
         Ok(())
     }
 
+    /// Drops what is held, instance by instance; tells `dropped` after each.
+    pub(super) fn drop_slowly(self, mut dropped: impl FnMut()) {
+        let Self { instances, ids, .. } = self;
+        for _ in instances {
+            dropped();
+        }
+        for _ in ids {
+            dropped();
+        }
+    }
+
     /// Takes the last turn of an instance back out.
     pub(super) fn pop(&mut self, instance: &InstanceId) {
         let Some(entries) = self.instances.get_mut(instance) else { return };
@@ -119,6 +130,11 @@ impl Held {
 }
 
 impl Generation {
+    /// What it holds, where nobody else looks at it.
+    pub(super) fn into_held(self: Arc<Self>) -> Option<Held> {
+        Arc::into_inner(self).map(|generation| generation.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Held> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

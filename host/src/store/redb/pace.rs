@@ -18,8 +18,10 @@ const MOST_WORK: Duration = Duration::from_millis(4);
 /// fourth of its speed.
 const RESTS: u32 = 3;
 
-/// How far ahead of what fills it must be, in parts of a generation.
-const AHEAD: f64 = 0.1;
+/// How far it is to be when the next generation is full, in parts of its own. It is ahead
+/// when it is further than its share of that: from its first work on, since a start without
+/// rests is as long as anything else that turns queue up for.
+const AT_FULL: f64 = 1.1;
 
 /// Those who wait for the tables, or for all to be folded.
 #[derive(Debug, Default)]
@@ -56,23 +58,23 @@ impl<'w> Pace<'w> {
         Self { waiting, since: Instant::now() }
     }
 
-    /// Rests, if it has worked for a while, `folded` of its generation (0 to 1) is further than
-    /// what of the next one has been `filled`, and nobody waits.
+    /// Rests, if it has worked for a while, has `folded` more of its generation (0 to 1) than it
+    /// needs to have while so much of the next one has been `filled`, and nobody waits.
     pub(super) fn rest(&mut self, folded: f64, filled: impl FnOnce() -> f64) {
         let worked = self.since.elapsed();
         if worked < WORK {
             return;
         }
-        if let Some(rest) = rest_after(worked, folded - filled()).filter(|_| !self.waiting.is_anybody()) {
+        if let Some(rest) = rest_after(worked, folded, filled()).filter(|_| !self.waiting.is_anybody()) {
             std::thread::sleep(rest);
         }
         self.since = Instant::now();
     }
 }
 
-/// How long one rests that has worked for so long and is so far ahead.
-fn rest_after(worked: Duration, ahead: f64) -> Option<Duration> {
-    (ahead > AHEAD).then(|| worked.min(MOST_WORK) * RESTS)
+/// How long one rests that has worked for so long and is so far.
+fn rest_after(worked: Duration, folded: f64, filled: f64) -> Option<Duration> {
+    (folded > AT_FULL * filled).then(|| worked.min(MOST_WORK) * RESTS)
 }
 
 #[cfg(test)]
@@ -81,10 +83,11 @@ mod tests {
 
     #[test]
     fn who_is_ahead_rests_and_who_is_not_does_not() {
-        assert_eq!(rest_after(WORK, 0.5), Some(3 * WORK));
-        assert_eq!(rest_after(Duration::from_secs(1), 0.5), Some(3 * MOST_WORK), "whoever comes waits no longer");
-        assert_eq!(rest_after(WORK, 0.05), None);
-        assert_eq!(rest_after(WORK, -1.0), None);
+        assert_eq!(rest_after(WORK, 0.5, 0.2), Some(3 * WORK));
+        assert_eq!(rest_after(WORK, 0.001, 0.0), Some(3 * WORK), "also at its beginning");
+        assert_eq!(rest_after(Duration::from_secs(1), 0.5, 0.2), Some(3 * MOST_WORK), "whoever comes waits no longer");
+        assert_eq!(rest_after(WORK, 0.5, 0.5), None, "it is to be done before the next one is full");
+        assert_eq!(rest_after(WORK, 1.0, 1.5), None);
     }
 
     #[test]
