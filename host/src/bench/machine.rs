@@ -123,19 +123,22 @@ impl Machine {
         all(numbers.map(run), in_flight).await
     }
 
-    /// Waits until so many guests are in memory: until what was started has run
-    /// its first turn, or what waits has left.
-    pub(super) async fn settled(&self, guests: u32) -> anyhow::Result<()> {
+    /// Waits until so many guests are in memory and timers are armed: until what was started
+    /// has run its first turn, or what waits has left.
+    pub(super) async fn settled(&self, guests: u32, timers: u64) -> anyhow::Result<()> {
         let clock = Instant::now();
-        while self.engine.resident_guests() != u64::from(guests) {
+        let expected = (u64::from(guests), timers);
+        loop {
+            let found = (self.engine.resident_guests(), self.engine.timers().0);
+            if found == expected {
+                return Ok(());
+            }
             anyhow::ensure!(
                 clock.elapsed().as_secs() < 60,
-                "expected {guests} guests in memory, found {} after a minute",
-                self.engine.resident_guests()
+                "expected guests in memory and timers to be {expected:?}, found {found:?} after a minute"
             );
             tokio::task::yield_now().await;
         }
-        Ok(())
     }
 
     pub(super) fn store_ids(&self, after: Option<&InstanceId>) -> anyhow::Result<Vec<InstanceId>> {

@@ -20,15 +20,18 @@ const FEW_STARTS_IN_FLIGHT: usize = 16;
 pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
     process::take_small_pages().context("pages of 2 MiB cannot be turned off")?;
     let guests = settings.scaled(2_400);
-    let machine = Machine::open(settings, "resident")?;
+    // Far more may be there than are, so that workers need not share them evenly.
+    let mut opened = Opened::default();
+    opened.settings.sandbox.resident_guests = 4 * guests.max(1_000);
+    let machine = Machine::open_with(settings, "resident", opened)?;
     // With the first ones come what is left of compiling, pools, and the room of the allocator.
     let first = (guests / 3).max(1);
     let waiters = |name, guests| start_many(&machine, name, "waiter", json!(null), guests, FEW_STARTS_IN_FLIGHT);
     waiters("warm", first).await?;
-    machine.settled(first).await?;
+    machine.settled(first, 0).await?;
     let before = process::resident_bytes()?;
     waiters("waiter", guests).await?;
-    machine.settled(first + guests).await?;
+    machine.settled(first + guests, 0).await?;
     let each = (process::resident_bytes()? - before) / f64::from(guests);
     let floor = json!({ "what": "pages of linear memory that a Rust guest touches", "bytes": 16 * 1024 });
     let detail = json!({ "guests": guests, "resident_guests": machine.engine.resident_guests() });
@@ -91,9 +94,11 @@ pub(super) async fn due(settings: &Settings) -> anyhow::Result<Measured> {
     Ok(Measured::at_least("due", "woken_per_s", f64::from(sleepers) / seconds, 10_000.0, floor, detail))
 }
 
+/// Starts so many more that sleep, and waits until they do.
 async fn sleep_for(machine: &Machine, name: &str, sleepers: u32, ms: u64) -> anyhow::Result<()> {
+    let asleep = machine.engine.timers().0 + u64::from(sleepers);
     start_many(machine, name, "sleeper", json!(ms), sleepers, STARTS_IN_FLIGHT).await?;
-    machine.settled(0).await
+    machine.settled(0, asleep).await
 }
 
 /// How long a host that is opened takes until it takes work.

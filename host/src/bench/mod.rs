@@ -56,6 +56,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload("restart", "a host opened with 100,000 running instances"),
     workload("storage", "bytes on disk and bytes written"),
     workload("latency", "how long a start takes at half of the maximal load"),
+    workload("burst", "how long a burst at half of the maximal load makes others slow"),
 ];
 
 /// How much is run.
@@ -137,6 +138,7 @@ pub async fn run(workload: &str, settings: &Settings) -> anyhow::Result<Measured
         "restart" => many::restart(settings).await,
         "storage" => histories::storage(settings).await,
         "latency" => latency::starts(settings).await,
+        "burst" => latency::burst(settings).await,
         other => {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
             anyhow::bail!("unknown workload {other:?}: expected one of {}", names.join(", "))

@@ -178,6 +178,9 @@ fn fold_frozen(
     fold_all(database, options, &held, at_end, &mut |folded| rest(folded as f64 / turns))?;
     drop(held);
     shared.thaw(&generation);
+    if beside {
+        generation.until_alone(&shared.waiting);
+    }
     if let Some(held) = generation.into_held() {
         held.drop_slowly(|| rest(1.0));
     }

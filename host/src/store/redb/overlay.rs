@@ -11,7 +11,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
+use super::pace::Waiting;
 use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::store::{StoreError, TurnCommit};
 
@@ -130,6 +132,13 @@ impl Held {
 }
 
 impl Generation {
+    /// Waits for those who look at it, for some time and unless somebody waits: nobody new does
+    /// once it is not part of the overlay.
+    pub(super) fn until_alone(self: &Arc<Self>, waiting: &Waiting) {
+        let looks = (0..100).take_while(|_| Arc::strong_count(self) > 1 && !waiting.is_anybody());
+        looks.for_each(|_| std::thread::sleep(Duration::from_millis(1)));
+    }
+
     /// What it holds, where nobody else looks at it.
     pub(super) fn into_held(self: Arc<Self>) -> Option<Held> {
         Arc::into_inner(self).map(|generation| generation.0.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -36,7 +36,7 @@ impl Waiting {
         Waits(self)
     }
 
-    fn is_anybody(&self) -> bool {
+    pub(super) fn is_anybody(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 }
