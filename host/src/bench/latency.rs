@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::machine::{Machine, median, percentile};
-use super::steps::run_hello5;
+use super::steps::{STEPS_EACH, run_hello5};
 use super::{Measured, Settings};
 
 /// What is timed of an instance.
@@ -27,7 +27,7 @@ struct Took {
 async fn at_half_load(settings: &Settings, name: &str) -> anyhow::Result<(Arc<Machine>, f64)> {
     let machine = Machine::open(settings, name)?;
     let most = run_hello5(&machine, settings.scaled(10_000)).await?;
-    Ok((Arc::new(machine), most.steps_per_s() / 5.0 / 2.0))
+    Ok((Arc::new(machine), most.steps_per_s() / STEPS_EACH / 2.0))
 }
 
 /// Starts an instance at each of these times, which are in order.

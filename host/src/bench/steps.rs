@@ -10,7 +10,7 @@ use crate::engine::Upload;
 use crate::store::redb::Stats;
 
 pub(super) const IN_FLIGHT: usize = 512;
-const STEPS_EACH: f64 = 5.0;
+pub(super) const STEPS_EACH: f64 = 5.0;
 
 /// How a run of many `hello5` went.
 pub(super) struct Ran {

@@ -487,7 +487,7 @@ impl Execution {
         for (operation, pending) in &mut self.pending {
             match pending {
                 Pending::Activity { call, scheduled_at, attempt, retry, progress } => {
-                    if let Some((available_at, _)) = retry.take_if(|waits| waits.0 <= now).map(|waits| *waits) {
+                    if let Some(available_at) = retry.take_if(|waits| waits.0 <= now).map(|waits| waits.0) {
                         let (scheduled_at, attempt, last_heartbeat) = (*scheduled_at, *attempt, progress.clone());
                         let turn = Turn { attempt, scheduled_at, available_at, last_heartbeat, again: false };
                         attempts.push((call.clone(), turn));
