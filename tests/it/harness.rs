@@ -448,9 +448,14 @@ impl Host<'_> {
 
     /// The instance's module, loaded in a sandbox that is not the engine's.
     pub(crate) fn replay_module(&self, records: &[TurnRecord]) -> OrchestrationModule {
+        self.module_in(replay_sandbox(), records)
+    }
+
+    /// The instance's module, loaded in that sandbox.
+    pub(crate) fn module_in(&self, sandbox: &Sandbox, records: &[TurnRecord]) -> OrchestrationModule {
         let module = module_of(records).expect("a history begins with execution-started");
         let bytes = self.engine().modules().bytes(module).expect("its module");
-        replay_sandbox().load(module, &bytes).expect("a module that was checked")
+        sandbox.load(module, &bytes).expect("a module that was checked")
     }
 }
 

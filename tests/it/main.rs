@@ -34,6 +34,7 @@ mod guests;
 mod harness;
 mod histories;
 mod pages;
+mod room;
 mod s_bad_input;
 mod s_calls;
 mod s_children;

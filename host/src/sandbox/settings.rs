@@ -61,6 +61,9 @@ impl Default for SandboxSettings {
 /// With more activities at a time than this, each gets its memory when it begins.
 const MOST_POOLED: u32 = 4096;
 
+/// Parts of components that are wiped together.
+const WIPED_AT_ONCE: u32 = 32;
+
 /// The epoch's step: a turn's budget is counted in these.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
@@ -87,11 +90,17 @@ pub(super) fn orchestration_config(settings: &SandboxSettings) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         // Memory starts as a copy-on-write image of the module's data.
         .memory_init_cow(true);
-    let guests = settings.resident_guests;
-    let mut pool = pool(settings, guests);
+    let mut pool = pool(settings, settings.resident_guests.saturating_add(being_wiped()));
     pool.max_memories_per_component(1);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
+}
+
+/// Places that the threads of this machine wipe at a time: they are in nobody's hands until
+/// they are clean, and no guest is to be refused for that.
+fn being_wiped() -> u32 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(threads).unwrap_or(u32::MAX).saturating_mul(WIPED_AT_ONCE)
 }
 
 /// Room for so many components at a time, made once: what one touched is wiped
@@ -112,7 +121,7 @@ fn pool(settings: &SandboxSettings, components: u32) -> PoolingAllocationConfig 
         // wiped, wherever in the memory they are.
         .pagemap_scan(wasmtime::Enabled::Auto)
         // The kernel is asked to take pages back for many components at once.
-        .decommit_batch_size(32);
+        .decommit_batch_size(WIPED_AT_ONCE as usize);
     pool
 }
 
