@@ -339,6 +339,7 @@ fn metrics_are_what_the_documentation_and_the_dashboard_say() {
     assert_eq!(value("dacapo_instances{status=\"running\"}"), 4.0);
     assert_eq!(value("dacapo_instances{status=\"failed\"}"), 0.0);
     assert!(value("dacapo_turns_total") >= 6.0 && value("dacapo_commit_seconds_total") > 0.0, "{text}");
+    assert!(value("dacapo_guests_made_total") >= 5.0 && value("dacapo_guests_replayed_total") == 0.0, "{text}");
     let page = std::fs::read_to_string(root().join("host/docs/metrics.md")).unwrap();
     let dashboard = std::fs::read_to_string(root().join("host/docs/dashboard.json")).unwrap();
     for (name, kind, _, _, what) in METRICS {

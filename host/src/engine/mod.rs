@@ -66,7 +66,7 @@ use self::requests::Asked;
 use self::retention::Sweeper;
 use self::schedules::Schedules;
 use self::snapshots::{Job, Snapshots};
-use self::turns::{Armed, Inbound, Message, Parts, Worker, WorkerLink};
+use self::turns::{Armed, GuestCounts, Inbound, Message, Parts, Worker, WorkerLink};
 use crate::core::entity::is_entity;
 use crate::core::event::{ActivityScheduled, Started};
 use crate::core::ids::{ExecutionNumber, InstanceId, TimestampMs};
@@ -182,8 +182,7 @@ pub struct Engine {
     workers: Vec<WorkerLink>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stopped: Arc<OnceLock<String>>,
-    resident_guests: Arc<AtomicU64>,
-    restored_guests: Arc<AtomicU64>,
+    guests: Arc<GuestCounts>,
     armed: Vec<Arc<Armed>>,
     snapshots: Snapshots,
     /// As many queries at a time as there are workers.
@@ -236,8 +235,7 @@ impl Engine {
         let (groups, gathered) = mpsc::sync_channel(GROUPS_AHEAD);
         let (snapshots, jobs) = mpsc::sync_channel(snapshots::WAITING);
         let snapshots = Snapshots(snapshots);
-        let resident_guests = Arc::new(AtomicU64::new(0));
-        let restored_guests = Arc::new(AtomicU64::new(0));
+        let guests = Arc::new(GuestCounts::default());
         let armed: Vec<Arc<Armed>> = workers.iter().map(|_| Arc::default()).collect();
         let released: Vec<_> = (0..count).map(|_| Arc::new(AtomicU64::new(0))).collect();
         let mut threads = Vec::new();
@@ -254,8 +252,7 @@ impl Engine {
                 groups: groups.clone(),
                 snapshots: snapshots.clone(),
                 released: released[number].clone(),
-                resident_guests: resident_guests.clone(),
-                restored_guests: restored_guests.clone(),
+                guests: guests.clone(),
                 armed: armed[number].clone(),
             });
             threads.push(thread(&format!("dacapo-turns-{number}"), move || worker.run(&inbox)));
@@ -310,8 +307,7 @@ impl Engine {
             workers,
             threads,
             stopped,
-            resident_guests,
-            restored_guests,
+            guests,
             armed,
             snapshots,
             queries: Arc::new(tokio::sync::Semaphore::new(count)),
@@ -592,12 +588,29 @@ impl Engine {
 
     /// Guests in memory.
     pub fn resident_guests(&self) -> u64 {
-        self.resident_guests.load(Ordering::Relaxed)
+        self.guests.resident.load(Ordering::Relaxed)
     }
 
     /// Guests that were re-created from a snapshot since the engine was opened.
     pub fn restored_guests(&self) -> u64 {
-        self.restored_guests.load(Ordering::Relaxed)
+        self.guests.restored.load(Ordering::Relaxed)
+    }
+
+    /// Guests that were made since the engine was opened, for instances that had none.
+    pub fn made_guests(&self) -> u64 {
+        self.guests.made.load(Ordering::Relaxed)
+    }
+
+    /// Of [`made_guests`](Self::made_guests), those for instances that had run before: they were
+    /// re-created from the history.
+    pub fn replayed_guests(&self) -> u64 {
+        self.guests.replayed.load(Ordering::Relaxed)
+    }
+
+    /// How often the guest of an instance that was to go on was not made at that time: there was
+    /// no room, or not all of its history was durable.
+    pub fn put_off_guests(&self) -> u64 {
+        self.guests.put_off.load(Ordering::Relaxed)
     }
 
     /// How it was opened.
@@ -642,8 +655,7 @@ impl Engine {
             workers: self.workers.clone(),
             threads: Mutex::default(),
             stopped: self.stopped.clone(),
-            resident_guests: self.resident_guests.clone(),
-            restored_guests: self.restored_guests.clone(),
+            guests: self.guests.clone(),
             armed: self.armed.clone(),
             snapshots: self.snapshots.clone(),
             queries: self.queries.clone(),

@@ -7,9 +7,9 @@
 //! that have ended too.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::turns::{NotNow, Past};
+use super::turns::{GuestCounts, NotNow, Past};
 use super::{Engine, EngineError, Modules, ShowLog};
 use crate::core::ids::{ExecutionNumber, InstanceId};
 use crate::core::payload::{Outcome, Payload};
@@ -33,7 +33,7 @@ impl Engine {
             show_log: self.show_log.clone(),
             limits: self.settings.limits,
             snapshots: self.settings.snapshot_every > 0,
-            restored_guests: self.restored_guests.clone(),
+            guests: self.guests.clone(),
             id: id.clone(),
             name: name.to_owned(),
             input,
@@ -49,7 +49,7 @@ struct Asked {
     show_log: ShowLog,
     limits: Limits,
     snapshots: bool,
-    restored_guests: Arc<AtomicU64>,
+    guests: Arc<GuestCounts>,
     id: InstanceId,
     name: String,
     input: Payload,
@@ -95,7 +95,7 @@ impl Asked {
             past.guest(&*self.modules.inspected(row.module)?, self.limits).ok()
         };
         let restored = restore();
-        self.restored_guests.fetch_add(u64::from(restored.is_some()), Ordering::Relaxed);
+        self.guests.restored.fetch_add(u64::from(restored.is_some()), Ordering::Relaxed);
         Ok(restored)
     }
 

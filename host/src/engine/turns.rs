@@ -13,11 +13,12 @@ mod adopt;
 pub(super) mod life;
 mod migrate;
 mod past;
+mod ready;
 mod recovery;
 mod room;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -29,8 +30,10 @@ pub(super) use self::adopt::Adoption;
 pub(super) use self::migrate::{Fate, Migration, Stood};
 pub(super) use self::past::Past;
 use self::past::Taking;
+use self::ready::{Ready, Why};
 use self::recovery::Recovery;
-use self::room::Idle;
+pub(super) use self::room::GuestCounts;
+use self::room::{Idle, Resident};
 use super::activities::{Activities, Recorded, Task};
 use super::commit::{Group, Groups, Outbound, Reply};
 use super::error::EngineError;
@@ -180,9 +183,7 @@ pub(super) struct Parts {
     pub(super) groups: Groups,
     pub(super) snapshots: Snapshots,
     pub(super) released: Arc<AtomicU64>,
-    pub(super) resident_guests: Arc<AtomicU64>,
-    /// Guests of all workers that were re-created from a snapshot.
-    pub(super) restored_guests: Arc<AtomicU64>,
+    pub(super) guests: Arc<GuestCounts>,
     /// What it waits for, to be looked at from outside.
     pub(super) armed: Arc<Armed>,
 }
@@ -215,9 +216,9 @@ pub(super) struct Worker {
     timers: BinaryHeap<Reverse<(TimestampMs, InstanceId)>>,
     watchers: HashMap<InstanceId, Vec<oneshot::Sender<Result<Outcome, EngineError>>>>,
     pub(super) callers: Callers,
-    ready: VecDeque<InstanceId>,
-    /// Ready, and found no room for its guest: after those that are in its way.
-    crowded: Vec<InstanceId>,
+    ready: Ready,
+    /// It is woken when the groups that are under way are durable.
+    is_woken_later: bool,
     /// Instances that this host cannot run, with the reason: until it restarts.
     /// What comes in for them is recorded all the same.
     pub(super) blocked: HashMap<InstanceId, String>,
@@ -248,10 +249,10 @@ struct Slot {
 
 impl Slot {
     /// Is run in its turn, as the instance of that id.
-    fn queue(&mut self, id: InstanceId, ready: &mut VecDeque<InstanceId>) {
+    fn queue(&mut self, id: InstanceId, why: Why, ready: &mut Ready) {
         if !self.queued {
             self.queued = true;
-            ready.push_back(id);
+            ready.push(id, why, matches!(self.body, Body::Guest(..)));
         }
     }
 }
@@ -293,22 +294,6 @@ impl Body {
     }
 }
 
-/// Counts a guest for as long as it is in memory.
-struct Resident(Arc<AtomicU64>);
-
-impl Resident {
-    fn new(count: &Arc<AtomicU64>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Resident {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Why an instance is not run now.
 pub(super) enum NotNow {
     /// The host has no room; try again.
@@ -345,8 +330,8 @@ impl Worker {
             timers: BinaryHeap::new(),
             watchers: HashMap::new(),
             callers: Callers::default(),
-            ready: VecDeque::new(),
-            crowded: Vec::new(),
+            ready: Ready::default(),
+            is_woken_later: false,
             blocked: HashMap::new(),
             held: HashMap::new(),
             group: Vec::new(),
@@ -394,11 +379,12 @@ impl Worker {
 
     /// How long there is nothing to do by itself.
     fn patience(&self) -> Duration {
-        if !self.ready.is_empty() || self.is_recovering() {
+        if self.ready.is_any() || self.is_recovering() {
             return Duration::ZERO;
         }
         let clock = &self.parts.clock;
-        let due = self.timers.peek().map(|Reverse((due, _))| *due);
+        // Those that are due and not taken wait for room, as others do.
+        let due = self.timers.peek().filter(|_| self.ready.takes_due()).map(|Reverse((due, _))| *due);
         let next = due.into_iter().chain(self.evicts_at()).min();
         next.map_or(Duration::from_secs(3600), |at| clock.until(at))
     }
@@ -432,7 +418,8 @@ impl Worker {
             Message::Migrate(migration) => self.migrate(*migration),
             Message::Adopt(adoption) => self.adopt(*adoption),
             Message::Barrier(reply) => self.replies.push(Box::new(move |durable| drop(reply.send(durable)))),
-            Message::Wake | Message::Stop => {}
+            Message::Wake => self.is_woken_later = false,
+            Message::Stop => {}
         }
     }
 
@@ -522,7 +509,7 @@ impl Worker {
         }
         if let Some(slot) = self.live.get_mut(&id) {
             slot.inbox.push(inbound);
-            slot.queue(id, &mut self.ready);
+            slot.queue(id, Why::CameIn, &mut self.ready);
         }
     }
 
@@ -577,9 +564,7 @@ impl Worker {
     /// and put back, for what is due next, after the turn.
     fn take_due(&mut self) {
         let now = self.parts.clock.now();
-        // As many as are run before messages are looked at again: with very many due
-        // at once, the others stay what they are, an entry here.
-        while self.ready.len() < MESSAGES_AT_ONCE && self.timers.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+        while self.ready.takes_due() && self.timers.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             let Some(Reverse((_, id))) = self.timers.pop() else { return };
             self.recover_first(&id);
             if !self.live.contains_key(&id) {
@@ -593,32 +578,29 @@ impl Worker {
             }
             if let Some(slot) = self.live.get_mut(&id) {
                 slot.armed = None;
+                slot.queue(id, Why::Due, &mut self.ready);
             }
-            self.queue(&id);
         }
     }
 
     fn queue(&mut self, id: &InstanceId) {
         if let Some(slot) = self.live.get_mut(id) {
-            slot.queue(id.clone(), &mut self.ready);
+            slot.queue(id.clone(), Why::CameIn, &mut self.ready);
         }
     }
 
     // ---- turns ----
 
-    /// Runs each ready instance for one turn. False: the committer is gone.
+    /// Runs a round of those that are ready, each for one turn. False: the committer is gone.
     fn run_ready(&mut self) -> bool {
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop_front() else { break };
+        let mut round = self.ready.round();
+        while let Some(id) = self.ready.next(&mut round) {
             let Some(slot) = self.live.remove(&id) else { continue };
             self.idle.remove(slot.stamp);
             self.run_turn(id, slot);
             if self.group.len() >= TURNS_PER_GROUP && !self.flush() {
                 return false;
             }
-        }
-        for id in std::mem::take(&mut self.crowded) {
-            self.queue(&id);
         }
         self.flush()
     }
@@ -813,12 +795,16 @@ impl Worker {
         if self.blocked.contains_key(id) {
             return false;
         }
-        if recorder.execution.begun && self.parts.released.load(Ordering::Acquire) < slot.last_group {
-            // It is re-created from the journal, which must have all of it.
-            self.wait_until_durable();
+        // It is re-created from the journal, which must have all of it.
+        let begun = recorder.execution.begun;
+        let is_behind = begun && self.parts.released.load(Ordering::Acquire) < slot.last_group;
+        if is_behind {
+            self.ask_to_be_woken();
         }
-        if !self.make_room() {
-            self.crowded.push(id.clone());
+        if is_behind || self.ready.is_crowded() || !self.make_room() {
+            slot.queued = true;
+            self.ready.put_off(id.clone());
+            self.parts.guests.put_off.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         let module = match self.parts.modules.load(recorder.execution.module) {
@@ -828,7 +814,7 @@ impl Worker {
                 return false;
             }
         };
-        let guest = if recorder.execution.begun {
+        let guest = if begun {
             self.replayed(id, &module, (slot.past.take(), slot.taking.is_plain), recorder, now)
         } else {
             slot.body.begin(&module)
@@ -837,7 +823,7 @@ impl Worker {
             Ok(guest) => {
                 // One that cannot have the other kind of guest now does not ask again.
                 slot.taking.is_plain |= self.is_long(guest.recorder().execution.events) && !guest.is_inspected();
-                slot.body = Body::Guest(Box::new(guest), Resident::new(&self.parts.resident_guests));
+                slot.body = Body::Guest(Box::new(guest), Resident::new(&self.parts.guests, begun));
                 true
             }
             Err(reason) => {
@@ -991,7 +977,7 @@ impl Worker {
         slot.past = None;
         self.idle.insert(&slot, id.clone());
         if wants_turn {
-            slot.queue(id.clone(), &mut self.ready);
+            slot.queue(id.clone(), Why::CameIn, &mut self.ready);
         }
         self.live.insert(id, slot);
     }

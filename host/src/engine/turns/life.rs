@@ -118,7 +118,7 @@ impl Worker {
             Err(error) => return Err((error, reply)),
         };
         let now = self.parts.clock.now();
-        let mut slot = self.new_slot(Body::Guest(Box::new(guest), Resident::new(&self.parts.resident_guests)));
+        let mut slot = self.new_slot(Body::Guest(Box::new(guest), Resident::new(&self.parts.guests, true)));
         let mut first_event = 1;
         for (index, record) in plan.turns.into_iter().enumerate() {
             let bytes = record.encode();
@@ -191,7 +191,10 @@ impl Worker {
         }
         let recorder = Recorder::of_history(&plan.turns[0], limits).map_err(blocked)?;
         let module = self.parts.modules.load(summary.module)?;
-        self.make_room();
+        if !self.make_room() {
+            self.wait_until_durable();
+            self.make_room();
+        }
         let busy = |trouble: String| EngineError::Busy(format!("{trouble}; ask again"));
         let mut guest = Guest::new(&module, recorder).map_err(|(trouble, _)| busy(trouble.to_string()))?;
         guest.replay(&plan.turns).map_err(|error| match error {

@@ -166,7 +166,7 @@ impl Worker {
         let module = self.parts.modules.inspected(execution.module)?;
         match past.guest(&module, self.parts.settings.limits) {
             Ok(guest) if guest.recorder().execution.head == execution.head => {
-                let restored = &self.parts.restored_guests;
+                let restored = &self.parts.guests.restored;
                 restored.fetch_add(u64::from(past.base.is_some()), Ordering::Relaxed);
                 Some(guest)
             }

@@ -4,11 +4,46 @@
 //! ago leave first, once their turns are durable, and are replayed when they go on.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Body, Slot, Worker, ms};
+use super::{Body, Message, Slot, Worker, ms};
 use crate::core::execution::Pending;
 use crate::core::ids::{InstanceId, TimestampMs};
+
+/// Guests of all workers, to be looked at from outside.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct GuestCounts {
+    /// In memory.
+    pub(in crate::engine) resident: AtomicU64,
+    /// Made for instances that had none.
+    pub(in crate::engine) made: AtomicU64,
+    /// Of these, for such as had run before, from their histories.
+    pub(in crate::engine) replayed: AtomicU64,
+    /// Re-created from a snapshot.
+    pub(in crate::engine) restored: AtomicU64,
+    /// Not made when they were wanted: there was no room, or not all of the history was
+    /// durable.
+    pub(in crate::engine) put_off: AtomicU64,
+}
+
+/// Counts a guest for as long as it is in memory.
+pub(super) struct Resident(Arc<GuestCounts>);
+
+impl Resident {
+    pub(super) fn new(counts: &Arc<GuestCounts>, is_replayed: bool) -> Self {
+        counts.resident.fetch_add(1, Ordering::Relaxed);
+        counts.made.fetch_add(1, Ordering::Relaxed);
+        counts.replayed.fetch_add(u64::from(is_replayed), Ordering::Relaxed);
+        Self(counts.clone())
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        self.0.resident.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Who is in memory and not at work, by when it last ran: the stamp of its slot.
 /// Guests apart, since only those make room: with far more instances ready than
@@ -95,23 +130,34 @@ impl Worker {
 
     /// Lets guests go that ran longest ago, until there is room for one more: each
     /// worker has its share, so that none takes it all. False: all that are here go
-    /// on before whoever asks.
+    /// on before whoever asks, and the worker is woken when they may leave.
     pub(super) fn make_room(&mut self) -> bool {
         while self.is_full() && !self.idle.guests.is_empty() {
             let mut longest = self.longest_idle_guest();
-            if longest.is_none() {
-                // They may have run just now.
+            if longest.is_none() && self.ready.is_crowded_for_long() {
+                // Whoever is at work goes on at once each time, and has always run just now.
                 self.wait_until_durable();
                 longest = self.longest_idle_guest();
             }
-            let Some(id) = longest else { return false };
+            let Some(id) = longest else {
+                self.ask_to_be_woken();
+                return false;
+            };
             self.evict(&id);
         }
         true
     }
 
+    /// When what has run up to now is durable.
+    pub(super) fn ask_to_be_woken(&mut self) {
+        if !std::mem::replace(&mut self.is_woken_later, true) {
+            let this = self.parts.links[self.parts.number].clone();
+            self.replies.push(Box::new(move |_| this.send(Message::Wake)));
+        }
+    }
+
     fn is_full(&self) -> bool {
-        let all = self.parts.resident_guests.load(Ordering::Relaxed) as usize;
+        let all = self.parts.guests.resident.load(Ordering::Relaxed) as usize;
         self.idle.guests.len() >= self.share().max(1) || all >= self.most()
     }
 
