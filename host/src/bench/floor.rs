@@ -2,7 +2,10 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
+
+use tokio::sync::oneshot;
 
 use crate::core::ids::Hash;
 use crate::core::turn::TurnRecord;
@@ -44,6 +47,37 @@ pub(super) fn log_append(path: &Path, like: &Stats) -> anyhow::Result<Floor> {
         }
         Ok(())
     })
+}
+
+/// A file to which rows are appended as they come: what comes while one sync runs is written
+/// together and has one sync.
+pub(super) struct BareLog(Sender<Appended>);
+
+type Appended = oneshot::Sender<std::io::Result<()>>;
+
+impl BareLog {
+    /// A file of its own at `path`, for rows of that size.
+    pub(super) fn create(path: &Path, row_bytes: usize) -> anyhow::Result<Self> {
+        let mut file = std::fs::File::create(path)?;
+        let (rows, coming): (_, Receiver<Appended>) = channel();
+        std::thread::spawn(move || {
+            while let Ok(first) = coming.recv() {
+                let waiting: Vec<_> = std::iter::once(first).chain(coming.try_iter()).collect();
+                let written = file.write_all(&vec![0xda; row_bytes * waiting.len()]).and_then(|()| file.sync_data());
+                for one in waiting {
+                    let _ = one.send(written.as_ref().map_err(|error| error.kind().into()).copied());
+                }
+            }
+        });
+        Ok(Self(rows))
+    }
+
+    /// Until a row more is durable.
+    pub(super) async fn append(&self) -> anyhow::Result<()> {
+        let (appended, durable) = oneshot::channel();
+        self.0.send(appended)?;
+        Ok(durable.await??)
+    }
 }
 
 fn average_row(like: &Stats) -> Vec<u8> {

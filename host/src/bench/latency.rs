@@ -6,18 +6,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::machine::{Machine, median, percentile};
+use super::floor::BareLog;
+use super::machine::{Machine, fresh, median, percentile, since};
 use super::steps::{STEPS_EACH, run_hello5};
 use super::{Measured, Settings};
 
-/// What is timed of an instance.
-#[derive(Clone, Copy)]
-enum Timed {
-    Start,
-    WholeRun,
-}
-
-/// An instance that was due then, counted from the first, and what it took from then on.
+/// Work that was due then, counted from the first, and what it took from then on.
 struct Took {
     due: Duration,
     us: f64,
@@ -30,29 +24,30 @@ async fn at_half_load(settings: &Settings, name: &str) -> anyhow::Result<(Arc<Ma
     Ok((Arc::new(machine), most.steps_per_s() / STEPS_EACH / 2.0))
 }
 
-/// Starts an instance at each of these times, which are in order.
-async fn start_at(
-    machine: &Arc<Machine>,
-    times: impl Iterator<Item = Duration>,
-    timed: Timed,
-) -> anyhow::Result<Vec<Took>> {
+/// Begins `work`, which is told its number, at each of these times, which are in order.
+async fn begin_at<F>(
+    times: impl Iterator<Item = Duration> + Send + 'static,
+    work: impl Fn(usize) -> F + Send + 'static,
+) -> anyhow::Result<Vec<Took>>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let clock = Instant::now();
-    for (n, due) in times.enumerate() {
-        let at = clock + due;
-        tokio::time::sleep_until(at.into()).await;
-        let (machine, sender) = (machine.clone(), sender.clone());
-        tokio::spawn(async move {
-            let id = format!("start-{n}");
-            let ran = match timed {
-                Timed::Start => machine.start(&id, "hello5", &json!("Ada")).await.map(drop),
-                Timed::WholeRun => machine.run(&id, "hello5", json!("Ada"), json!("Ada")).await,
-            };
-            // From when it was due: what waits because others are slow counts.
-            let _ = sender.send(ran.map(|()| Took { due, us: at.elapsed().as_secs_f64() * 1e6 }));
-        });
-    }
-    drop(sender);
+    let runtime = tokio::runtime::Handle::current();
+    // A thread of its own: the runtime's timers count in milliseconds.
+    std::thread::spawn(move || {
+        let clock = Instant::now();
+        for (n, due) in times.enumerate() {
+            let at = clock + due;
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            let (work, sender) = (work(n), sender.clone());
+            runtime.spawn(async move {
+                let ran = work.await;
+                // From when it was due: what waits because others are slow counts.
+                let _ = sender.send(ran.map(|()| Took { due, us: at.elapsed().as_secs_f64() * 1e6 }));
+            });
+        }
+    });
     let mut all = Vec::new();
     while let Some(took) = receiver.recv().await {
         all.push(took?);
@@ -65,11 +60,32 @@ async fn start_at(
 pub(super) async fn starts(settings: &Settings) -> anyhow::Result<Measured> {
     let (machine, rate) = at_half_load(settings, "latency").await?;
     let starts = settings.scaled((rate * 5.0) as u32);
-    let times = (0..starts).map(|n| Duration::from_secs_f64(f64::from(n) / rate));
-    let mut all: Vec<f64> = start_at(&machine, times, Timed::Start).await?.iter().map(|took| took.us).collect();
-    all.sort_by(f64::total_cmp);
+    let times = move || (0..starts).map(move |n| Duration::from_secs_f64(f64::from(n) / rate));
+    let before = machine.store.stats();
+    let to = machine.clone();
+    let start = move |n: usize| {
+        let machine = to.clone();
+        async move { machine.start(&format!("start-{n}"), "hello5", &json!("Ada")).await.map(drop) }
+    };
+    let all = sorted_us(begin_at(times(), start).await?);
     let (p50, p99) = (percentile(&all, 0.5), percentile(&all, 0.99));
-    let floor = json!({ "what": "the median start", "us": p50 });
+
+    let written = since(before, machine.store.stats());
+    let row_bytes = written.log_bytes / written.turns.max(1);
+    let log = Arc::new(BareLog::create(&fresh(&machine.folder.join("log"))?, row_bytes as usize)?);
+    let append = move |_| {
+        let log = log.clone();
+        async move { log.append().await }
+    };
+    let bare = sorted_us(begin_at(times(), append).await?);
+    let (bare_p50, bare_p99) = (percentile(&bare, 0.5), percentile(&bare, 0.99));
+    let floor = json!({
+        "what": "as many rows at the same times, to a bare log: what comes during a sync has the next one",
+        "p99_to_p50": bare_p99 / bare_p50,
+        "p50_us": bare_p50,
+        "p99_us": bare_p99,
+        "worst_us": bare.last(),
+    });
     let detail = json!({
         "starts": starts,
         "starts_per_s": rate,
@@ -79,6 +95,12 @@ pub(super) async fn starts(settings: &Settings) -> anyhow::Result<Measured> {
         "worst_us": all.last(),
     });
     Ok(Measured::at_most("latency", "p99_to_p50", p99 / p50, 5.0, floor, detail))
+}
+
+fn sorted_us(all: Vec<Took>) -> Vec<f64> {
+    let mut all: Vec<f64> = all.iter().map(|took| took.us).collect();
+    all.sort_by(f64::total_cmp);
+    all
 }
 
 /// When the burst comes, and how many seconds of half of the maximal load it is.
@@ -93,13 +115,18 @@ const AS_BEFORE: (f64, f64) = (0.05, 3.0);
 pub(super) async fn burst(settings: &Settings) -> anyhow::Result<Measured> {
     let (machine, rate) = at_half_load(settings, "burst").await?;
     let (at, of) = BURST;
-    let seconds = at + 8.0 * of * settings.scale.clamp(0.5, 1.0);
+    let seconds = at + 16.0 * of * settings.scale.clamp(0.5, 1.0);
     let burst = (rate * of) as u32;
     let before = (rate * at) as u32;
     let all = (rate * seconds) as u32 + burst;
-    let place = |n: u32| if n < before { n } else { n.saturating_sub(burst).max(before) };
-    let times = (0..all).map(|n| Duration::from_secs_f64(f64::from(place(n)) / rate));
-    let took = start_at(&machine, times, Timed::WholeRun).await?;
+    let place = move |n: u32| if n < before { n } else { n.saturating_sub(burst).max(before) };
+    let times = (0..all).map(move |n| Duration::from_secs_f64(f64::from(place(n)) / rate));
+    let to = machine.clone();
+    let run = move |n: usize| {
+        let machine = to.clone();
+        async move { machine.run(&format!("start-{n}"), "hello5", json!("Ada"), json!("Ada")).await }
+    };
+    let took = begin_at(times, run).await?;
 
     // Those of the burst itself are not asked how long they took.
     let came_at = Duration::from_secs_f64(f64::from(before) / rate);
@@ -124,6 +151,7 @@ pub(super) async fn burst(settings: &Settings) -> anyhow::Result<Measured> {
         "measured_for_s": seconds - at,
         "p50_before_us": quiet,
         "worst_us": worst,
+        "guests_replayed": machine.engine.replayed_guests(),
     });
     Ok(Measured::at_most("burst", "time_behind_to_least", behind / least, 3.0, floor, detail))
 }
