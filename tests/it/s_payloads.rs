@@ -19,7 +19,7 @@ const LARGE: usize = 2000;
 fn world(codec: Codec) -> World {
     let mut world = World::with(&["steps", "deliveries"]);
     let codec = Arc::new(codec);
-    world.store = Options { payloads_above: LARGE, fold_at_turns: 4, codec, ..Options::default() };
+    world.store = Options { payloads_above: LARGE, fold_at_turns: 4, fold_beside: false, codec, ..Options::default() };
     world
 }
 

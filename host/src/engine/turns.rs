@@ -236,6 +236,8 @@ struct Slot {
     body: Body,
     inbox: Vec<Inbound>,
     queued: bool,
+    /// It waits for room. What comes in meanwhile is recorded all the same.
+    crowded: bool,
     stamp: u64,
     last_ran: TimestampMs,
     /// The last group that holds a turn of this instance.
@@ -595,7 +597,8 @@ impl Worker {
     fn run_ready(&mut self) -> bool {
         let mut round = self.ready.round();
         while let Some(id) = self.ready.next(&mut round) {
-            let Some(slot) = self.live.remove(&id) else { continue };
+            let Some(mut slot) = self.live.remove(&id) else { continue };
+            slot.crowded &= !self.ready.is_of_crowded();
             self.idle.remove(slot.stamp);
             self.run_turn(id, slot);
             if self.group.len() >= TURNS_PER_GROUP && !self.flush() {
@@ -802,8 +805,8 @@ impl Worker {
             self.ask_to_be_woken();
         }
         if is_behind || self.ready.is_crowded() || !self.make_room() {
-            slot.queued = true;
-            self.ready.put_off(id.clone());
+            self.ready.put_off((!slot.crowded).then(|| id.clone()));
+            slot.crowded = true;
             self.parts.guests.put_off.fetch_add(1, Ordering::Relaxed);
             return false;
         }
@@ -955,6 +958,7 @@ impl Worker {
             body,
             inbox: Vec::new(),
             queued: false,
+            crowded: false,
             stamp: 0,
             last_ran: self.parts.clock.now(),
             last_group: 0,

@@ -64,6 +64,9 @@ const MOST_POOLED: u32 = 4096;
 /// Parts of components that are wiped together.
 const WIPED_AT_ONCE: u32 = 32;
 
+/// Threads that wipe at a time, at most: each place takes 4 GiB of addresses.
+const WIPING: usize = 16;
+
 /// The epoch's step: a turn's budget is counted in these.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
@@ -99,8 +102,8 @@ pub(super) fn orchestration_config(settings: &SandboxSettings) -> Config {
 /// Places that the threads of this machine wipe at a time: they are in nobody's hands until
 /// they are clean, and no guest is to be refused for that.
 fn being_wiped() -> u32 {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(threads).unwrap_or(u32::MAX).saturating_mul(WIPED_AT_ONCE)
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(WIPING);
+    WIPED_AT_ONCE.saturating_mul(threads as u32)
 }
 
 /// Room for so many components at a time, made once: what one touched is wiped

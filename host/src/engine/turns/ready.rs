@@ -47,6 +47,8 @@ pub(super) struct Ready {
     due: usize,
     /// Why the one runs that was taken last, if it has no guest.
     last: Option<Why>,
+    /// The one that was taken last waited for room.
+    is_of_crowded: bool,
     /// There is no room in this round.
     is_crowded: bool,
     /// Rounds without room, one after the other.
@@ -86,7 +88,7 @@ impl Ready {
     pub(super) fn next(&mut self, round: &mut Round) -> Option<InstanceId> {
         if round.resident > 0 {
             round.resident -= 1;
-            self.last = None;
+            (self.last, self.is_of_crowded) = (None, false);
             return self.resident.pop_front();
         }
         if round.without == 0 {
@@ -94,10 +96,16 @@ impl Ready {
         }
         round.without -= 1;
         let crowded = if self.is_crowded { None } else { self.crowded.pop_front() };
+        self.is_of_crowded = crowded.is_some();
         let (id, why) = crowded.or_else(|| self.bare.pop_front())?;
         self.due -= usize::from(why == Why::Due);
         self.last = Some(why);
         Some(id)
+    }
+
+    /// Whether the one that was taken last waited for room: it does no more.
+    pub(super) fn is_of_crowded(&self) -> bool {
+        self.is_of_crowded
     }
 
     /// Whether one did not find room in this round: no other is to look for it.
@@ -111,16 +119,17 @@ impl Ready {
     }
 
     /// There is no room for the guest of the one that runs now: it is tried before others
-    /// in the next round.
-    pub(super) fn put_off(&mut self, id: InstanceId) {
+    /// in the next round. None: it waits for room already.
+    pub(super) fn put_off(&mut self, id: Option<InstanceId>) {
+        let first = !std::mem::replace(&mut self.is_crowded, true);
+        let Some(id) = id else { return };
         let why = self.last.unwrap_or(Why::CameIn);
         self.due += usize::from(why == Why::Due);
-        if self.is_crowded {
-            self.crowded.push_back((id, why));
-        } else {
+        if first && self.is_of_crowded {
             self.crowded.push_front((id, why));
+        } else {
+            self.crowded.push_back((id, why));
         }
-        self.is_crowded = true;
     }
 }
 
@@ -188,18 +197,38 @@ mod tests {
         push(&mut ready, 3, "new", false);
         let mut round = ready.round();
         while let Some(new) = ready.next(&mut round) {
-            ready.put_off(new);
+            ready.put_off(Some(new));
         }
         assert!(!ready.is_any(), "nothing is tried again until something comes in");
         ready.push(id("cancelled"), Why::CameIn, false);
         let mut round = ready.round();
         let first = ready.next(&mut round).unwrap();
         assert_eq!(first, id("new-0"), "the first to come is the first to be tried");
-        ready.put_off(first);
+        ready.put_off(Some(first));
         assert_eq!(ready.next(&mut round), Some(id("cancelled")), "it may need no room");
         assert_eq!(ready.next(&mut round), None);
         push(&mut ready, 1, "at-work", true);
         assert_eq!(ran(&mut ready), ["at-work-0", "new-0", "new-1", "new-2"]);
+    }
+
+    #[test]
+    fn what_comes_in_for_one_that_waits_for_room_does_not_make_it_wait_twice() {
+        let mut ready = Ready::default();
+        push(&mut ready, 2, "new", false);
+        let mut round = ready.round();
+        while let Some(new) = ready.next(&mut round) {
+            assert!(!ready.is_of_crowded());
+            ready.put_off(Some(new));
+        }
+        ready.push(id("new-1"), Why::CameIn, false);
+        let mut round = ready.round();
+        let first = ready.next(&mut round).unwrap();
+        assert!(ready.is_of_crowded());
+        ready.put_off(Some(first));
+        assert_eq!((ready.next(&mut round), ready.is_of_crowded()), (Some(id("new-1")), false), "to be recorded");
+        ready.put_off(None);
+        assert_eq!(ran(&mut ready), ["new-0", "new-1"]);
+        assert!(!ready.is_any());
     }
 
     #[test]
@@ -210,7 +239,7 @@ mod tests {
             assert!(!ready.is_crowded_for_long(), "round {round}");
             let mut round = ready.round();
             let due = ready.next(&mut round).unwrap();
-            ready.put_off(due);
+            ready.put_off(Some(due));
             assert_eq!(ready.due, 1);
         }
         let mut round = ready.round();

@@ -102,7 +102,7 @@ impl Worker {
                 continue;
             };
             let old = now.since(slot.last_ran) >= ms(self.parts.settings.evict_after);
-            if !old || slot.queued || !self.is_durable(slot) {
+            if !old || slot.queued || slot.crowded || !self.is_durable(slot) {
                 return;
             }
             self.evict(&id);
