@@ -93,7 +93,8 @@ pub(super) fn orchestration_config(settings: &SandboxSettings) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         // Memory starts as a copy-on-write image of the module's data.
         .memory_init_cow(true);
-    let mut pool = pool(settings, settings.resident_guests.saturating_add(being_wiped()));
+    let guests = settings.resident_guests;
+    let mut pool = pool(settings, guests.saturating_add(being_wiped(guests)));
     pool.max_memories_per_component(1);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
@@ -101,9 +102,10 @@ pub(super) fn orchestration_config(settings: &SandboxSettings) -> Config {
 
 /// Places that the threads of this machine wipe at a time: they are in nobody's hands until
 /// they are clean, and no guest is to be refused for that.
-fn being_wiped() -> u32 {
+fn being_wiped(guests: u32) -> u32 {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(WIPING);
-    WIPED_AT_ONCE.saturating_mul(threads as u32)
+    // Where guests are few, few are wiped.
+    WIPED_AT_ONCE.saturating_mul(threads as u32).min(guests.saturating_mul(4))
 }
 
 /// Room for so many components at a time, made once: what one touched is wiped
