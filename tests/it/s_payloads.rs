@@ -19,7 +19,7 @@ const LARGE: usize = 2000;
 fn world(codec: Codec) -> World {
     let mut world = World::with(&["steps", "deliveries"]);
     let codec = Arc::new(codec);
-    world.store = Options { payloads_above: LARGE, fold_at_turns: 4, fold_beside: false, codec, ..Options::default() };
+    world.store = Options { payloads_above: LARGE, fold_at_turns: 4, codec, ..Options::default() };
     world
 }
 
@@ -99,7 +99,12 @@ fn payload_and_the_turn_that_names_it_are_durable_together_wherever_the_host_die
     for codec in [Codec::plain(), Codec::plain().compress_above(100).encrypt([&*key()]).unwrap()] {
         let secret = codec.encrypts();
         let commits = sweep(
-            || world(codec.clone()),
+            || {
+                let mut world = world(codec.clone());
+                // The file is looked into while the host runs.
+                world.store.fold_beside = false;
+                world
+            },
             |host| {
                 host.start("order", "passes_on", json!("crumbs..."))?;
                 host.outcome("order").map(drop)

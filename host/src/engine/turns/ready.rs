@@ -18,7 +18,7 @@ const ROUND: usize = 64;
 /// So many of them are in a round however many are at work, so that they run at all.
 const LEAST_BARE: usize = 8;
 
-/// After so many rounds without room the worker waits until guests may leave.
+/// After so many rounds in a row in which one was put off, the worker waits until guests may leave.
 const PATIENCE: u32 = 16;
 
 /// Instances whose timers are taken before those before them have run: the others stay
@@ -34,12 +34,14 @@ pub(super) enum Why {
     Due,
 }
 
-/// Instances that are to run a turn, each once, the first to come first.
+/// Instances that are to run a turn, the first to come first. One that waits for room comes
+/// again among the others when something came in that is to be recorded.
 #[derive(Default)]
 pub(super) struct Ready {
     /// Their guests are in memory.
     resident: VecDeque<InstanceId>,
-    /// Their guests are not, and there was no room to make them.
+    /// Their guests are not, and could not be made: there was no room, for them or for one
+    /// before them, or not all of their history was durable.
     crowded: VecDeque<(InstanceId, Why)>,
     /// Their guests have to be made, if they need them.
     bare: VecDeque<(InstanceId, Why)>,
@@ -49,9 +51,9 @@ pub(super) struct Ready {
     last: Option<Why>,
     /// The one that was taken last waited for room.
     is_of_crowded: bool,
-    /// There is no room in this round.
+    /// One was put off in this round.
     is_crowded: bool,
-    /// Rounds without room, one after the other.
+    /// Rounds in which one was put off, one after the other.
     rounds_crowded: u32,
 }
 
