@@ -94,6 +94,13 @@ fn a_stale_address_is_not_believed() {
 }
 
 #[test]
+fn memory_comes_in_small_pages() {
+    let data = Data::new("small-pages");
+    let served = data.serve();
+    assert_eq!(served.running.status("THP_enabled"), "0", "one of 2 MiB holds up whoever is given it");
+}
+
+#[test]
 fn what_is_wrong_with_a_request_is_a_problem_object() {
     let data = Data::new("problems");
     let served = data.serve();

@@ -249,9 +249,15 @@ impl Running {
 
     /// Its memory, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.status("VmRSS").trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// What the operating system says of it, by that name.
+    pub(crate) fn status(&self, name: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines.find(|line| line.0 == name).unwrap_or_else(|| panic!("no {name} in {status}"));
+        value.trim().to_owned()
     }
 
     pub(crate) fn terminate(&self) {

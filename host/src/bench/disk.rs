@@ -108,10 +108,19 @@ pub(super) async fn hello5(settings: &Settings) -> anyhow::Result<Measured> {
         let ran = run_hello5(&slow(settings, delay)?.0, instances).await?;
         kept = ran.steps_per_s() / fast.steps_per_s();
         let per_commit = ran.log.turns as f64 / ran.log.commits as f64;
-        let of_delay = json!({ "steps_per_s": ran.steps_per_s(), "kept": kept, "turns_per_commit": per_commit });
+        let of_delay = json!({
+            "steps_per_s": ran.steps_per_s(),
+            "kept": kept,
+            "turns_per_commit": per_commit,
+            "cpu_us_per_step": ran.cpu_per_step(),
+        });
         rates.insert(format!("{delay}_ms"), of_delay);
     }
-    let floor = json!({ "what": "nothing added to a sync", "steps_per_s": fast.steps_per_s() });
+    let floor = json!({
+        "what": "nothing added to a sync",
+        "steps_per_s": fast.steps_per_s(),
+        "cpu_us_per_step": fast.cpu_per_step(),
+    });
     Ok(Measured::at_least("hello5-slow-disk", "throughput_kept", kept, 0.8, floor, Value::Object(rates)))
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::machine::{Machine, Opened, all, serve_say};
@@ -18,7 +17,6 @@ const FEW_STARTS_IN_FLIGHT: usize = 16;
 
 /// Memory of a guest that waits.
 pub(super) async fn resident(settings: &Settings) -> anyhow::Result<Measured> {
-    process::take_small_pages().context("pages of 2 MiB cannot be turned off")?;
     let guests = settings.scaled(2_400);
     // Far more may be there than are, so that workers need not share them evenly.
     let mut opened = Opened::default();

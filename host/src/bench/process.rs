@@ -8,13 +8,6 @@ pub(super) fn cpu_us() -> f64 {
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
 }
 
-/// From here on memory comes in pages of 4 KiB. Of those of 2 MiB that an allocator gets, some
-/// are full and some are not, by chance: a few more or less are kilobytes for each of some
-/// thousand guests.
-pub(super) fn take_small_pages() -> rustix::io::Result<()> {
-    rustix::thread::disable_transparent_huge_pages(true)
-}
-
 /// Memory that is resident now, bytes, without what is shared with files.
 pub(super) fn resident_bytes() -> anyhow::Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status").context("memory is read from /proc/self/status")?;
