@@ -24,23 +24,25 @@ async fn at_half_load(settings: &Settings, name: &str) -> anyhow::Result<(Arc<Ma
     Ok((Arc::new(machine), most.steps_per_s() / STEPS_EACH / 2.0))
 }
 
-/// Begins `work`, which is told its number, at each of these times, which are in order.
-async fn begin_at<F>(
+/// Begins `work` with `what`, and told its number, at each of these times, which are in order.
+async fn begin_at<T, F>(
+    what: &Arc<T>,
     times: impl Iterator<Item = Duration> + Send + 'static,
-    work: impl Fn(usize) -> F + Send + 'static,
+    work: impl Fn(Arc<T>, usize) -> F + Send + 'static,
 ) -> anyhow::Result<Vec<Took>>
 where
+    T: Send + Sync + 'static,
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Handle::current();
+    let (what, runtime) = (what.clone(), tokio::runtime::Handle::current());
     // A thread of its own: the runtime's timers count in milliseconds.
     std::thread::spawn(move || {
         let clock = Instant::now();
         for (n, due) in times.enumerate() {
             let at = clock + due;
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
-            let (work, sender) = (work(n), sender.clone());
+            let (work, sender) = (work(what.clone(), n), sender.clone());
             runtime.spawn(async move {
                 let ran = work.await;
                 // From when it was due: what waits because others are slow counts.
@@ -62,22 +64,17 @@ pub(super) async fn starts(settings: &Settings) -> anyhow::Result<Measured> {
     let starts = settings.scaled((rate * 5.0) as u32);
     let times = move || (0..starts).map(move |n| Duration::from_secs_f64(f64::from(n) / rate));
     let before = machine.store.stats();
-    let to = machine.clone();
-    let start = move |n: usize| {
-        let machine = to.clone();
-        async move { machine.start(&format!("start-{n}"), "hello5", &json!("Ada")).await.map(drop) }
+    let start = |machine: Arc<Machine>, n| async move {
+        machine.start(&format!("start-{n}"), "hello5", &json!("Ada")).await.map(drop)
     };
-    let all = sorted_us(begin_at(times(), start).await?);
+    let all = sorted_us(begin_at(&machine, times(), start).await?);
     let (p50, p99) = (percentile(&all, 0.5), percentile(&all, 0.99));
 
     let written = since(before, machine.store.stats());
     let row_bytes = written.log_bytes / written.turns.max(1);
     let log = Arc::new(BareLog::create(&fresh(&machine.folder.join("log"))?, row_bytes as usize)?);
-    let append = move |_| {
-        let log = log.clone();
-        async move { log.append().await }
-    };
-    let bare = sorted_us(begin_at(times(), append).await?);
+    let append = |log: Arc<BareLog>, _| async move { log.append().await };
+    let bare = sorted_us(begin_at(&log, times(), append).await?);
     let (bare_p50, bare_p99) = (percentile(&bare, 0.5), percentile(&bare, 0.99));
     let floor = json!({
         "what": "as many rows at the same times, to a bare log: what comes during a sync has the next one",
@@ -121,12 +118,10 @@ pub(super) async fn burst(settings: &Settings) -> anyhow::Result<Measured> {
     let all = (rate * seconds) as u32 + burst;
     let place = move |n: u32| if n < before { n } else { n.saturating_sub(burst).max(before) };
     let times = (0..all).map(move |n| Duration::from_secs_f64(f64::from(place(n)) / rate));
-    let to = machine.clone();
-    let run = move |n: usize| {
-        let machine = to.clone();
-        async move { machine.run(&format!("start-{n}"), "hello5", json!("Ada"), json!("Ada")).await }
+    let run = |machine: Arc<Machine>, n| async move {
+        machine.run(&format!("start-{n}"), "hello5", json!("Ada"), json!("Ada")).await
     };
-    let took = begin_at(times, run).await?;
+    let took = begin_at(&machine, times, run).await?;
 
     // Those of the burst itself are not asked how long they took.
     let came_at = Duration::from_secs_f64(f64::from(before) / rate);

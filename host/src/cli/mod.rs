@@ -226,6 +226,7 @@ pub fn main() -> ExitCode {
 /// From here on memory comes in pages of 4 KiB, whatever the system would give. A thread that is
 /// given one of 2 MiB waits until all of it is there: 0.3 ms, and 4 to 15 ms in a virtual machine
 /// whose host has to find it first. That was what the slowest hundredth of starts waited for.
+/// And how much of those is in use is by chance: `bench resident` counts on small ones.
 fn take_small_pages() {
     // Where that is not to be had, some are slower.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
